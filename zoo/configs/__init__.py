@@ -1,0 +1,1 @@
+"""Experiments as files; the head comment of each is its recipe."""

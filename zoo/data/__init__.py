@@ -1,0 +1,1 @@
+"""From text to batches: sources, tokenizers, batching, and the pipeline that joins them."""

@@ -1,0 +1,19 @@
+"""The one exception for what a user got wrong.
+
+Everything a user can cause (a misspelt key, a missing file, a truncated checkpoint) is raised as `UserError`; the
+command line prints its single line and ends with exit code 2. Any other exception is a defect and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """One line that names the thing, the value and the remedy."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The remedy for a misspelt `name`: "did you mean X?" when one is close, else the list of what is known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Pictures: attention, and what a training run did."""
