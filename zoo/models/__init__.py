@@ -1,0 +1,5 @@
+"""One file for each paper, the contract that they keep (`base`) and their list (`registry`)."""
+
+from zoo.models.registry import build
+
+__all__ = ["build"]

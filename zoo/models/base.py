@@ -1,0 +1,55 @@
+"""The contract of a model, and what every model shares.
+
+A model is a Flax Linen module plus a frozen config dataclass. Training needs `__call__`; decoding needs `prefill`,
+`decode_step` and `reorder`, and nothing else, so the LSTM of 2014 and GPT share one beam search.
+"""
+
+from typing import Any, Protocol
+
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+Cache = Any  # a tree of arrays that only its own model looks into
+
+
+@struct.dataclass
+class Seq2SeqBatch:
+    """Pairs of sentences, padded with 0. `inputs` is the target moved right behind BOS; `labels` ends with EOS."""
+
+    source: Int[Array, "B S"]
+    inputs: Int[Array, "B T"]
+    labels: Int[Array, "B T"]
+
+
+@struct.dataclass
+class Output:
+    """What a pass over whole sequences gives.
+
+    `attention` names every kind of attention a model has (`encoder`, `decoder`, `cross`), each `[L, B, H, T, S]`; it is
+    `None` unless asked for.
+    """
+
+    logits: Float[Array, "B T V"]
+    attention: dict[str, Float[Array, "L B H _ _"]] | None = None
+
+
+class Seq2SeqModel(Protocol):
+    """A model of `p(target | source)`."""
+
+    def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
+        """Teacher forcing: the logits of every target position, float32."""
+        ...
+
+    def prefill(self, source: Int[Array, "B S"], length: int, beams: int = 1) -> Cache:
+        """Encode the source and make room for `length` target tokens of `beams` hypotheses for each row."""
+        ...
+
+    def decode_step(
+        self, cache: Cache, tokens: Int[Array, "B K"]
+    ) -> tuple[Cache, Float[Array, "B K V"], Float[Array, "B K S"]]:
+        """One more token for every hypothesis: the logits of the next, and the attention to the source (sums to 1)."""
+        ...
+
+    def reorder(self, cache: Cache, parents: Int[Array, "B K"]) -> Cache:
+        """The cache of the hypotheses that continue `parents`."""
+        ...

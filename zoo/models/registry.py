@@ -1,0 +1,55 @@
+"""Every model of the zoo by name: its module, its config and its published sizes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import flax.linen as nn
+
+from zoo.errors import UserError, nearest
+from zoo.models import transformer
+
+
+@dataclass(frozen=True)
+class Family:
+    """The models of one paper."""
+
+    module: type[nn.Module]
+    config: type
+    sizes: Mapping[str, Any]
+    paper: str
+
+
+FAMILIES: dict[str, Family] = {
+    "transformer": Family(
+        transformer.Transformer, transformer.TransformerConfig, transformer.SIZES, transformer.PAPER
+    ),
+}
+
+
+def family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise UserError(f"model.name={name!r} is not a model of the zoo: {nearest(name, FAMILIES)}")
+    return FAMILIES[name]
+
+
+def config(name: str, size: str, **fields_to_change: Any) -> Any:
+    """The config of a published size, with some of its fields changed."""
+    sizes = family(name).sizes
+    if size not in sizes:
+        raise UserError(f"model.size={size!r} is not a size of {name}: {nearest(size, sizes)}")
+    known = [f.name for f in fields(sizes[size])]
+    for key in fields_to_change:
+        if key not in known:
+            raise UserError(f"model.{key} is not a field of {name}: {nearest(key, known)}")
+    return replace(sizes[size], **fields_to_change)
+
+
+def build(name: str, size: str, **fields_to_change: Any) -> nn.Module:
+    """A model in one line: `build("transformer", "tiny", dropout=0.1)`."""
+    return family(name).module(config(name, size, **fields_to_change))
+
+
+def of(config: Any) -> nn.Module:
+    """The model of a config."""
+    return next(f.module for f in FAMILIES.values() if isinstance(config, f.config))(config)

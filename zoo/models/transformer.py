@@ -1,0 +1,204 @@
+"""The Transformer: Vaswani et al. 2017, "Attention Is All You Need".
+
+Figure 1, box by box: input and output embedding, positional encoding, the encoder stack, the masked decoder stack that
+looks at it, the linear map and the softmax (which the loss and the decoder apply).
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from zoo.errors import UserError
+from zoo.models.base import Output, Seq2SeqBatch
+from zoo.nn.attention import BACKENDS, Heads, KeyValue, Mask
+from zoo.nn.layers import (
+    ACTIVATIONS,
+    NORMS,
+    DecoderCache,
+    DecoderLayer,
+    EncoderLayer,
+    LayerConfig,
+    Memory,
+    StepView,
+    layer_norm,
+)
+from zoo.nn.linear import Dense, Embedding
+from zoo.nn.positions import LearnedPositions, sinusoids
+from zoo.nn.stacks import Stack
+
+PAPER = "Vaswani et al. 2017"
+POSITIONS = ("interleaved", "halves", "learned")
+TYING = ("none", "output", "all")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """`layers` counts each stack. `tying` shares the output matrix with the target embedding (`output`: two-way) or with
+    both embeddings (`all`: three-way, section 3.4; needs one vocabulary). `positions` is a layout of the sinusoids or
+    `learned`; `max_length` bounds only learned ones."""
+
+    source_vocabulary: int = 37_000
+    target_vocabulary: int = 37_000
+    layers: int = 6
+    width: int = 512
+    ffn: int = 2048
+    heads: int = 8
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    ffn_dropout: float = 0.0
+    norm: str = "post"
+    activation: str = "relu"
+    positions: str = "interleaved"
+    tying: str = "all"
+    max_length: int = 1024
+    attention_bias: bool = False
+    attention_backend: str = "auto"
+    scan_layers: bool = True
+    remat: bool = False
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        for name, known in (
+            ("norm", NORMS),
+            ("activation", tuple(ACTIVATIONS)),
+            ("positions", POSITIONS),
+            ("tying", TYING),
+            ("attention_backend", BACKENDS),
+        ):
+            if getattr(self, name) not in known:
+                raise UserError(f"model.{name}={getattr(self, name)!r}: choose one of {', '.join(known)}")
+        if self.width % self.heads:
+            raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}: choose a divisor")
+        if self.width % 2:
+            raise UserError(f"model.width={self.width} is odd: sinusoids come in pairs, choose an even width")
+        if self.tying == "all" and self.source_vocabulary != self.target_vocabulary:
+            raise UserError(
+                f"model.tying='all' needs one vocabulary, not {self.source_vocabulary} source and "
+                f"{self.target_vocabulary} target rows: set data.joint=True, or model.tying='output'"
+            )
+
+
+SIZES: dict[str, TransformerConfig] = {
+    "tiny": TransformerConfig(layers=4, width=128, ffn=256, heads=4, dropout=0.3),
+    "small": TransformerConfig(layers=3, width=256, ffn=1024, heads=4),
+    "base": TransformerConfig(),
+    "big": TransformerConfig(width=1024, ffn=4096, heads=16, dropout=0.3),
+    # tensor2tensor's transformer_base since 1.3: norms first, sinusoids in halves, dropout in every place.
+    "t2t_base": TransformerConfig(norm="pre", positions="halves", attention_dropout=0.1, ffn_dropout=0.1),
+}
+
+
+@struct.dataclass
+class TransformerCache:
+    """`past` and `source` hold every layer (axis 0). Slot `t * K + k` of `past` is what hypothesis `k` wrote at step `t`;
+    `ancestry` marks the slots that are each hypothesis's own past, so that a beam is reordered without moving a key."""
+
+    past: KeyValue
+    source: KeyValue
+    source_is_token: Bool[Array, "B S"]
+    ancestry: Bool[Array, "B K slots"]
+    step: Int[Array, ""]
+
+
+class Transformer(nn.Module):
+    """Vaswani et al. 2017, Figure 1."""
+
+    config: TransformerConfig
+
+    def setup(self):
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        embedding_init = nn.initializers.normal(c.width**-0.5)
+        embedding = partial(Embedding, width=c.width, dtype=dtype, init=embedding_init)
+        self.target_embedding = embedding(c.target_vocabulary)
+        self.source_embedding = self.target_embedding if c.tying == "all" else embedding(c.source_vocabulary)
+        if c.positions == "learned":
+            self.learned_positions = LearnedPositions(c.max_length, c.width)
+        self.embedding_dropout = nn.Dropout(c.dropout)
+
+        layer = LayerConfig(
+            Heads(c.width, c.heads, c.attention_bias, c.attention_dropout, c.attention_backend, dtype),
+            **{name: getattr(c, name) for name in ("ffn", "norm", "activation", "dropout", "ffn_dropout")},
+        )
+        depth = {"length": c.layers, "scan": c.scan_layers, "remat": c.remat}
+        self.encoder = Stack(partial(EncoderLayer, config=layer), **depth)
+        self.decoder = Stack(partial(DecoderLayer, config=layer), **depth)
+        if c.norm == "pre":
+            self.encoder_norm = layer_norm(dtype)
+            self.decoder_norm = layer_norm(dtype)
+        if c.tying == "none":
+            self.output = Dense(c.target_vocabulary, axes=("embed", "vocab"), bias=False, dtype=dtype)
+
+    def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
+        memory, encoder_attention = self.encode(batch.source, train, weights)
+        states, (own, cross) = self.decode(batch.inputs, memory, train, weights)
+        attention = {"encoder": encoder_attention, "decoder": own, "cross": cross} if weights else None
+        return Output(self.logits(states), attention)
+
+    def encode(self, source: Int[Array, "B S"], train: bool = False, weights: bool = False):
+        """The left half of Figure 1: the memory, and each layer's attention if asked for."""
+        tokens = (source > 0).astype(jnp.int32)
+        x = self._embed(self.source_embedding, source, jnp.arange(source.shape[1]), train)
+        x, attention = self.encoder(x, Mask(tokens, tokens), train, weights)
+        if self.config.norm == "pre":
+            x = self.encoder_norm(x)
+        return Memory(x, Mask(jnp.ones((source.shape[0], 1), jnp.int32), tokens)), attention
+
+    def decode(self, inputs: Int[Array, "B T"], memory: Memory, train: bool = False, weights: bool = False):
+        """The right half of Figure 1 below its linear map, for a whole target."""
+        x = self._embed(self.target_embedding, inputs, jnp.arange(inputs.shape[1]), train)
+        # Padding stands behind every token, where causality hides it: the decoder needs no other mask.
+        everyone = jnp.broadcast_to(memory.mask.query, inputs.shape)
+        given = (Mask(causal=True), replace(memory, mask=replace(memory.mask, query=everyone)))
+        x, attention = self.decoder(x, given, train, weights)
+        return (self.decoder_norm(x) if self.config.norm == "pre" else x), attention
+
+    def logits(self, states: Float[Array, "B T E"]) -> Float[Array, "B T V"]:
+        """The linear map at the top of Figure 1."""
+        if self.config.tying == "none":
+            return self.output(states).astype(jnp.float32)
+        return self.target_embedding.logits(states)
+
+    def _embed(self, embedding: Embedding, tokens: Array, positions: Array, train: bool) -> Float[Array, "B T E"]:
+        """Sections 3.4 and 3.5: embeddings scaled by √E, plus positions, then dropout (5.4)."""
+        c = self.config
+        x = embedding(tokens) * c.width**0.5
+        if c.positions == "learned":
+            x = x + self.learned_positions(positions)
+        else:
+            x = x + sinusoids(positions, c.width, c.positions)
+        return self.embedding_dropout(x.astype(jnp.dtype(c.dtype)), deterministic=not train)
+
+    def prefill(self, source: Int[Array, "B S"], length: int, beams: int = 1) -> TransformerCache:
+        """Encode, project the memory once for every layer, and make room for `length` steps of `beams` hypotheses."""
+        c, batch = self.config, source.shape[0]
+        memory, _ = self.encode(source)
+        past = KeyValue.empty((c.layers, batch, length * beams, c.heads, c.width // c.heads), jnp.dtype(c.dtype))
+        ancestry = jnp.zeros((batch, beams, length * beams), bool)
+        return TransformerCache(past, self.decoder.remember(memory.states), source > 0, ancestry, jnp.int32(0))
+
+    def decode_step(
+        self, cache: TransformerCache, tokens: Int[Array, "B K"]
+    ) -> tuple[TransformerCache, Float[Array, "B K V"], Float[Array, "B K S"]]:
+        """The beams are the queries' axis: all hypotheses of a sentence look at one memory and one past, each through
+        its own mask. The attention is the mean over heads of the layer before the last, which aligns best (Garg et al.
+        2019)."""
+        beams = tokens.shape[1]
+        slot = cache.step * beams
+        own = jnp.broadcast_to(jnp.eye(beams, dtype=bool), (tokens.shape[0], beams, beams))
+        ancestry = jax.lax.dynamic_update_slice_in_dim(cache.ancestry, own, slot, axis=2)
+        view = StepView(slot, ancestry[:, None], cache.source_is_token[:, None, None])
+        x = self._embed(self.target_embedding, tokens, cache.step[None], False)
+        x, (past, cross) = self.decoder.step(x, DecoderCache(cache.past, cache.source), view)
+        if self.config.norm == "pre":
+            x = self.decoder_norm(x)
+        cache = replace(cache, past=past, ancestry=ancestry, step=cache.step + 1)
+        return cache, self.logits(x), cross[max(self.config.layers - 2, 0)].mean(axis=1)
+
+    def reorder(self, cache: TransformerCache, parents: Int[Array, "B K"]) -> TransformerCache:
+        return replace(cache, ancestry=jnp.take_along_axis(cache.ancestry, parents[:, :, None], axis=1))

@@ -1,0 +1,189 @@
+"""Scaled dot-product attention, its back-ends, and the multi-head layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from zoo.nn.linear import Dense, Initializer
+
+BACKENDS = ("auto", "einsum", "xla", "cudnn", "splash")
+Dropout = Callable[[Array], Array]
+FORBIDDEN = -1e9  # added to the logits of keys that must not be seen; finite, so that a row with none stays finite
+
+
+@struct.dataclass
+class Mask:
+    """Who may look at whom: a key is seen by the queries of its own segment and, if `causal`, not by earlier ones.
+
+    A padded batch has segment 1 for tokens and 0 for padding; a packed one numbers its documents from 1. `None` means
+    that all are of one segment. Kept in this form since the fused kernels never build the `[T, S]` table.
+    """
+
+    query: Int[Array, "B T"] | None = None
+    key: Int[Array, "B S"] | None = None
+    causal: bool = struct.field(pytree_node=False, default=False)
+
+    def dense(self, length: int, source: int) -> Bool[Array, "_ 1 T S"]:
+        """The table of pairs that may look, `[B or 1, 1, T, S]`."""
+        seen = jnp.ones((1, 1, length, source), bool)
+        if self.causal:
+            seen = jnp.tril(seen, k=source - length)
+        if self.query is not None:
+            seen = seen & (self.query[:, None, :, None] == self.key[:, None, None, :])
+        return seen
+
+
+def attend_with_weights(
+    query: Float[Array, "B T H D"],
+    key: Float[Array, "B S H D"],
+    value: Float[Array, "B S H D"],
+    seen: Bool[Array, "#B 1 #T S"],
+    dropout: Dropout | None = None,
+) -> tuple[Float[Array, "B T H D"], Float[Array, "B H T S"]]:
+    """Vaswani et al. 2017, eq. 1, as written; the weights (before dropout) come with it. Softmax in float32."""
+    scale = query.shape[-1] ** -0.5
+    logits = jnp.einsum("bthd,bshd->bhts", query * scale, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(jnp.where(seen, logits, FORBIDDEN), axis=-1)
+    kept = dropout(weights) if dropout is not None else weights
+    mixed = jnp.einsum("bhts,bshd->bthd", kept.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return mixed.astype(query.dtype), weights
+
+
+def attend(
+    query: Float[Array, "B T H D"],
+    key: Float[Array, "B S H D"],
+    value: Float[Array, "B S H D"],
+    mask: Mask,
+    backend: str = "auto",
+    dropout: Dropout | None = None,
+) -> Float[Array, "B T H D"]:
+    """Attention without its weights, by the fastest back-end of the device: cuDNN on NVIDIA, splash on TPU, else XLA.
+
+    The fused kernels have no dropout: with `dropout` the plain form is used, as it is for any other reason to look
+    inside. `backend` names one of `BACKENDS`; all give the same result up to rounding.
+    """
+    length, source = query.shape[1], key.shape[1]
+    chosen = _fastest(query, key) if backend == "auto" else backend
+    if dropout is not None or chosen == "einsum":
+        return attend_with_weights(query, key, value, mask.dense(length, source), dropout)[0]
+    if chosen == "splash":
+        return _splash(query, key, value, mask)
+    padded = mask.query is not None
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        mask=mask.dense(length, source) if padded else None,
+        is_causal=mask.causal and not padded,
+        implementation=chosen,
+    )
+
+
+def _fastest(query: Array, key: Array) -> str:
+    platform = jax.default_backend()
+    half = query.dtype in (jnp.bfloat16, jnp.float16)
+    if platform == "gpu" and half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128:
+        return "cudnn"
+    if platform == "tpu" and query.shape[1] % 128 == 0 and key.shape[1] % 128 == 0 and query.shape[-1] % 64 == 0:
+        return "splash"
+    return "einsum" if platform == "cpu" else "xla"
+
+
+def _splash(query: Array, key: Array, value: Array, mask: Mask, interpret: bool = False) -> Array:
+    """The blocked kernel for TPU; it takes heads before positions and an unscaled query."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    length, source, heads = query.shape[1], key.shape[1], query.shape[2]
+    table = masks.CausalMask((length, source)) if mask.causal else masks.FullMask((length, source))
+    kernel = splash.make_splash_mha_single_device(masks.MultiHeadMask([table] * heads), interpret=interpret)
+    segments = None if mask.query is None else splash.SegmentIds(q=mask.query, kv=mask.key)
+    heads_first = [x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value)]
+    return jax.vmap(kernel)(*heads_first, segments).swapaxes(1, 2).astype(query.dtype)
+
+
+@struct.dataclass
+class KeyValue:
+    """The keys and values that queries look at: an encoded source, or the past of a decoder."""
+
+    key: Float[Array, "*L B S H D"]
+    value: Float[Array, "*L B S H D"]
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], dtype) -> "KeyValue":
+        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+    def write(self, new: "KeyValue", slot: Int[Array, ""]) -> "KeyValue":
+        """With `new` in the slots from `slot` on."""
+        return jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, slot, axis=-3), self, new)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How a multi-head layer is cut and computed."""
+
+    width: int
+    heads: int
+    bias: bool = False
+    dropout: float = 0.0
+    backend: str = "auto"
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+    @property
+    def size(self) -> int:
+        return self.width // self.heads
+
+
+class MultiHeadAttention(nn.Module):
+    """Vaswani et al. 2017, section 3.2.2 and Figure 2 (right).
+
+    `__call__` is one pass over whole sequences. For decoding, `keys_values` projects what will be looked at, once, and
+    `look` attends to such a pair; the cache is an argument and a result.
+    """
+
+    heads: Heads
+
+    def setup(self):
+        c = self.heads
+        into = {"bias": c.bias, "dtype": c.dtype, "kernel_init": c.kernel_init, "axes": ("embed", "heads", "kv")}
+        self.query = Dense((c.heads, c.size), **into)
+        self.key = Dense((c.heads, c.size), **into)
+        self.value = Dense((c.heads, c.size), **into)
+        self.output = Dense(c.width, **(into | {"axes": ("heads", "kv", "embed")}), inputs=2)
+        self.drop = nn.Dropout(c.dropout)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T E"],
+        memory: Float[Array, "B S E"],
+        mask: Mask,
+        train: bool = False,
+        weights: bool = False,
+    ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T S"] | None]:
+        """Queries from `x`, keys and values from `memory`; the attention weights on request, else `None`."""
+        query, pair = self.query(x), self.keys_values(memory)
+        dropout = self._dropout if train and self.heads.dropout > 0 else None
+        if not weights:
+            mixed = attend(query, pair.key, pair.value, mask, self.heads.backend, dropout)
+            return self.output(mixed), None
+        mixed, seen = attend_with_weights(query, pair.key, pair.value, mask.dense(x.shape[1], memory.shape[1]), dropout)
+        return self.output(mixed), seen
+
+    def keys_values(self, memory: Float[Array, "B S E"]) -> KeyValue:
+        return KeyValue(self.key(memory), self.value(memory))
+
+    def look(
+        self, x: Float[Array, "B T E"], pair: KeyValue, seen: Bool[Array, "#B 1 #T S"]
+    ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T S"]]:
+        """Attend from `x` to a pair that is there already."""
+        mixed, weights = attend_with_weights(self.query(x), pair.key, pair.value, seen)
+        return self.output(mixed), weights
+
+    def _dropout(self, weights: Array) -> Array:
+        return self.drop(weights, deterministic=False)

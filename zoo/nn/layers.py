@@ -1,0 +1,173 @@
+"""The layers of a Transformer: the boxes of Vaswani et al. 2017, Figure 1, before or after their norms."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from zoo.nn.attention import Heads, KeyValue, Mask, MultiHeadAttention
+from zoo.nn.linear import Dense, Initializer
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+}
+NORMS = ("post", "pre")
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """What all layers of a stack have in common. `norm` is `post` (the paper) or `pre` (Xiong et al. 2020)."""
+
+    attention: Heads
+    ffn: int
+    norm: str = "post"
+    activation: str = "relu"
+    dropout: float = 0.1
+    ffn_dropout: float = 0.0
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+    @property
+    def width(self) -> int:
+        return self.attention.width
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return self.attention.dtype
+
+
+def layer_norm(dtype, name: str | None = None) -> nn.LayerNorm:
+    """Ba et al. 2016, statistics in float32."""
+    return nn.LayerNorm(
+        epsilon=1e-5,
+        dtype=dtype,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
+        name=name,
+    )
+
+
+class AddAndNorm(nn.Module):
+    """The residual around a sublayer: `norm(x + f(x))` after, or `x + f(norm(x))` before (section 3.1)."""
+
+    config: LayerConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T E"], sublayer: Callable, train: bool) -> tuple[Float[Array, "B T E"], object]:
+        """`sublayer` maps `x` to its output and anything else, which is handed through."""
+        norm = layer_norm(self.config.dtype, name="norm")
+        dropout = nn.Dropout(self.config.dropout, deterministic=not train)
+        before = self.config.norm == "pre"
+        y, extra = sublayer(norm(x) if before else x)
+        x = x + dropout(y)
+        return (x if before else norm(x)), extra
+
+
+class FeedForward(nn.Module):
+    """Section 3.3, eq. 2: `f(x W1 + b1) W2 + b2`, at every position alike."""
+
+    config: LayerConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T E"], train: bool = False) -> Float[Array, "B T E"]:
+        c = self.config
+        shared = {"dtype": c.dtype, "kernel_init": c.kernel_init}
+        hidden = ACTIVATIONS[c.activation](Dense(c.ffn, axes=("embed", "mlp"), name="expand", **shared)(x))
+        hidden = nn.Dropout(c.ffn_dropout, deterministic=not train)(hidden)
+        return Dense(c.width, axes=("mlp", "embed"), name="contract", **shared)(hidden)
+
+
+class EncoderLayer(nn.Module):
+    """The box "N×" on the left of Figure 1."""
+
+    config: LayerConfig
+
+    def setup(self):
+        self.attention = MultiHeadAttention(self.config.attention)
+        self.attention_residual = AddAndNorm(self.config)
+        self.feed_forward = FeedForward(self.config)
+        self.feed_forward_residual = AddAndNorm(self.config)
+
+    def __call__(self, x: Float[Array, "B S E"], mask: Mask, train: bool, weights: bool):
+        """Gives `x` and, if asked for, the attention weights `[B, H, S, S]`."""
+        x, seen = self.attention_residual(x, lambda x: self.attention(x, x, mask, train, weights), train)
+        x, _ = self.feed_forward_residual(x, lambda x: (self.feed_forward(x, train), None), train)
+        return x, seen
+
+
+@struct.dataclass
+class Memory:
+    """The encoded source, and who may look at it."""
+
+    states: Float[Array, "B S E"]
+    mask: Mask
+
+
+@struct.dataclass
+class DecoderCache:
+    """What one decoder layer remembers: its own past, and the projected source."""
+
+    past: KeyValue
+    source: KeyValue
+
+
+@struct.dataclass
+class StepView:
+    """What a decoding step may see: `past` among the slots of the cache, `source` among the source's positions.
+
+    `slot` is where the step's own keys and values are written.
+    """
+
+    slot: Int[Array, ""]
+    past: Bool[Array, "B 1 T slots"]
+    source: Bool[Array, "B 1 1 S"]
+
+
+class DecoderLayer(nn.Module):
+    """The box "N×" on the right of Figure 1: masked self-attention, attention to the source, feed-forward."""
+
+    config: LayerConfig
+
+    def setup(self):
+        self.self_attention = MultiHeadAttention(self.config.attention)
+        self.self_attention_residual = AddAndNorm(self.config)
+        self.cross_attention = MultiHeadAttention(self.config.attention)
+        self.cross_attention_residual = AddAndNorm(self.config)
+        self.feed_forward = FeedForward(self.config)
+        self.feed_forward_residual = AddAndNorm(self.config)
+
+    def __call__(self, x: Float[Array, "B T E"], given: tuple[Mask, Memory], train: bool, weights: bool):
+        """Gives `x` and, if asked for, the weights of self-attention `[B, H, T, T]` and to the source `[B, H, T, S]`."""
+        mask, memory = given
+        x, own = self.self_attention_residual(
+            x, lambda x: self.self_attention(x, x, mask, train, weights), train
+        )
+        x, cross = self.cross_attention_residual(
+            x, lambda x: self.cross_attention(x, memory.states, memory.mask, train, weights), train
+        )
+        x, _ = self.feed_forward_residual(x, lambda x: (self.feed_forward(x, train), None), train)
+        return x, (own, cross)
+
+    def remember(self, memory: Float[Array, "B S E"]) -> tuple[Float[Array, "B S E"], KeyValue]:
+        """The source-side half of cross-attention, computed once for a whole decoding; `memory` is handed on."""
+        return memory, self.cross_attention.keys_values(memory)
+
+    def step(self, x: Float[Array, "B T E"], cache: DecoderCache, view: StepView):
+        """`__call__` for new positions only; gives `x`, the grown past, and the weights `[B, H, T, S]` to the source."""
+
+        def look_back(x):
+            past = cache.past.write(self.self_attention.keys_values(x), view.slot)
+            return self.self_attention.look(x, past, view.past)[0], past
+
+        x, past = self.self_attention_residual(x, look_back, False)
+        x, cross = self.cross_attention_residual(
+            x, lambda x: self.cross_attention.look(x, cache.source, view.source), False
+        )
+        x, _ = self.feed_forward_residual(x, lambda x: (self.feed_forward(x), None), False)
+        return x, (past, cross)

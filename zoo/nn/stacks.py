@@ -1,0 +1,87 @@
+"""Depth: the same layer many times, scanned so that compile time does not grow, rematerialized so that memory does not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+PyTree = Any
+
+
+class Stack(nn.Module):
+    """`length` layers, one after the other.
+
+    `layer` makes one: a module with `__call__(x, given, train, weights) -> (x, extra)` and, for decoding,
+    `remember(memory) -> (memory, kept)` and `step(x, cache, view) -> (x, extra)`. What the layers give comes back stacked, with
+    axis 0 for the layers; caches go in the same way.
+
+    With `scan`, parameters carry a leading axis `layers` under one name, `layers`; without, each layer has a subtree of
+    its own, `layers_0` and so on (`stacked` and `unstacked` convert). `remat` recomputes activations in the backward pass.
+    """
+
+    layer: Callable[..., nn.Module]
+    length: int
+    scan: bool = True
+    remat: bool = False
+
+    def setup(self):
+        layer = self.layer
+        if self.remat:
+            layer = nn.remat(layer, prevent_cse=not self.scan, static_argnums=(3, 4), methods=["__call__"])
+        if self.scan:
+            self.layers = _scanned(layer, self.length)()
+        else:
+            self.layers = [layer() for _ in range(self.length)]
+
+    def __call__(self, x: Float[Array, "B T E"], given: PyTree, train: bool, weights: bool) -> tuple[Array, PyTree]:
+        if self.scan:
+            return self.layers(x, given, train, weights)
+        return self._each(x, lambda layer, x: layer(x, given, train, weights))
+
+    def remember(self, memory: Float[Array, "B S E"]) -> PyTree:
+        """What each layer keeps of the source, stacked."""
+        if self.scan:
+            return self.layers.remember(memory)[1]
+        return self._each(memory, lambda layer, memory: layer.remember(memory))[1]
+
+    def step(self, x: Float[Array, "B T E"], caches: PyTree, view: PyTree) -> tuple[Array, PyTree]:
+        if self.scan:
+            return self.layers.step(x, caches, view)
+        slices = iter([jax.tree.map(lambda leaf, i=i: leaf[i], caches) for i in range(self.length)])
+        return self._each(x, lambda layer, x: layer.step(x, next(slices), view))
+
+    def _each(self, x: Array, apply: Callable) -> tuple[Array, PyTree]:
+        extras = []
+        for layer in self.layers:
+            x, extra = apply(layer, x)
+            extras.append(extra)
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *extras)
+
+
+def _scanned(layer: Callable[..., nn.Module], length: int) -> Callable[..., nn.Module]:
+    """`layer` with its methods scanned over the axis `layers`."""
+    lifted = {
+        "variable_axes": {"params": 0},
+        "split_rngs": {"params": True, "dropout": True},
+        "length": length,
+        "metadata_params": {nn.PARTITION_NAME: "layers"},
+    }
+    methods = {"__call__": lifted | {"in_axes": (nn.broadcast, nn.broadcast, nn.broadcast)}}
+    if hasattr(getattr(layer, "func", layer), "step"):
+        methods["step"] = lifted | {"in_axes": (0, nn.broadcast)}
+        methods["remember"] = lifted | {"in_axes": ()}
+    return nn.scan(layer, methods=methods)
+
+
+def stacked(layers: list[PyTree]) -> PyTree:
+    """The parameters of single layers in the layout of a scanned stack."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+
+
+def unstacked(layers: PyTree) -> list[PyTree]:
+    """The parameters of a scanned stack, a tree for each layer."""
+    length = jax.tree.leaves(layers)[0].shape[0]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(length)]
