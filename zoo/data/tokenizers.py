@@ -1,0 +1,297 @@
+"""From lines of text to ids and back: SentencePiece (unigram, BPE) and the word vocabularies of the 2014 papers.
+
+Every tokenizer gives the first four ids the same meaning, so models, losses and decoding never ask which one is used.
+"""
+
+import os
+import re
+import unicodedata
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+import sentencepiece
+from etils import epath
+
+from zoo.errors import UserError, nearest
+
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")  # the names of those ids, in order
+
+Kind = Literal["unigram", "bpe", "word"]
+
+sentencepiece.set_min_log_level(2)  # the library reports its progress on standard error, line upon line
+
+
+class Tokenizer(Protocol):
+    """What the zoo asks of a tokenizer. Instances are immutable and can be pickled, so data workers can share them."""
+
+    @property
+    def size(self) -> int:
+        """Rows of the embedding: every id is below it."""
+
+    def encode(self, lines: list[str]) -> list[list[int]]:
+        """The ids of each line, without BOS and EOS."""
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row: what stands before its first EOS, PAD and BOS left out. Rows may be NumPy arrays."""
+
+    def pieces(self, line: str) -> list[str]:
+        """The surface of each id of `encode([line])`, for axis labels; SentencePiece marks a space as "▁"."""
+
+    def words(self, line: str) -> list[int]:
+        """The index in `line.split()` of the word that each id belongs to, for alignments between whole words."""
+
+    def save(self, directory: str | Path, name: str) -> None:
+        """Write NAME.model or NAME.words; a reader sees the whole file or none."""
+
+
+class SentencePiece:
+    """Subwords by the unigram model (Kudo 2018) or BPE (Sennrich et al. 2016), as the library of that name has them."""
+
+    suffix = ".model"
+
+    def __init__(self, model: bytes):
+        """`model` is a serialized SentencePiece model whose first ids are `SPECIALS`; RuntimeError if it isn't one."""
+        self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    @classmethod
+    def train(
+        cls,
+        lines: Iterable[str],
+        size: int,
+        kind: Literal["unigram", "bpe"],
+        *,
+        symbols: Sequence[str] = (),
+        keep_whitespace: bool = False,
+        byte_fallback: bool = False,
+        character_coverage: float = 0.99999,
+        sample: int = 1_000_000,
+        seed: int = 0,
+    ) -> Self:
+        """Learn exactly `size` pieces from `lines`, of which a uniform sample of at most `sample` is held in memory.
+
+        The same text and `seed` give the same bytes. Text survives the round trip as it stands: nothing is folded
+        together as NFKC would ("…" stays one character, "½" isn't "1/2"), since the output is scored against such
+        text. Only spellings that look alike become one, a letter and its combining accent, and any run of white space
+        is a single space. `keep_whitespace`, for language models, keeps spaces, tabs and line breaks as they are.
+
+        The default `character_coverage` forgets characters rarer than one in 100,000, the foreign scripts of crawled
+        text. `byte_fallback` spells those in UTF-8 bytes, at the price of 256 rows. `symbols` are never split.
+
+        Raises UserError when `size` is too large or too small for the text, or when there is no text.
+        """
+        model = BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(_sample(lines, sample, seed)),
+                model_writer=model,
+                model_type=kind,
+                # The library names the smallest size that works only when it has room for the four specials.
+                vocab_size=max(size, len(SPECIALS)),
+                pad_id=PAD,
+                bos_id=BOS,
+                eos_id=EOS,
+                unk_id=UNK,
+                unk_surface=SPECIALS[UNK],
+                normalizer=_normalizer(keep_whitespace),
+                user_defined_symbols=[*symbols, *(["\n", "\t"] if keep_whitespace else [])],
+                byte_fallback=byte_fallback,
+                character_coverage=character_coverage,
+                split_digits=True,  # a number is copied digit by digit; whole numbers would be rare pieces
+                max_sentence_length=2**30,  # bytes; longer lines would be dropped without a word
+                num_threads=16,  # is written into the model, so the machine's own count would change its bytes
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise _size_error(error, size, kind) or error from None
+        return cls(model.getvalue())
+
+    @property
+    def size(self) -> int:
+        return self._model.get_piece_size()
+
+    def encode(self, lines: list[str]) -> list[list[int]]:
+        return self._model.encode(list(lines), num_threads=os.cpu_count())
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        rows = [_text_ids(row) for row in ids]
+        return self._model.decode(rows) if rows else []  # the library takes no rows for one row without ids
+
+    def pieces(self, line: str) -> list[str]:
+        return self._model.encode(line, out_type=str)
+
+    def words(self, line: str) -> list[int]:
+        index, word, after_space = [], -1, False
+        for piece in self.pieces(line):
+            # A piece of spaces alone belongs to the word that follows it, which then doesn't count again.
+            word += not after_space and (piece.startswith("▁") or word < 0)
+            after_space = not piece.strip("▁")
+            index.append(word)
+        last = max(len(line.split()) - 1, 0)  # spaces kept at the end of the line have no word after them
+        return [min(word, last) for word in index]
+
+    def save(self, directory: str | Path, name: str) -> None:
+        _write(epath.Path(directory) / (name + self.suffix), self._model.serialized_model_proto())
+
+    @classmethod
+    def load(cls, content: bytes) -> Self:
+        """Undo `save`. Raises ValueError when `content` is no such file."""
+        if not content:
+            raise ValueError("it is empty")  # which the library takes for a model without pieces
+        try:
+            tokenizer = cls(content)
+        except RuntimeError as error:
+            raise ValueError("it is truncated or no SentencePiece model") from error
+        first = tuple(tokenizer._model.id_to_piece(list(range(min(tokenizer.size, len(SPECIALS))))))
+        if first != SPECIALS:
+            raise ValueError(f"its first pieces are {', '.join(first)} and not {', '.join(SPECIALS)}")
+        return tokenizer
+
+
+class WordVocabulary:
+    """White-space separated words, the most frequent first, <unk> for all others (Sutskever, Cho, Bahdanau 2014)."""
+
+    suffix = ".words"
+
+    def __init__(self, words: Sequence[str]):
+        """`words` are the rows after the specials, each once."""
+        self._words = (*SPECIALS, *words)
+        # Only words of the text: a "</s>" in it is unknown, and never the end of the sentence.
+        self._ids = {word: row for row, word in enumerate(words, start=len(SPECIALS))}
+
+    @classmethod
+    def train(cls, lines: Iterable[str], size: int, *, symbols: Sequence[str] = ()) -> Self:
+        """Keep `symbols` and the most frequent words, `size` rows with the specials; ties fall in alphabetical order.
+
+        Raises UserError when the text has fewer words than that, or none.
+        """
+        counts = Counter(word for line in lines for word in line.split())
+        if not counts:
+            raise UserError("the tokenizer's training text is empty: check the files that data.path names")
+        for word in (*symbols, SPECIALS[UNK]):  # <unk> in a text prepared beforehand is our own UNK
+            counts.pop(word, None)
+        room, most = size - len(SPECIALS) - len(symbols), len(counts) + len(SPECIALS) + len(symbols)
+        if not 0 < room <= len(counts):
+            direction = "small" if room <= 0 else "large"
+            remedy = f"at least {size - room + 1}" if room <= 0 else f"at most {most}"
+            raise UserError(f"data.vocabulary={size} is too {direction} for the words of this text: set it to {remedy}")
+        frequent = sorted(counts, key=lambda word: (-counts[word], word))
+        return cls([*symbols, *islice(frequent, room)])
+
+    @property
+    def size(self) -> int:
+        return len(self._words)
+
+    def encode(self, lines: list[str]) -> list[list[int]]:
+        return [[self._ids.get(word, UNK) for word in line.split()] for line in lines]
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        return [" ".join(self._words[i] for i in _text_ids(row)) for row in ids]
+
+    def pieces(self, line: str) -> list[str]:
+        return line.split()
+
+    def words(self, line: str) -> list[int]:
+        return list(range(len(line.split())))
+
+    def save(self, directory: str | Path, name: str) -> None:
+        # The count in front tells a truncated file from a shorter vocabulary.
+        text = "".join(f"{row}\n" for row in (self.size, *self._words))
+        _write(epath.Path(directory) / (name + self.suffix), text.encode())
+
+    @classmethod
+    def load(cls, content: bytes) -> Self:
+        """Undo `save`. Raises ValueError when `content` is no such file."""
+        count, *rows = content.decode(errors="replace").split("\n")
+        if not count.isdecimal() or tuple(rows[: len(SPECIALS)]) != SPECIALS:
+            raise ValueError(f"it doesn't begin with a count and {', '.join(SPECIALS)}")
+        if rows.pop() != "" or len(rows) != int(count):
+            raise ValueError(f"it is truncated: {len(rows)} of {count} rows")
+        return cls(rows[len(SPECIALS) :])
+
+
+def train(kind: Kind, lines: Iterable[str], size: int, **options: Any) -> Tokenizer:
+    """Train a tokenizer of `size` rows; `options` are those of the kind's own `train`. Raises UserError as they do."""
+    if kind == "word":
+        return WordVocabulary.train(lines, size, **options)
+    if kind in ("unigram", "bpe"):
+        return SentencePiece.train(lines, size, kind, **options)
+    raise UserError(f"unknown kind of tokenizer {kind!r}: {nearest(kind, ('unigram', 'bpe', 'word'))}")
+
+
+def load(directory: str | Path, name: str) -> Tokenizer:
+    """Read back what `save` wrote. Raises UserError when the file is missing, truncated or foreign."""
+    paths = {epath.Path(directory) / (name + reader.suffix): reader for reader in (SentencePiece, WordVocabulary)}
+    present = [path for path in paths if path.exists()]
+    if len(present) != 1:
+        state = "both there" if present else "missing"
+        remedy = "delete the one not trained with" if present else "copy it from where it was trained, or train again"
+        raise UserError(f"tokenizer files {' and '.join(map(str, paths))} are {state}: {remedy}")
+    (path,) = present
+    try:
+        return paths[path].load(path.read_bytes())
+    except ValueError as error:
+        raise UserError(
+            f"{path} can't be read, {error}: copy it again from where it was trained, or delete it and train again"
+        ) from error
+
+
+def _sample(lines: Iterable[str], most: int, seed: int) -> list[str]:
+    """At most `most` of the lines that hold text, each as likely as any other (Vitter 1985, algorithm R).
+
+    The library could sample by itself, but it would swallow the errors that reading `lines` raises.
+    """
+    random, kept = Random(seed), []
+    for seen, line in enumerate(filter(str.strip, lines)):
+        if seen < most:
+            kept.append(line)
+        elif (place := random.randrange(seen + 1)) < most:
+            kept[place] = line
+    if not kept:
+        raise UserError("the tokenizer's training text is empty: check the files that data.path names")
+    return kept
+
+
+def _normalizer(keep_whitespace: bool) -> sentencepiece.SentencePieceNormalizer:
+    """Canonical composition, and unless `keep_whitespace` any white space to one space; it is stored in the model.
+
+    The rules stop below the Hangul syllables, whose eleven thousand would make up nine tenths of the table.
+    """
+    rules = []
+    for character in map(chr, range(0xAC00)):
+        decomposed = unicodedata.normalize("NFD", character)
+        if decomposed != character and unicodedata.normalize("NFC", decomposed) == character:
+            rules.append((decomposed, character))
+        elif character.isspace() and character != " " and not keep_whitespace:
+            rules.append((character, " "))
+    return sentencepiece.SentencePieceNormalizer(norm_map=rules, remove_extra_whitespaces=not keep_whitespace)
+
+
+def _size_error(error: RuntimeError, size: int, kind: str) -> UserError | None:
+    """The library's complaint about the vocabulary's size in the user's terms; None when it is about something else."""
+    message = f"data.vocabulary={size} is too {{}} for {kind} pieces of this text: set it to {{}}"
+    if most := re.search(r"Vocabulary size too high .* <= (\d+)", str(error)):
+        return UserError(message.format("large", f"at most {most[1]}"))
+    if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
+        return UserError(message.format("small", f"at least {least[1]}"))
+    return None
+
+
+def _text_ids(row: Sequence[int]) -> list[int]:
+    ids = np.asarray(row).tolist()
+    end = ids.index(EOS) if EOS in ids else len(ids)
+    return [i for i in ids[:end] if i not in (PAD, BOS)]
+
+
+def _write(path: epath.Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.{uuid.uuid4().hex}"  # several hosts may write the same file at once
+    partial.write_bytes(content)
+    partial.replace(path)
