@@ -1,0 +1,226 @@
+"""The laws of the embedded phrases: a function, disjoint splits, the same on every machine, as CLDR says."""
+
+import itertools
+import os
+import pickle
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime
+from decimal import Decimal
+
+import pytest
+from babel import Locale, dates, numbers, units
+
+from zoo.data import embedded
+from zoo.data.embedded import ENDLESS, SHARES, SPLITS, Phrases
+from zoo.data.phrase_forms import FORMS, DateAndTime, Interval, Measure, Moment, Money, Relative
+from zoo.errors import UserError
+
+PAIRS = [
+    ("en", "fr"),
+    ("fr", "en"),
+    ("en", "de"),
+    ("de", "es"),
+    ("en", "ja"),
+    ("zh", "pt-BR"),
+    ("es", "en"),
+    ("ar", "en"),
+]
+
+
+def draws(*arguments, count):
+    return list(itertools.islice(Phrases(*arguments), count))
+
+
+@pytest.mark.parametrize(("source", "target", "count"), [("en", "fr", 20_000)] + [(*p, 3_000) for p in PAIRS[1:]])
+def test_the_source_decides_the_target(source, target, count):
+    translations = {}
+    for phrase, translation in draws(source, target, "train", count=count):
+        assert translations.setdefault(phrase, translation) == translation
+
+
+@pytest.mark.parametrize(("source", "target"), [("en", "fr"), ("fr", "en"), ("ar", "en")])
+def test_no_source_stands_in_two_splits(source, target):
+    sources = [
+        {phrase for phrase, _ in draws(source, target, s, count=4_000 if s == "train" else 1_000)} for s in SPLITS
+    ]
+    for one, other in itertools.combinations(sources, 2):
+        assert not one & other
+
+
+def test_a_value_stands_in_one_split_in_every_style_seed_and_language():
+    def said(split, seed, target):
+        phrases = Phrases("en", target, split, seed)
+        return {f"{form.kind} {form.meaning(value)}" for form, value in map(phrases._phrase, range(500))}
+
+    meanings = [said(s, 1, "fr") | said(s, 2, "de") for s in SPLITS]
+    for one, other in itertools.combinations(meanings, 2):
+        assert not one & other
+
+
+def test_every_split_has_every_kind():
+    for split in SPLITS:
+        phrases = Phrases("en", "fr", split)
+        assert {phrases._phrase(i)[0].kind for i in range(1_000)} == set(SHARES) == {form.kind for form in FORMS}
+
+
+def test_the_shares_are_hundredths():
+    assert sum(SHARES.values()) == 100
+
+
+def test_any_order_of_access_gives_the_same_phrases():
+    expected = draws("en", "fr", "train", 3, count=200)
+    phrases = Phrases("en", "fr", "train", 3)
+    assert [phrases[i] for i in reversed(range(200))] == expected[::-1]
+    assert list(Phrases("en", "fr", "train", 3, size=200)) == expected
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(phrases.__getitem__, range(200))) == expected
+    # Loaders hand their sources to worker processes this way.
+    assert list(itertools.islice(pickle.loads(pickle.dumps(phrases)), 200)) == expected
+
+
+def test_another_process_gives_the_same_phrases():
+    program = "from zoo.data.embedded import Phrases; print([Phrases('en', 'fr', 'test', 7)[i] for i in range(30)])"
+    for hash_seed in "12":
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONIOENCODING": "utf-8"}
+        printed = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+        assert printed.stdout.decode().strip() == str([Phrases("en", "fr", "test", 7)[i] for i in range(30)])
+
+
+def test_seeds_and_splits_differ():
+    starts = [draws("en", "fr", split, seed, count=20) for split in SPLITS for seed in (0, 1)]
+    assert all(one != other for one, other in itertools.combinations(starts, 2))
+
+
+def test_a_size_bounds_the_phrases():
+    assert len(Phrases("en", "fr", "valid", size=5)) == len(list(Phrases("en", "fr", "valid", size=5))) == 5
+    assert len(Phrases("en", "fr", "valid")) == ENDLESS
+    for index in (5, -1):
+        with pytest.raises(IndexError):
+            Phrases("en", "fr", "valid", size=5)[index]
+
+
+def test_what_a_newcomer_types_first_is_a_phrase_of_every_pair():
+    full, day = FORMS[0], datetime(2022, 3, 3)
+    assert Phrases("en", "fr", "train")._forms["date"][0] == (full, ())
+    said = {name: embedded._text(full, day, Locale.parse(name)) for name in ("en", "fr", "de", "es")}
+    assert said == {
+        "en": "Thursday, March 3, 2022",
+        "fr": "jeudi 3 mars 2022",
+        "de": "Donnerstag, 3. März 2022",
+        "es": "jueves, 3 de marzo de 2022",
+    }
+
+
+@pytest.mark.parametrize("name", ["en", "fr", "de", "es", "pt_BR", "ja", "zh"])
+def test_phrases_say_what_babel_says(name):
+    locale, moment, later = Locale.parse(name), datetime(2022, 3, 3, 17, 5, 9), datetime(2022, 4, 5)
+    amount = Decimal("1234.5")
+    expected = {
+        Moment("", "", "long"): dates.format_date(date(2022, 3, 3), "long", locale),
+        Moment("", "", "yMMMEd"): dates.format_skeleton("yMMMEd", moment, locale=locale),
+        Moment("", "", "medium time"): dates.format_time(moment, "medium", locale=locale),
+        DateAndTime("", "", "long"): dates.get_datetime_format("long", locale)
+        .replace("'", "")
+        .replace("{0}", dates.format_time(moment, "short", locale=locale))
+        .replace("{1}", dates.format_date(moment, "long", locale)),
+    }
+    assert {form: "".join(text for _, text in form.segments(moment, locale)) for form in expected} == expected
+    interval = Interval("", "", "yMMMd").segments((moment, later), locale)
+    assert "".join(t for _, t in interval) == dates.format_interval(moment, later, "yMMMd", locale=locale)
+    money = Money("", "EUR", "symbol").segments(amount, locale)
+    assert "".join(t for _, t in money) == numbers.format_currency(amount, "EUR", locale=locale)
+    measure = Measure("", "mass-kilogram", "long").segments(amount, locale)
+    assert "".join(t for _, t in measure) == units.format_unit(amount, "mass-kilogram", locale=locale)
+
+
+def test_styles_that_write_a_value_alike_translate_alike():
+    """French abbreviates no "mars": under both styles "3 mars 2022" is "March 3, 2022"."""
+    phrases = Phrases("fr", "en", "train")
+    rivals = {form.style: [rival.style for rival in earlier] for form, earlier in phrases._forms["date"]}
+    assert rivals["long"] == [] and rivals["medium"] == ["long"]
+    assert all(not re.match(r"(Mar|Jun) \d+, \d+$", target) for _, target in draws("fr", "en", "train", count=3_000))
+
+
+def test_forms_that_write_different_values_alike_are_left_out(monkeypatch):
+    two_digits = Moment("date", "%Y-%m-%d", "short")
+    monkeypatch.setattr(embedded, "FORMS", (FORMS[0], two_digits))
+    kept = embedded._unambiguous.__wrapped__(Locale.parse("en"), Locale.parse("fr"))
+    assert kept["date"] == [(FORMS[0], ())]
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_phrases_are_lines_of_plain_words(source, target):
+    for phrase in itertools.chain.from_iterable(draws(source, target, "test", count=300)):
+        assert phrase == phrase.strip() != ""
+        assert not re.search(r"[^\S ]|  ", phrase)
+        assert "-kilometer" not in phrase and "duration" not in phrase
+
+
+def test_forms_that_a_locale_lacks_are_left_out():
+    japanese = Phrases("en", "ja", "train")
+    assert not Measure("measure", "duration-hour", "long").known(japanese.target)
+    assert not Relative("relative", "month", 1, "short").known(Locale.parse("de"))
+    assert japanese._forms["duration"] == [] and "duration" not in japanese._kinds
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("frr_FRR", "frr"), ("en_XQ", "did you mean"), ("", "known: "), ("?", "known: ")]
+)
+def test_an_unknown_locale_is_named_with_a_remedy(name, remedy):
+    for pair in ((name, "de"), ("de", name)):
+        with pytest.raises(UserError, match=re.escape(f"unknown locale {name!r}: ")) as error:
+            Phrases(*pair, "train")
+        assert remedy in str(error.value) and "\n" not in str(error.value)
+
+
+def test_one_locale_twice_and_an_unknown_split_are_errors():
+    for twice in (("en", "en"), ("pt-BR", "pt_BR")):
+        with pytest.raises(UserError, match="two different locales"):
+            Phrases(*twice, "train")
+    with pytest.raises(UserError, match="unknown split 'validation': did you mean 'valid'"):
+        Phrases("en", "fr", "validation")
+
+
+def links(source, target, form, value):
+    """The aligned words of a value, as text."""
+    a, b = ("".join(t for _, t in form.segments(value, Locale.parse(name))).split() for name in (source, target))
+    pairs = embedded.word_links(*(form.segments(value, Locale.parse(name)) for name in (source, target)))
+    return " ".join(f"{a[i]}~{b[j]}" for i, j in sorted(pairs))
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "expected"),
+    [
+        (FORMS[0], datetime(2022, 3, 3), "Thursday,~jeudi March~mars 3,~3 2022~2022"),
+        (Moment("", "", "short time"), datetime(2022, 3, 3, 17, 5), "5:05~17:05 PM~17:05"),
+        (Measure("", "length-meter", "long"), Decimal(12), "12~12 meters~mètres"),
+        (Money("", "USD", "symbol"), Decimal("1234.50"), "$1,234.50~1 $1,234.50~234,50 $1,234.50~$US"),
+        (
+            Interval("", "", "yMMMd"),
+            (datetime(2022, 3, 3), datetime(2022, 3, 5)),
+            "Mar~mars 3~3–5 5,~3–5 2022~2022",
+        ),
+        (
+            Interval("", "", "hours"),
+            (datetime(2022, 3, 3, 17, 5), datetime(2022, 3, 3, 17, 9)),
+            "5:05~17:05 5:09~17:09 PM~17:09",
+        ),
+    ],
+)
+def test_words_that_render_the_same_field_are_aligned(form, value, expected):
+    assert links("en", "fr", form, value) == expected
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_alignments_link_words_and_turn_around(source, target):
+    there, back = Phrases(source, target, "train"), Phrases(target, source, "train")
+    for index in range(200):
+        phrase, translation = there[index]
+        pairs = there.alignment(index)
+        assert pairs and all(i < len(phrase.split()) and j < len(translation.split()) for i, j in pairs)
+        form, value = there._phrase(index)
+        segments = [form.segments(value, locale) for locale in (back.source, back.target)]
+        assert embedded.word_links(*segments) == {(j, i) for i, j in pairs}
