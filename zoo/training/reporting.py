@@ -1,0 +1,199 @@
+"""What a training run says: a line to read, a file to keep, a picture to watch.
+
+`metrics.jsonl` is the record that other programs read: one JSON object a line, `{"step": 100, "train/loss": 3.2, ...}`.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any, TextIO
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from zoo.errors import UserError
+
+_SHOWN_SAMPLES = 3
+_ON_THE_BAR = ("train/loss", "train/tokens_per_second")
+
+# How a value stands on a line: the last part of its name, what the reader sees, how it is written. Others stand as
+# `name value`. A share is a number from 0 to 1.
+_READABLE = {
+    "loss": "loss {:.4g}",
+    "perplexity": "ppl {:.4g}",
+    "accuracy": "acc {:.3f}",
+    "tokens_per_second": "{:,.0f} tok/s",
+    "mfu": "mfu {:.2f}",
+    "learning_rate": "lr {:.2e}",
+    "gradient_norm": "|g| {:.3g}",
+    "data_wait": "wait {:.1%}",
+}
+
+
+class Reporter:
+    """The reports of one run from `start` to `steps`: `metrics.jsonl`, TensorBoard, W&B if asked, and the log.
+
+    On a terminal the log lines stand above a progress bar; elsewhere they are plain lines without control characters.
+    A value that is not finite is `null` in `metrics.jsonl` (JSON has no NaN), absent from TensorBoard, and stands as it
+    is in the log.
+    What an interrupted run reported after step `start` is forgotten, for it is about to happen again.
+
+    `wandb` is the name of a Weights & Biases project; `config` is shown beside the curves there. A reporter that is not
+    `primary` (any process but the first) says and writes nothing.
+
+    Raises UserError when `wandb` is asked for but not installed, or `workdir` is a URL: object stores cannot append.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        steps: int,
+        start: int = 0,
+        wandb: str | None = None,
+        config: dict[str, Any] | None = None,
+        stream: TextIO | None = None,
+        primary: bool = True,
+    ):
+        self._steps, self._start, self._primary = steps, start, primary
+        self._began = time.monotonic()
+        if not primary:
+            return
+        self._stream = sys.stderr if stream is None else stream
+        if "://" in str(workdir):
+            raise UserError(f"reports need a file system that can append, and {workdir} is not one: mount the bucket")
+        self._workdir = Path(workdir)
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        self._wandb = _weights_and_biases(wandb, self._workdir, config or {}) if wandb else None
+        path = self._workdir / "metrics.jsonl"
+        _forget_after(path, start)
+        self._metrics = path.open("a", encoding="utf-8")
+        # The suffix keeps apart the files of two starts within one second, which would share a name.
+        self._tensorboard = SummaryWriter(
+            str(self._workdir / "tensorboard"), purge_step=start + 1, filename_suffix=f".{start}"
+        )
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(total=steps, initial=start, file=self._stream, unit="step", dynamic_ncols=True)
+
+    def report(self, step: int, values: dict[str, float]) -> None:
+        """Record `values`, such as `{"train/loss": 3.2, "train/tokens_per_second": 12345.0}`, at `step`."""
+        if not self._primary:
+            return
+        values = {name: float(value) for name, value in values.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._metrics.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
+        self._metrics.flush()
+        for name, value in finite.items():
+            if value is not None:
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+        if self._bar is not None:
+            if shown := _readable({name: values[name] for name in _ON_THE_BAR if name in values}):
+                self._bar.set_postfix_str("  ".join(shown), refresh=False)
+            self._bar.update(step - self._bar.n)
+        self.message("  ".join([f"step {step}/{self._steps}", *_readable(values), *self._remaining(step)]))
+
+    def samples(self, step: int, samples: list[tuple[str, str, str]]) -> None:
+        """Write (source, reference, output) triples to `samples/<step>.txt`, and the first three to the log."""
+        if not self._primary:
+            return
+        texts = [
+            f"source     {source}\nreference  {reference}\noutput     {output}\n"
+            for source, reference, output in samples
+        ]
+        path = self._workdir / "samples" / f"{step}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(texts), encoding="utf-8")
+        for text in texts[:_SHOWN_SAMPLES]:
+            self.message(text.rstrip("\n"))
+
+    def message(self, text: str) -> None:
+        """A line of the log, above the progress bar where there is one."""
+        if not self._primary:
+            return
+        # Samples come from data and models: an escape sequence among them must not reach a terminal.
+        text = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Finish every file; the bar stays where it came to."""
+        if not self._primary:
+            return
+        if self._bar is not None:
+            self._bar.close()
+        self._metrics.close()
+        self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def _remaining(self, step: int) -> list[str]:
+        """The time to the last step at the average pace since `start`, once there is a pace."""
+        if not self._start < step < self._steps:
+            return []
+        pace = (time.monotonic() - self._began) / (step - self._start)
+        return [f"eta {_duration(pace * (self._steps - step))}"]
+
+
+def _readable(values: dict[str, float]) -> list[str]:
+    """The values as words of a line, split by split, well-known ones first; a split other than "train" is named."""
+    order = list(_READABLE)
+
+    def rank(name: str) -> tuple[bool, str, int]:
+        split, _, last = name.rpartition("/")
+        return split not in ("", "train"), split, order.index(last) if last in order else len(order)
+
+    words = []
+    for name in sorted(values, key=rank):
+        split, _, last = name.rpartition("/")
+        text = _READABLE.get(last, last + " {:.4g}").format(values[name])
+        words.append(text if split in ("", "train") else f"{split} {text}")
+    return words
+
+
+def _duration(seconds: float) -> str:
+    """The two largest units: 45s, 2m10s, 3h05m, 2d04h."""
+    seconds = round(seconds)
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}{seconds % size // part:02d}{smaller}"
+    return f"{seconds}s"
+
+
+def _forget_after(path: Path, start: int) -> None:
+    """Keep the whole lines of `path` up to step `start`; a kill leaves either the old file or the new one."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    kept = [line for line in lines if _is_record_until(line, start)]
+    temporary = path.with_suffix(".jsonl.tmp")
+    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _is_record_until(line: str, start: int) -> bool:
+    """Whether `line` is a whole record of a step up to `start`; what a kill cut short is not JSON any more."""
+    try:
+        return json.loads(line)["step"] <= start
+    except (json.JSONDecodeError, TypeError, KeyError):
+        return False
+
+
+def _weights_and_biases(project: str, workdir: Path, config: dict[str, Any]) -> Any:
+    """A W&B run that is continued when the working directory is."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(f"wandb={project!r} needs Weights & Biases: pip install 'seqzoo[wandb]'") from error
+    identity = workdir / "wandb_id"
+    if not identity.exists():
+        identity.write_text(uuid.uuid4().hex, encoding="utf-8")
+    run = identity.read_text(encoding="utf-8")
+    return wandb.init(project=project, id=run, resume="allow", name=workdir.name, dir=str(workdir), config=config)
