@@ -157,6 +157,7 @@ def test_a_slice_of_a_split_is_a_part_of_it(prepared):
         list(Tfds("tiny_parallel", "fr", "en", split, str(prepared))) for split in ("train[:5%]", "train[5%:]", "train")
     )
     assert len(first) == 100 and first + rest == whole
+    assert {(source[:3], target[:3]) for source, target in whole} == {("thé", "tea")}
 
 
 def test_a_dataset_is_read_without_tensorflow(prepared):

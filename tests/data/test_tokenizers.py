@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 import unicodedata
+from io import BytesIO
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from zoo.data import tokenizers
 from zoo.data.tokenizers import BOS, EOS, PAD, SPECIALS, UNK, SentencePiece, WordVocabulary
@@ -71,7 +73,7 @@ def test_subwords_survive_the_round_trip(kind):
 
 
 def test_known_words_survive_the_round_trip_and_others_are_unk():
-    words = tokenizers.train("word", ["b a a", "c a b"], 6)
+    words = tokenizers.train("word", ["<unk> <unk> b a a", "<unk> <unk> c a b"], 6)
     assert words.encode(["a b c"]) == [[4, 5, UNK]]
     assert words.decode([[4, 5, UNK]]) == ["a b <unk>"]
 
@@ -87,25 +89,28 @@ def test_decoding_stops_at_eos_and_drops_padding(tokenizer):
 def test_a_batch_equals_its_lines_alone(tokenizer):
     assert tokenizer.encode(LINES[:40]) == [tokenizer.encode([line])[0] for line in LINES[:40]]
     assert tokenizer.encode([]) == [] and tokenizer.encode([""]) == [[]]
-    assert tokenizer.decode([]) == []
+    assert tokenizer.decode([]) == [] and tokenizer.decode([[UNK]]) == ["<unk>"]
 
 
 def test_pieces_and_words_align_with_the_ids(tokenizer):
     strange = ["", " ", "\u5b57\u5b57 a", "tea 12 \u5b57", "  tea   12  "]
     for line in LINES[:40] + strange:
-        (ids,), pieces, words = tokenizer.encode([line]), tokenizer.pieces(line), tokenizer.words(line)
-        assert len(ids) == len(pieces) == len(words)
-        # The pieces of each word, put together, are that word.
-        joined = [""] * len(line.split())
-        for piece, word in zip(pieces, words, strict=True):
-            joined[word] += piece.replace("▁", "")
-        assert joined == line.split()
+        assert len(tokenizer.encode([line])[0]) == len(tokenizer.pieces(line))
+        assert joined(tokenizer, line) == line.split()
+
+
+def joined(tokenizer, line):
+    """The pieces of each word, put together again."""
+    words = [""] * len(line.split())
+    for piece, word in zip(tokenizer.pieces(line), tokenizer.words(line), strict=True):
+        words[word] += piece.replace("▁", "").strip()
+    return words
 
 
 @pytest.mark.parametrize("kind", SUBWORDS)
 def test_digits_stand_apart(kind):
-    pieces = tokenizers.train(kind, LINES, SIZE).pieces("wing 1234 teadow")
-    assert all(len(re.findall(r"\d", piece)) <= 1 for piece in pieces)
+    pieces = tokenizers.train(kind, ["tea 2014", *LINES] * 9, SIZE).pieces("2014 tea 20142014")
+    assert [piece.strip("▁") for piece in pieces if re.search(r"\d", piece)] == list("201420142014")
 
 
 @pytest.mark.parametrize("kind", SUBWORDS)
@@ -126,7 +131,10 @@ def test_kept_white_space_and_bytes_lose_nothing(kind):
     lossless = tokenizers.train(kind, LINES, 330, keep_whitespace=True, byte_fallback=True)
     texts = ["  def f(x):\n\n\treturn  x \n", " ", "\n", "\u5b57 \u00a0 \U0001f600", "line\r\n", ""]
     assert lossless.decode(lossless.encode(texts)) == texts
-    assert all(max(lossless.words(text), default=0) < max(len(text.split()), 1) for text in texts)
+    spaced = tokenizers.train(kind, LINES, SIZE, keep_whitespace=True)
+    for text in ("  tea  12\n\nwing \t tea ", "\ntea", "tea\twing\n"):
+        assert spaced.decode(spaced.encode([text])) == [text]
+        assert joined(spaced, text) == text.split()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,6 +144,8 @@ def test_symbols_are_one_piece_each(kind):
     for symbol in symbols:
         ids, pieces = tokenizer.encode([f"{symbol} tea"])[0], tokenizer.pieces(f"{symbol} tea")
         assert pieces.count(symbol) == 1 and ids[pieces.index(symbol)] in (4, 5)
+    again = tokenizers.train(kind, [f"{symbols[0]} {line}" for line in LINES], SIZE, symbols=symbols)
+    assert again.size == SIZE and again.decode([range(4, SIZE)])[0].count(symbols[0]) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -220,11 +230,21 @@ def test_a_damaged_or_foreign_file_is_named(tokenizer, tmp_path):
     tokenizer.save(tmp_path, "joint")
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    foreign = b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02"  # a SentencePiece model of the one piece <unk>
-    for content in (b"", whole[:10], whole[: len(whole) // 2], whole[:-1], b"a line of text\n", foreign):
+    for content in (b"", whole[:10], whole[: len(whole) // 2], whole[:-1], b"a line of text\n"):
         path.write_bytes(content)
         line = message(tokenizers.load, tmp_path, "joint")
         assert str(path) in line and "train again" in line
+
+
+def test_a_model_with_other_specials_is_foreign(tmp_path):
+    foreign = BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=foreign, vocab_size=SIZE, minloglevel=2
+    )
+    (tmp_path / "joint.model").write_bytes(foreign.getvalue())
+    assert "its first pieces are <unk>, <s>, </s>" in message(tokenizers.load, tmp_path, "joint")
+    (tmp_path / "joint.model").write_bytes(b"")
+    assert "it is empty" in message(tokenizers.load, tmp_path, "joint")
 
 
 def test_training_says_nothing():

@@ -130,11 +130,12 @@ class SentencePiece:
     def words(self, line: str) -> list[int]:
         index, word, after_space = [], -1, False
         for piece in self.pieces(line):
-            # A piece of spaces alone belongs to the word that follows it, which then doesn't count again.
-            word += not after_space and (piece.startswith("▁") or word < 0)
-            after_space = not piece.strip("▁")
+            surface = piece.replace("▁", " ")
+            # A piece of white space alone belongs to the word that follows it, which then doesn't count again.
+            word += not after_space and (surface[0].isspace() or word < 0)
+            after_space = surface.isspace()
             index.append(word)
-        last = max(len(line.split()) - 1, 0)  # spaces kept at the end of the line have no word after them
+        last = max(len(line.split()) - 1, 0)  # white space kept at the end of the line has no word after it
         return [min(word, last) for word in index]
 
     def save(self, directory: str | Path, name: str) -> None:
