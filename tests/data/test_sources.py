@@ -71,6 +71,12 @@ def test_a_table_reads_as_its_first_two_columns(tmp_path, name):
     assert list(source) == list(source) == PAIRS
 
 
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    write_pairs(tmp_path / "train")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert list(parallel("~/train", "en", "fr")) == PAIRS
+
+
 def test_anything_else_is_a_prefix(tmp_path):
     assert isinstance(parallel(write_pairs(tmp_path / "train"), "en", "fr"), LineAligned)
 

@@ -160,6 +160,14 @@ def test_training_is_deterministic(kind, tmp_path):
         assert (tmp_path / f"c{first.suffix}").read_bytes() != first.read_bytes()
 
 
+@pytest.mark.parametrize("kind", SUBWORDS)
+def test_the_number_of_cores_leaves_no_trace(kind, tmp_path, monkeypatch):
+    for name, cores in (("a", 1), ("b", 5)):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        tokenizers.train(kind, LINES, SIZE).save(tmp_path, name)
+    assert (tmp_path / "a.model").read_bytes() == (tmp_path / "b.model").read_bytes()
+
+
 def test_a_sample_is_uniform_bounded_and_the_whole_when_it_fits():
     lines = [str(i) for i in range(200)]
     assert tokenizers._sample(lines, 200, 0) == lines
