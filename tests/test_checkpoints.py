@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -331,3 +332,41 @@ def test_a_checkpoint_moves_to_another_mesh(tmp_path):
     _, errors = run.communicate()
     assert run.returncode == 0, errors
     assert errors == ""
+
+
+ON_TWO_HOSTS = """
+import sys, grain, jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, AxisType
+from pathlib import Path
+from zoo.checkpoints import Checkpoints, load_parameters
+host = int(sys.argv[2])
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize("127.0.0.1:" + sys.argv[3], 2, host)
+sharding = NamedSharding(jax.make_mesh((2,), ("data",), (AxisType.Auto,)), PartitionSpec("data"))
+values = jax.make_array_from_callback((8,), sharding, lambda index: np.arange(8.0, dtype=np.float32)[index])
+data = iter(grain.MapDataset.range(100)[host::2].repeat().to_iter_dataset())
+checkpoints = Checkpoints(sys.argv[1])
+for step in (1, 2):
+    next(data)
+    checkpoints.save(step, {"params": values * step}, data, {"epoch": step})
+checkpoints.wait()
+jax.experimental.multihost_utils.sync_global_devices("saved")
+if host == 0:
+    (checkpoints.directory / "2" / "state" / "manifest.ocdbt").unlink()
+step, state, progress = checkpoints.restore({"params": values}, data)
+assert (step, progress, next(data)) == (1, {"epoch": 1}, 2 + host)
+for params in (state["params"], load_parameters(sys.argv[1], "best", values)[1]):
+    assert params.sharding == sharding
+    assert all((np.asarray(s.data) == np.arange(8.0)[s.index]).all() for s in params.addressable_shards)
+checkpoints.close()
+"""
+
+
+def test_all_hosts_go_on_from_the_same_checkpoint_each_at_its_own_data(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    hosts = [start(ON_TWO_HOSTS, tmp_path, host, port) for host in (0, 1)]
+    for host in hosts:
+        _, errors = host.communicate(timeout=60)
+        assert host.returncode == 0, errors

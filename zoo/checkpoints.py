@@ -214,7 +214,7 @@ class _SealedManager:
             yield
         except Exception as error:
             # An OSError, or the storage library's ValueError around its text.
-            if "No space left on device" not in str(error):
+            if not any(reason in str(error) for reason in ("No space left on device", "Disk quota exceeded")):
                 raise
             raise UserError(
                 f"no space left in {self.directory}; free some and run the same command again: "
