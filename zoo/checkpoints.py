@@ -101,7 +101,7 @@ class Checkpoints:
         restored = self._manager.restore(step, items)
         return step, restored.state, restored.progress
 
-    def save_best(self, step: int, params: PyTree, metrics: dict[str, float]) -> None:
+    def save_best(self, step: int, params: PyTree, metrics: dict[str, Any]) -> None:
         """Replace `best/` by these parameters. Returns when they are written; until then the old best stands."""
         save_parameters(self.workdir / "best", step, params, metrics)
 
@@ -118,7 +118,7 @@ class Checkpoints:
         self._manager.close()
 
 
-def save_parameters(directory: str | PathLike, step: int, params: PyTree, metrics: dict[str, float]) -> None:
+def save_parameters(directory: str | PathLike, step: int, params: PyTree, metrics: dict[str, Any]) -> None:
     """Make `directory/<step>/` the one checkpoint there: `params` alone, and `metrics` as its progress.
 
     Returns when it is written; a reader finds the old or the new one at any moment. Raises UserError on a full disk.

@@ -3,6 +3,7 @@
 `metrics.jsonl` is the record that other programs read: one JSON object a line, `{"step": 100, "train/loss": 3.2, ...}`.
 """
 
+import io
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, SupportsFloat
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -55,7 +56,7 @@ class Reporter:
         start: int = 0,
         wandb: str | None = None,
         config: dict[str, Any] | None = None,
-        stream: TextIO | None = None,
+        stream: io.TextIOBase | None = None,
         primary: bool = True,
     ):
         self._steps, self._start, self._primary = steps, start, primary
@@ -79,7 +80,7 @@ class Reporter:
         if self._stream.isatty():
             self._bar = tqdm(total=steps, initial=start, file=self._stream, unit="step", dynamic_ncols=True)
 
-    def report(self, step: int, values: dict[str, float]) -> None:
+    def report(self, step: int, values: dict[str, SupportsFloat]) -> None:
         """Record `values`, such as `{"train/loss": 3.2, "train/tokens_per_second": 12345.0}`, at `step`."""
         if not self._primary:
             return
