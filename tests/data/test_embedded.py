@@ -15,7 +15,7 @@ from babel import Locale, dates, numbers, units
 
 from zoo.data import embedded
 from zoo.data.embedded import ENDLESS, SHARES, SPLITS, Phrases
-from zoo.data.phrase_forms import FORMS, DateAndTime, Interval, Measure, Moment, Money, Relative
+from zoo.data.phrase_forms import FORMS, DateAndTime, Dice, Interval, Measure, Moment, Money, Relative
 from zoo.errors import UserError
 
 PAIRS = [
@@ -58,6 +58,27 @@ def test_a_value_stands_in_one_split_in_every_style_seed_and_language():
     meanings = [said(s, 1, "fr") | said(s, 2, "de") for s in SPLITS]
     for one, other in itertools.combinations(meanings, 2):
         assert not one & other
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        [Money("money", "EUR", style) for style in ("symbol", "name", "whole")],
+        [Measure("measure", "length-meter", style) for style in ("long", "short")],
+        [Relative("relative", "day", 1, style) for style in ("long", "short")],
+        [form for form in FORMS if form.kind == "date"],
+        [form for form in FORMS if form.kind == "days"],
+    ],
+)
+def test_the_style_is_no_part_of_the_meaning(forms):
+    for value in forms[0].probes():
+        assert len({form.meaning(value) for form in forms}) == 1
+
+
+def test_valid_and_test_get_a_twentieth_each():
+    splits = [embedded._split_of(f.kind, f.meaning(f.draw(Dice(f, i)))) for f in FORMS for i in range(30)]
+    for split in ("valid", "test"):
+        assert 0.03 < splits.count(split) / len(splits) < 0.07
 
 
 def test_every_split_has_every_kind():
@@ -132,8 +153,17 @@ def test_phrases_say_what_babel_says(name):
     assert "".join(t for _, t in interval) == dates.format_interval(moment, later, "yMMMd", locale=locale)
     money = Money("", "EUR", "symbol").segments(amount, locale)
     assert "".join(t for _, t in money) == numbers.format_currency(amount, "EUR", locale=locale)
+    money = Money("", "EUR", "name").segments(Decimal(12), locale)
+    assert "".join(t for _, t in money) == numbers.format_currency(12, "EUR", locale=locale, format_type="name")
     measure = Measure("", "mass-kilogram", "long").segments(amount, locale)
     assert "".join(t for _, t in measure) == units.format_unit(amount, "mass-kilogram", locale=locale)
+
+
+def test_a_decimal_that_is_drawn_is_written():
+    """A plural goes with what is written: 1.0 would read "1 meters"."""
+    form = Measure("measure", "length-meter", "long")
+    for value in (form.draw(Dice(i)) for i in range(1_000)):
+        assert str(value) == numbers.format_decimal(value, locale="en").replace(",", "")
 
 
 def test_styles_that_write_a_value_alike_translate_alike():
@@ -167,7 +197,7 @@ def test_forms_that_a_locale_lacks_are_left_out():
 
 
 @pytest.mark.parametrize(
-    ("name", "remedy"), [("frr_FRR", "frr"), ("en_XQ", "did you mean"), ("", "known: "), ("?", "known: ")]
+    ("name", "remedy"), [("frr_FRR", "frr"), ("en_XQ", "did you mean"), ("", "as en, fr"), ("english", "as en, fr")]
 )
 def test_an_unknown_locale_is_named_with_a_remedy(name, remedy):
     for pair in ((name, "de"), ("de", name)):

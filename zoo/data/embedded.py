@@ -72,7 +72,7 @@ def _locale(name: str) -> Locale:
         return Locale.parse(name.replace("-", "_"))
     except (UnknownLocaleError, ValueError, TypeError):
         close = difflib.get_close_matches(name, localedata.locale_identifiers(), n=1)
-        remedy = nearest(name, close or ("en", "fr", "de", "es", "ja", "zh", "pt_BR", "any other of CLDR's"))
+        remedy = nearest(name, close) if close else "name one of CLDR's, as en, fr, de, ja or pt_BR"
         raise UserError(f"unknown locale {name!r}: {remedy}") from None
 
 
