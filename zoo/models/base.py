@@ -9,16 +9,9 @@ from typing import Any, Protocol
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from zoo.data.batching import Seq2SeqBatch
+
 Cache = Any  # a tree of arrays that only its own model looks into
-
-
-@struct.dataclass
-class Seq2SeqBatch:
-    """Pairs of sentences, padded with 0. `inputs` is the target moved right behind BOS; `labels` ends with EOS."""
-
-    source: Int[Array, "B S"]
-    inputs: Int[Array, "B T"]
-    labels: Int[Array, "B T"]
 
 
 @struct.dataclass

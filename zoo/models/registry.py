@@ -21,9 +21,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "transformer": Family(
-        transformer.Transformer, transformer.TransformerConfig, transformer.SIZES, transformer.PAPER
-    ),
+    "transformer": Family(transformer.Transformer, transformer.TransformerConfig, transformer.SIZES, transformer.PAPER),
 }
 
 

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from zoo.data.batching import Seq2SeqBatch
 from zoo.errors import UserError
-from zoo.models.base import Output, Seq2SeqBatch
+from zoo.models.base import Output
 from zoo.nn.attention import BACKENDS, Heads, KeyValue, Mask
 from zoo.nn.layers import (
     ACTIVATIONS,

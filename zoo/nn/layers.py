@@ -59,7 +59,9 @@ class AddAndNorm(nn.Module):
     config: LayerConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T E"], sublayer: Callable, train: bool) -> tuple[Float[Array, "B T E"], object]:
+    def __call__(
+        self, x: Float[Array, "B T E"], sublayer: Callable, train: bool
+    ) -> tuple[Float[Array, "B T E"], object]:
         """`sublayer` maps `x` to its output and anything else, which is handed through."""
         norm = layer_norm(self.config.dtype, name="norm")
         dropout = nn.Dropout(self.config.dropout, deterministic=not train)
@@ -145,9 +147,7 @@ class DecoderLayer(nn.Module):
     def __call__(self, x: Float[Array, "B T E"], given: tuple[Mask, Memory], train: bool, weights: bool):
         """Gives `x` and, if asked for, the weights of self-attention `[B, H, T, T]` and to the source `[B, H, T, S]`."""
         mask, memory = given
-        x, own = self.self_attention_residual(
-            x, lambda x: self.self_attention(x, x, mask, train, weights), train
-        )
+        x, own = self.self_attention_residual(x, lambda x: self.self_attention(x, x, mask, train, weights), train)
         x, cross = self.cross_attention_residual(
             x, lambda x: self.cross_attention(x, memory.states, memory.mask, train, weights), train
         )

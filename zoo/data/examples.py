@@ -1,0 +1,117 @@
+"""Pairs of sentences as token ids: kept in memory, or made as they are asked for."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from jaxtyping import Int
+
+from zoo.data.batching import TokenPair, length
+from zoo.data.sources import Pair
+from zoo.data.tokenizers import Tokenizer
+from zoo.errors import UserError
+
+CHUNK = 10_000  # pairs that are tokenized together
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a pair must keep: at most `max_length` positions a side, EOS counted, and at most `max_ratio` times as many
+    tokens on one side as on the other (0: any)."""
+
+    max_length: int
+    max_ratio: float = 0.0
+
+    def broken(self, pair: TokenPair) -> str | None:
+        """Why `pair` is dropped, or `None`."""
+        short, long = sorted(map(len, pair))
+        if short == 0:
+            return "an empty side"
+        if length(pair) > self.max_length:
+            return f"more than data.max_length={self.max_length} tokens"
+        if self.max_ratio and long > self.max_ratio * short:
+            return f"a length ratio above data.max_ratio={self.max_ratio:g}"
+        return None
+
+
+@dataclass
+class Encoder:
+    """Text to ids, by the two sides' tokenizers; `dropped` counts the pairs that broke a limit, by reason."""
+
+    source: Tokenizer
+    target: Tokenizer
+    limits: Limits
+    dropped: Counter = field(default_factory=Counter)
+
+    def __call__(self, pairs: Iterable[Pair]) -> Iterator[TokenPair]:
+        pairs = iter(pairs)
+        while chunk := list(islice(pairs, CHUNK)):
+            sides = zip(*chunk, strict=True)
+            encoded = (t.encode(list(side)) for t, side in zip((self.source, self.target), sides, strict=True))
+            for source, target in zip(*encoded, strict=True):
+                pair = np.asarray(source, np.int32), np.asarray(target, np.int32)
+                reason = self.limits.broken(pair)
+                if reason is None:
+                    yield pair
+                else:
+                    self.dropped[reason] += 1
+
+
+class StoredPairs:
+    """All pairs of a finite source, as flat arrays of ids."""
+
+    in_random_order = False
+
+    def __init__(self, pairs: Iterable[TokenPair]):
+        sides: tuple[list, list] = ([], [])
+        for pair in pairs:
+            for side, ids in zip(sides, pair, strict=True):
+                side.append(ids)
+        self._sides = [_Ragged(side) for side in sides]
+
+    @classmethod
+    def read(cls, source: Iterable[Pair], encoder: Encoder, name: str) -> "StoredPairs":
+        """Tokenize all of `source`; `name` says in errors which data it is."""
+        stored = cls(encoder(source))
+        if not len(stored):
+            reasons = "; ".join(f"{n} with {reason}" for reason, n in encoder.dropped.items()) or "it is empty"
+            raise UserError(f"no sentence pairs are left of {name}: {reasons}")
+        return stored
+
+    def __len__(self) -> int:
+        return len(self._sides[0])
+
+    def fetch(self, indices: Sequence[int]) -> list[TokenPair]:
+        source, target = self._sides
+        return [(source[i], target[i]) for i in indices]
+
+
+class StreamedPairs:
+    """Pairs of an endless source, tokenized when they are fetched."""
+
+    in_random_order = True
+
+    def __init__(self, source: Sequence[Pair], encoder: Encoder):
+        self._source, self._encoder = source, encoder
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def fetch(self, indices: Sequence[int]) -> list[TokenPair]:
+        return list(self._encoder(self._source[int(i)] for i in indices))
+
+
+class _Ragged:
+    """Arrays of different length in one: 4 bytes a token, whatever the number of sentences."""
+
+    def __init__(self, rows: list[Int[np.ndarray, "_"]]):
+        self._starts = np.cumsum([0, *map(len, rows)])
+        self._flat = np.concatenate(rows) if rows else np.zeros(0, np.int32)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> Int[np.ndarray, "_"]:
+        return self._flat[self._starts[index] : self._starts[index + 1]]

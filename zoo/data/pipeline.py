@@ -1,0 +1,81 @@
+"""The training stream: pools of examples, cut into batches of like length, in an order that a seed decides.
+
+grain shuffles, reads ahead and keeps the position: the iterator's state (two numbers) is part of every checkpoint. The
+global batch never depends on how many processes read it: each cuts the same pool and keeps its own rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import grain
+import numpy as np
+
+from zoo.data.batching import Buckets, Seq2SeqBatch, TokenPair, cut, padded
+
+
+class Examples(Protocol):
+    in_random_order: bool  # an endless random source is read as it comes, anything else shuffled
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: Sequence[int]) -> list[TokenPair]: ...
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every global batch a process reads: the `index`-th of `count` equal blocks of rows."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, rows: int) -> slice:
+        each = rows // self.count
+        return slice(self.index * each, (self.index + 1) * each)
+
+
+@dataclass(frozen=True)
+class _PoolToBatches(grain.experimental.FlatMapTransform):
+    """A pool of example numbers, cut by length; the batches are shuffled, since they were made shortest first."""
+
+    examples: Examples
+    buckets: Buckets
+    seed: int
+    share: Share
+    max_fan_out: int = 2**31
+
+    def flat_map(self, pool: tuple[int, np.ndarray]) -> list[Seq2SeqBatch]:
+        number, indices = pool
+        pairs = self.examples.fetch(indices)
+        batches = cut(pairs, self.buckets)
+        order = np.random.default_rng((self.seed, number)).permutation(len(batches))
+        return [_own_rows(pairs, *batches[i], self.buckets, self.share) for i in order]
+
+
+def _own_rows(
+    pairs: Sequence[TokenPair], boundary: int, chosen: list[int], buckets: Buckets, share: Share
+) -> Seq2SeqBatch:
+    own = share.of(buckets.rows(boundary))
+    return padded([pairs[i] for i in chosen[own]], own.stop - own.start, boundary)
+
+
+def training_batches(
+    examples: Examples, buckets: Buckets, pool: int, seed: int, share: Share = Share()
+) -> grain.DatasetIterator:
+    """An endless iterator of `Seq2SeqBatch`, `get_state` and `set_state` included. `pool` examples are cut at a time: the
+    more, the less padding; a finite source is never read past its end in one pool's stead, so every epoch is whole."""
+    numbers = grain.MapDataset.range(len(examples))
+    if not examples.in_random_order:
+        numbers = numbers.seed(seed).shuffle().repeat()
+    pools = numbers.batch(min(pool, len(examples))).map_with_index(lambda number, indices: (number, indices))
+    batches = grain.experimental.FlatMapIterDataset(
+        pools.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)),
+        _PoolToBatches(examples, buckets, seed, share),
+    )
+    return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=16))
+
+
+def evaluation_batches(examples: Examples, buckets: Buckets, share: Share = Share()) -> list[Seq2SeqBatch]:
+    """Every example once, shortest first."""
+    pairs = examples.fetch(range(len(examples)))
+    return [_own_rows(pairs, *batch, buckets, share) for batch in cut(pairs, buckets)]

@@ -1,0 +1,116 @@
+"""Lines in, translations out: text to ids, batches of few shapes, beam search, and back to text."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from zoo.data.tokenizers import BOS, EOS, PAD, Tokenizer
+from zoo.decoding.beam import BeamConfig, Hypotheses, beam_search
+from zoo.models.base import Seq2SeqModel
+
+log = logging.getLogger("zoo")
+SHORTEST = 16  # the smallest padded length of a source; longer ones double
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One hypothesis: its text, its length-normalized log-probability, its ids without EOS.
+
+    `attention`, if asked for, is where each of those and EOS looked among the source's pieces and EOS.
+    """
+
+    text: str
+    score: float
+    tokens: list[int]
+    attention: Float[np.ndarray, "T S"] | None = None
+
+
+class Translator:
+    """Translates with one model. Sentences of like length go together, `batch_tokens` padded source tokens at a time."""
+
+    def __init__(
+        self,
+        model: Seq2SeqModel,
+        params: Any,
+        source: Tokenizer,
+        target: Tokenizer,
+        config: BeamConfig,
+        batch_tokens: int = 2048,
+    ):
+        self.model, self.params, self.source, self.target = model, params, source, target
+        self.config, self.batch_tokens = config, batch_tokens
+
+    def __call__(self, lines: Sequence[str], attention: bool = False) -> list[list[Translation]]:
+        """The n best translations of every line, best first. An empty or blank line has one, the empty text.
+
+        A line of more than `decoding.max_length` tokens is cut there, with a warning that names it.
+        """
+        results: list[list[Translation]] = [[Translation("", 0.0, [])]] * len(lines)
+        ids = self._encode(lines)
+        for length, rows in self._batches(ids):
+            source = np.full((self._rows(length), length), PAD, np.int32)
+            limits = np.zeros(len(source), np.int32)
+            for row, i in enumerate(rows):
+                source[row, : len(ids[i])], source[row, len(ids[i])] = ids[i], EOS
+                limits[row] = min(len(ids[i]) + self.config.max_extra, self.config.max_length)
+            found = beam_search(
+                self.model,
+                self.params,
+                source,
+                self.config,
+                min(length + self.config.max_extra, self.config.max_length) + 1,
+                limits,
+                attention,
+            )
+            for i, translations in zip(rows, self._texts(jax.device_get(found), ids, rows), strict=True):
+                results[i] = translations
+        return results
+
+    def _encode(self, lines: Sequence[str]) -> list[list[int]]:
+        ids = self.source.encode(list(lines))
+        for number, row in enumerate(ids, 1):
+            if len(row) > self.config.max_length:
+                log.warning(
+                    "line %d has %d tokens: only the first %d are translated (--max-length)",
+                    number,
+                    len(row),
+                    self.config.max_length,
+                )
+                del row[self.config.max_length :]
+        return ids
+
+    def _rows(self, length: int) -> int:
+        return max(1, self.batch_tokens // length)
+
+    def _batches(self, ids: list[list[int]]) -> Iterator[tuple[int, list[int]]]:
+        """Padded lengths, and the lines that go with each; lines without tokens are left out."""
+        order = sorted((i for i, row in enumerate(ids) if row), key=lambda i: len(ids[i]))
+        start = 0
+        while start < len(order):
+            length = SHORTEST
+            while length <= len(ids[order[start]]):
+                length *= 2
+            rows = [i for i in order[start : start + self._rows(length)] if len(ids[i]) < length]
+            yield length, rows
+            start += len(rows)
+
+    def _texts(self, found: Hypotheses, ids: list[list[int]], rows: list[int]) -> list[list[Translation]]:
+        real = found.tokens[: len(rows)]
+        texts = self.target.decode(real.reshape(-1, real.shape[-1]).tolist())
+        beams = real.shape[1]
+        return [
+            [self._translation(found, row, beam, texts[row * beams + beam], len(ids[i])) for beam in range(beams)]
+            for row, i in enumerate(rows)
+        ]
+
+    def _translation(self, found: Hypotheses, row: int, beam: int, text: str, source: int) -> Translation:
+        tokens = [int(t) for t in found.tokens[row, beam] if t not in (PAD, BOS, EOS)]
+        looked = found.attention
+        if looked is not None:
+            looked = looked[row, beam, : len(tokens) + 1, : source + 1]
+        return Translation(text, float(found.scores[row, beam]), tokens, looked)

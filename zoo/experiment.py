@@ -1,0 +1,221 @@
+"""An experiment: a config file and the changes from the command line, resolved once into frozen dataclasses.
+
+A file gives what differs from the defaults, which the dataclasses hold; so every key that exists can be set, and a key
+that doesn't is an error before anything is loaded.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.decoding.beam import BeamConfig
+from zoo.errors import UserError, nearest
+from zoo.models import registry
+from zoo.parallel.mesh import MeshConfig
+from zoo.tasks.translation import Translation, TranslationData
+from zoo.training.loop import TrainConfig
+from zoo.training.optimizers import OptimizerConfig
+
+CONFIGS = Path(__file__).parent / "configs"
+# What may change when a run goes on: how long, how often, where; not what is computed.
+FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.keep", "mesh.")
+FREE += ("train.patience", "train.profile_at", "train.wandb", "train.average_last", "decoding.", "data.path")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A published size of a model, with some fields of its config changed."""
+
+    name: str = "transformer"
+    size: str = "base"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def config(self, **decided: Any) -> Any:
+        """The model's config; `decided` are the fields that data and training settle."""
+        return registry.config(self.name, self.size, **(dict(self.changes) | decided))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that decides a run."""
+
+    name: str = "experiment"
+    seed: int = 0
+    task: str = "translation"
+    model: ModelChoice = field(default_factory=ModelChoice)
+    data: TranslationData = field(default_factory=TranslationData)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    decoding: BeamConfig = field(default_factory=BeamConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        if self.task != "translation":
+            raise UserError(f"task={self.task!r} is not a task of the zoo: known: translation")
+        self.model.config()  # an impossible combination is told before any data is read
+
+    def make_task(self, workdir: Path) -> Translation:
+        return Translation(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
+
+    def model_config(self, task: Translation) -> Any:
+        """The model's config with the vocabularies that `task` has learned."""
+        return self.model.config(dtype=self.train.compute_dtype, **task.vocabularies())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in a working directory's `config.json`."""
+        plain = dataclasses.asdict(self)
+        plain["model"] = {"name": self.model.name, "size": self.model.size, **self.model.changes}
+        return json.loads(json.dumps(plain))
+
+
+def from_file(spec: str, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
+    """The experiment of `FILE[:ARGS]` with `changes` such as `("train.steps", "100")`.
+
+    A bare name is looked up among the configs of the zoo. Raises `UserError` for a file, key or value that isn't right.
+    """
+    path, _, argument = spec.partition(":")
+    file = next((p for p in (Path(path), CONFIGS / Path(path).name, CONFIGS / f"{path}.py") if p.is_file()), None)
+    if file is None:
+        known = (p.name for p in CONFIGS.glob("*.py") if not p.name.startswith("_"))
+        raise UserError(f"no config file {path!r}: {nearest(Path(path).name, known)}")
+    module_spec = importlib.util.spec_from_file_location(f"zoo_config_{file.stem}", file)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{file} is not a config: it has no function get_config(argument)")
+    config = module.get_config(argument) if argument else module.get_config()
+    return resolve({"name": file.stem} | config.to_dict(), changes)
+
+
+def from_workdir(workdir: Path, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
+    """The experiment that a working directory was made by."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{workdir} is not a working directory (no config.json): make one with train.py --workdir={workdir}"
+        )
+    try:
+        tree = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}): put back a copy, or train in another directory") from error
+    return resolve(tree, changes)
+
+
+def resolve(tree: Mapping[str, Any], changes: Sequence[tuple[str, str]] = ()) -> Experiment:
+    """An experiment from plain values; `changes` name keys by their dotted path and are text still."""
+    tree = json.loads(json.dumps(tree))
+    for path, value in changes:
+        *parents, key = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UserError(f"config.{path}: {parent} has no keys of its own")
+        node[key] = _Text(value)
+    return _build(Experiment, tree, "")
+
+
+class _Text(str):
+    """A value from the command line, which the type of its field gives a meaning."""
+
+
+def _build(cls: type, tree: Any, path: str) -> Any:
+    """The dataclass `cls` from a tree of plain values."""
+    if not isinstance(tree, dict):
+        raise UserError(f"config.{path.rstrip('.')}={tree!r}: it has keys of its own, such as {_fields(cls)[0]}")
+    if cls is ModelChoice:
+        return _model_choice(tree)
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in tree.items():
+        if key not in hints:
+            raise UserError(f"config.{path}{key} is not a key: {nearest(key, hints)}")
+        values[key] = _value(hints[key], value, f"{path}{key}")
+    return cls(**values)
+
+
+def _model_choice(tree: dict[str, Any]) -> ModelChoice:
+    """The fields of the model's own config stand beside `name` and `size`."""
+    name = str(tree.get("name", ModelChoice.name))
+    hints = typing.get_type_hints(registry.family(name).config)
+    known = {**hints, "name": str, "size": str}
+    for key in tree:
+        if key not in known:
+            raise UserError(f"config.model.{key} is not a key of {name}: {nearest(key, known)}")
+    values = {key: _value(known[key], value, f"model.{key}") for key, value in tree.items()}
+    size = values.pop("size", ModelChoice.size)
+    values.pop("name", None)
+    return ModelChoice(name, size, values)
+
+
+def _value(kind: Any, value: Any, path: str) -> Any:
+    """`value` as `kind`, or a `UserError` that names both."""
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, f"{path}.")
+    if typing.get_origin(kind) is tuple:
+        items = value.strip("()").replace(",", " ").split() if isinstance(value, str) else value
+        item_kind = typing.get_args(kind)[0]
+        return tuple(_value(item_kind, _Text(i) if isinstance(value, str) else i, path) for i in items)
+    try:
+        if isinstance(value, _Text):
+            return _parse(kind, value)
+        if isinstance(value, bool) == (kind is bool) and isinstance(value, kind | int if kind is float else kind):
+            return kind(value)
+    except (ValueError, KeyError):
+        pass
+    raise UserError(f"config.{path}={value!r} is not {_NAMES.get(kind, kind)}")
+
+
+_NAMES: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _parse(kind: type, text: str) -> Any:
+    if kind is bool:
+        return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+    if kind is int:
+        return int(text.replace("_", ""))
+    return kind(str(text))
+
+
+def _fields(cls: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(cls)]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """What makes `new` another experiment than `old`: `key: old, now new`, keys that are free to change left out."""
+    found = []
+    for key in sorted({*old, *new}):
+        name, a, b = f"{path}{key}", old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{name}.")
+        elif a != b and not any(name == free or (free.endswith(".") and name.startswith(free)) for free in FREE):
+            found.append(f"{name} was {a!r}, now {b!r}")
+    return found
+
+
+def open_workdir(workdir: Path, experiment: Experiment) -> None:
+    """Make `workdir`, or see that it was made by the same experiment; either way `config.json` describes this run."""
+    path = workdir / "config.json"
+    new = experiment.as_dict()
+    if path.exists():
+        changed = differences(from_workdir(workdir).as_dict(), new)
+        if changed:
+            raise UserError(
+                f"{workdir} holds another experiment ({'; '.join(changed)}): choose another --workdir, or go on with its "
+                f"own config: python train.py --workdir={workdir}"
+            )
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty and no working directory: choose another --workdir")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(new, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error

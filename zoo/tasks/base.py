@@ -1,0 +1,39 @@
+"""The contract of a task: what the trainer knows of translation, language modeling or classification."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import grain
+import jax
+
+from zoo.data.pipeline import Share
+from zoo.tasks.losses import Sums
+from zoo.tasks.metrics import Evaluation
+
+PyTree = Any
+
+
+class Task(Protocol):
+    """A task owns its tokenizers, its examples, its loss and its metrics; its files lie in the working directory."""
+
+    workdir: Path
+
+    def vocabularies(self) -> dict[str, int]:
+        """The fields of a model's config that the data decides."""
+        ...
+
+    def training_batches(self, shards: int, share: Share) -> grain.DatasetIterator:
+        """The endless stream of batches, this process's rows of each; rows divide by `shards`."""
+        ...
+
+    def example_batch(self) -> PyTree:
+        """A small batch to initialize a model with."""
+        ...
+
+    def loss(self, model: Any, params: PyTree, batch: PyTree, key: jax.Array | None = None) -> Sums:
+        """Sums over the batch, never means; dropout with `key`."""
+        ...
+
+    def evaluate(self, model: Any, params: PyTree, split: str, location: str = "", most: int = 0) -> Evaluation:
+        """Scores on a split or on the data at `location`, on its first `most` examples if given."""
+        ...

@@ -1,0 +1,174 @@
+"""Translation: pairs of sentences, a loss over the target's tokens, and BLEU."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from zoo.data import sources, tokenizers
+from zoo.data.batching import Buckets, Seq2SeqBatch
+from zoo.data.embedded import Phrases
+from zoo.data.examples import Encoder, Limits, StoredPairs, StreamedPairs
+from zoo.data.pipeline import Examples, Share, evaluation_batches, training_batches
+from zoo.data.sources import Pair
+from zoo.decoding.beam import BeamConfig
+from zoo.decoding.translator import Translator
+from zoo.errors import UserError
+from zoo.tasks import metrics
+from zoo.tasks.losses import Sums, cross_entropy
+
+log = logging.getLogger("zoo")
+PHRASES = "phrases"
+HELD_OUT_PHRASES = 1000  # of the endless ones, those that valid and test are made of
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class TranslationData:
+    """Where the pairs come from and how they are cut.
+
+    `train`, `valid` and `test` are locations: a prefix (`PREFIX.en`, `PREFIX.fr`), a `.tsv`, `tfds:NAME`, or `phrases`
+    for the embedded ones; those of files start from `path`. `train_split` and its sisters name splits of a TFDS dataset.
+    `batch_tokens` bounds the padded tokens of either side of a batch; `pool` is how many pairs are sorted by length
+    together (0: a whole epoch). `steps` are the padded lengths (empty: chosen).
+    """
+
+    source: str = "en"
+    target: str = "fr"
+    train: str = ""
+    valid: str = ""
+    test: str = ""
+    path: str = ""
+    train_split: str = "train"
+    valid_split: str = "validation"
+    test_split: str = "test"
+    download: bool = False
+    tokenizer: str = "unigram"
+    vocabulary: int = 8000
+    joint: bool = True
+    max_length: int = 128
+    max_ratio: float = 0.0
+    batch_tokens: int = 4096
+    pool: int = 0
+    steps: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if self.tokenizer not in ("unigram", "bpe", "word"):
+            raise UserError(f"data.tokenizer={self.tokenizer!r}: choose one of unigram, bpe, word")
+        if self.source == self.target:
+            raise UserError(f"data.source and data.target are both {self.source!r}: name two languages, as en-de")
+        for key, least in (("max_length", 2), ("vocabulary", 5), ("pool", 0)):
+            if getattr(self, key) < least:
+                raise UserError(f"data.{key}={getattr(self, key)}: use at least {least}")
+
+
+class Translation:
+    """A translation task over a working directory, which keeps its tokenizers. The contract of `zoo.training`."""
+
+    def __init__(self, data: TranslationData, decoding: BeamConfig, smoothing: float, workdir: Path, seed: int = 0):
+        self.data, self.decoding, self.smoothing = data, decoding, smoothing
+        self.workdir, self.seed = workdir, seed
+
+    def pairs(self, split: str, location: str = "") -> Iterable[Pair]:
+        """The text of a split, or of any other `location`."""
+        where = location or getattr(self.data, split)
+        if not where:
+            raise UserError(f"data.{split} is not set: give it with --config.data.{split}=PREFIX, a .tsv or tfds:NAME")
+        if where == PHRASES:
+            # The training phrases have no end; the others are a sample of their split.
+            size = None if split == "train" else HELD_OUT_PHRASES
+            return Phrases(self.data.source, self.data.target, split, self.seed, size)
+        if self.data.path and not where.startswith("tfds:") and not location:
+            where = str(Path(self.data.path) / where)
+        tfds_split = getattr(self.data, f"{split}_split")
+        return sources.parallel(where, self.data.source, self.data.target, tfds_split, download=self.data.download)
+
+    @cached_property
+    def tokenizers(self) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
+        """Source and target tokenizer, from the working directory; learned from the training split where it has none."""
+        directory = self.workdir / "tokenizer"
+        names = ("joint", "joint") if self.data.joint else ("source", "target")
+        if not directory.exists():
+            self._learn_tokenizers(directory, names)
+        source = tokenizers.load(directory, names[0])
+        return source, source if self.data.joint else tokenizers.load(directory, names[1])
+
+    def _learn_tokenizers(self, directory: Path, names: tuple[str, str]) -> None:
+        learn = partial(tokenizers.train, self.data.tokenizer, size=self.data.vocabulary)
+        if self.data.joint:
+            learned = {names[0]: learn(lines=(line for pair in self._training_text() for line in pair))}
+        else:
+            learned = {name: learn(lines=(p[i] for p in self._training_text())) for i, name in enumerate(names)}
+        for name, tokenizer in learned.items():  # only now, when all of them are learned
+            tokenizer.save(directory, name)
+            log.info("learned a %s vocabulary of %d: %s", self.data.tokenizer, tokenizer.size, directory / name)
+
+    def _training_text(self) -> Iterator[Pair]:
+        pairs = self.pairs("train")
+        if isinstance(pairs, Phrases):  # endless
+            return (pairs[i] for i in range(20_000))
+        return iter(pairs)
+
+    def vocabularies(self) -> dict[str, int]:
+        """The fields of a model's config that the data decides."""
+        source, target = self.tokenizers
+        return {"source_vocabulary": source.size, "target_vocabulary": target.size}
+
+    def _examples(self, split: str, limits: Limits, location: str = "", most: int = 0) -> Examples:
+        encoder = Encoder(*self.tokenizers, limits)
+        pairs = self.pairs(split, location)
+        if isinstance(pairs, Phrases) and pairs.size is None:
+            return StreamedPairs(pairs, encoder)
+        if most:
+            pairs = (pair for pair, _ in zip(pairs, range(most), strict=False))
+        stored = StoredPairs.read(pairs, encoder, location or f"data.{split}={getattr(self.data, split)!r}")
+        for reason, count in encoder.dropped.items():
+            log.info("%s: dropped %d of %d pairs: %s", split, count, len(stored) + encoder.dropped.total(), reason)
+        return stored
+
+    def training_batches(self, shards: int, share: Share = Share()) -> grain.DatasetIterator:
+        """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
+        buckets = Buckets.up_to(self.data.max_length, self.data.batch_tokens, shards, self.data.steps)
+        examples = self._examples("train", Limits(self.data.max_length, self.data.max_ratio))
+        return training_batches(examples, buckets, self.data.pool or len(examples), self.seed, share)
+
+    def example_batch(self) -> Seq2SeqBatch:
+        """The smallest batch, to initialize a model with."""
+        return Seq2SeqBatch(*(np.ones((1, 2), np.int32) for _ in range(3)))
+
+    def loss(self, model: Any, params: Any, batch: Seq2SeqBatch, key: jax.Array | None = None) -> Sums:
+        """Summed over the batch; with a `key` for dropout while training, without while evaluating."""
+        if key is None:
+            return _evaluation_loss(model, params, batch)
+        output = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
+        return cross_entropy(output.logits, batch.labels, self.smoothing)
+
+    def evaluate(self, model: Any, params: Any, split: str, location: str = "", most: int = 0) -> metrics.Evaluation:
+        """Loss and translation scores on a split (its first `most` pairs, if given). Nothing is dropped from it: what is
+        too long for the loss is still translated."""
+        pairs = list(self.pairs(split, location))[: most or None]
+        translate = Translator(model, params, *self.tokenizers, self.decoding, self.data.batch_tokens)
+        outputs = [best[0].text for best in translate([source for source, _ in pairs])]
+        samples = [(source, reference, output) for (source, reference), output in zip(pairs, outputs, strict=True)]
+        sums = self._summed_loss(model, params, split, location, most)
+        return metrics.Evaluation(sums.means() | metrics.translation(samples), samples)
+
+    def _summed_loss(self, model: Any, params: Any, split: str, location: str, most: int) -> Sums:
+        longest = max(4 * self.data.max_length, 512)
+        examples = self._examples(split, Limits(longest), location, most)
+        buckets = Buckets.up_to(
+            longest, max(self.data.batch_tokens, longest), 1, (*self.data.steps, self.data.max_length)
+        )
+        parts = [_evaluation_loss(model, params, batch) for batch in evaluation_batches(examples, buckets)]
+        return sum(parts[1:], start=parts[0])
+
+
+@partial(jax.jit, static_argnames="model")
+def _evaluation_loss(model: Any, params: Any, batch: Seq2SeqBatch) -> Sums:
+    return cross_entropy(model.apply({"params": params}, batch).logits, batch.labels)

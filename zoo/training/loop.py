@@ -1,0 +1,271 @@
+"""The loop: batches in, updates, reports, evaluations and checkpoints out. It knows a task only by its contract."""
+
+import dataclasses
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from zoo.checkpoints import Checkpoints, average_parameters, save_parameters
+from zoo.data.pipeline import Share
+from zoo.errors import UserError
+from zoo.parallel.mesh import batch_shards
+from zoo.parallel.rules import parameter_count, place
+from zoo.tasks.base import Task
+from zoo.tasks.losses import Sums
+from zoo.training.optimizers import OptimizerConfig, optimizer, schedule
+from zoo.training.reporting import Reporter
+from zoo.training.step import TrainState, born, make_step
+
+log = logging.getLogger("zoo")
+LOWER_IS_BETTER = ("loss", "perplexity")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, what to report and what to keep.
+
+    `select` names the value of an evaluation by which the best checkpoint is chosen; training ends early when it has not
+    improved in `patience` evaluations (0: never). An evaluation reads the first `evaluation_size` examples (0: all). `average_last` checkpoints are averaged at the end, and the average
+    becomes the best if it is. `accumulate` cuts each batch into parts that go through one after the other. `profile_at`
+    is the step from which five are traced for TensorBoard's profiler (0: none).
+    """
+
+    steps: int = 100_000
+    compute_dtype: str = "float32"
+    accumulate: int = 1
+    smoothing: float = 0.0
+    log_every: int = 100
+    evaluate_every: int = 1000
+    checkpoint_every: int = 1000
+    keep: int = 3
+    evaluation_size: int = 0
+    select: str = "bleu"
+    patience: int = 0
+    average_last: int = 0
+    profile_at: int = 0
+    wandb: str = ""
+
+    def __post_init__(self):
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise UserError(f"train.compute_dtype={self.compute_dtype!r}: choose float32 or bfloat16")
+        for key in ("steps", "accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
+            if getattr(self, key) < 1:
+                raise UserError(f"train.{key}={getattr(self, key)}: use at least 1")
+        if not 0 <= self.smoothing < 1:
+            raise UserError(f"train.smoothing={self.smoothing}: label smoothing lies in [0, 1)")
+        if self.average_last > self.keep:
+            raise UserError(
+                f"train.average_last={self.average_last} needs as many checkpoints, but train.keep={self.keep}: "
+                "raise train.keep"
+            )
+
+
+@dataclass
+class Progress:
+    """What selection has seen; saved with every checkpoint."""
+
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+
+    def better(self, value: float, select: str) -> bool:
+        if self.best is None:
+            return True
+        return value < self.best if select in LOWER_IS_BETTER else value > self.best
+
+    def see(self, step: int, value: float, select: str) -> bool:
+        """Take in an evaluation; tells whether it is the best so far."""
+        if not self.better(value, select):
+            self.since_best += 1
+            return False
+        self.best, self.best_step, self.since_best = value, step, 0
+        return True
+
+
+@dataclass
+class Window:
+    """What happened since the last report."""
+
+    began: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    paused: float = 0.0
+    steps: int = 0
+    sums: Sums | None = None
+    gradient_norm: float = 0.0
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        sums = jax.tree.map(float, metrics["sums"])
+        self.sums = sums if self.sums is None else jax.tree.map(lambda a, b: a + b, self.sums, sums)
+        self.gradient_norm = float(metrics["gradient_norm"])
+        self.steps += 1
+
+    def values(self, rate: float) -> dict[str, float]:
+        elapsed = time.perf_counter() - self.began - self.paused
+        speed = {
+            "tokens_per_second": float(self.sums.tokens) / elapsed,
+            "learning_rate": rate,
+            "gradient_norm": self.gradient_norm,
+            "data_wait": self.waited / elapsed,
+        }
+        return self.sums.means() | speed
+
+
+class Training:
+    """One run in a working directory: restores what is there, and goes on to `config.steps`."""
+
+    def __init__(
+        self, task: Task, model: Any, config: TrainConfig, optimizer_config: OptimizerConfig, mesh: Mesh, seed: int
+    ):
+        self.task, self.model, self.config, self.mesh = task, model, config, mesh
+        rule = optimizer(optimizer_config, model.config.width, config.steps)
+        self.rate = schedule(optimizer_config, model.config.width, config.steps)
+        shards = batch_shards(mesh) * config.accumulate
+        self.batches = task.training_batches(shards, Share(jax.process_index(), jax.process_count()))
+        batch = task.example_batch()
+        self.shapes, self.fresh = born(
+            lambda key: model.init(key, batch)["params"], rule, mesh, seed, optimizer_config.ema > 0
+        )
+        self.step = make_step(
+            partial(task.loss, model), rule, mesh, self.shapes, config.accumulate, optimizer_config.ema
+        )
+        self.checkpoints = Checkpoints(task.workdir, config.keep)
+        self.progress = Progress()
+        self.state: TrainState
+
+    def run(self, description: dict[str, Any]) -> None:
+        """Train to the last step. `description` is the whole experiment, for W&B.
+
+        Raises UserError when the loss is no longer a number; the checkpoints before it are kept.
+        """
+        start = self._restore()
+        config = self.config
+        reporter = Reporter(
+            self.task.workdir,
+            config.steps,
+            start,
+            config.wandb or None,
+            description,
+            primary=jax.process_index() == 0,
+        )
+        try:
+            self._steps(start, reporter)
+            self.checkpoints.wait()
+            if config.average_last > 1:
+                self._average(reporter)
+        finally:
+            reporter.close()
+            self.checkpoints.close()
+
+    def _restore(self) -> int:
+        found = self.checkpoints.restore(self.shapes, self.batches)
+        if found is None:
+            self.state = self.fresh()
+            log.info("training %s parameters from step 0 to %d", f"{self._size():,}", self.config.steps)
+            return 0
+        step, self.state, progress = found
+        self.progress = Progress(**progress)
+        log.info("going on from step %d of %d in %s", step, self.config.steps, self.task.workdir)
+        return step
+
+    def _size(self) -> int:
+        return parameter_count(self.shapes.params)
+
+    def _steps(self, start: int, reporter: Reporter) -> None:
+        config, window, pending = self.config, Window(), None
+        for step in range(start + 1, config.steps + 1):
+            if config.patience and self.progress.since_best >= config.patience:
+                reporter.message(f"no better train.select={config.select} in {config.patience} evaluations: stopping")
+                self._save(step - 1)
+                return
+            self._profile(step)
+            waiting = time.perf_counter()
+            batch = place(next(self.batches), self.mesh)
+            window.waited += time.perf_counter() - waiting
+            self.state, metrics = self.step(self.state, batch)
+            # The numbers of the step before are read while this one runs.
+            self._take(window, pending)
+            pending = step, metrics
+            evaluate = step % config.evaluate_every == 0 or step == config.steps
+            save = step % config.checkpoint_every == 0 or step == config.steps
+            if evaluate or save or step % config.log_every == 0:
+                self._take(window, pending)
+                pending = None
+            if step % config.log_every == 0 or step == config.steps:
+                values = window.values(float(self.rate(step - 1)))
+                reporter.report(step, {f"train/{name}": value for name, value in values.items()})
+                window = Window()
+            pausing = time.perf_counter()
+            if evaluate:
+                self._evaluate(step, reporter)
+            if save:
+                self._save(step)
+            window.paused += time.perf_counter() - pausing
+
+    def _take(self, window: Window, pending: tuple[int, dict[str, Any]] | None) -> None:
+        if pending is None:
+            return
+        step, metrics = pending
+        window.add(metrics)
+        if not math.isfinite(float(metrics["sums"].objective)):
+            self.checkpoints.wait()
+            kept = self.checkpoints.steps()
+            where = f"step {kept[-1]} is kept and will be gone on from" if kept else "nothing was saved before it"
+            raise UserError(
+                f"the loss of step {step} is not a number; {where}: lower optimizer.peak, lengthen optimizer.warmup or "
+                "set optimizer.clip"
+            )
+
+    def _profile(self, step: int) -> None:
+        if self.config.profile_at and step == self.config.profile_at:
+            jax.profiler.start_trace(str(self.task.workdir / "tensorboard"))
+        if self.config.profile_at and step == self.config.profile_at + 5:
+            jax.block_until_ready(self.state)
+            jax.profiler.stop_trace()
+            log.info("profile of steps %d to %d: %s", step - 5, step - 1, self.task.workdir / "tensorboard")
+
+    def _weights(self) -> Any:
+        return self.state.params if self.state.ema is None else self.state.ema
+
+    def _evaluate(self, step: int, reporter: Reporter) -> None:
+        evaluation = self.task.evaluate(self.model, self._weights(), "valid", most=self.config.evaluation_size)
+        self._report(step, evaluation, reporter)
+        if self.progress.see(step, self._selected(evaluation.values), self.config.select):
+            self.checkpoints.save_best(step, self._weights(), evaluation.values)
+
+    def _selected(self, values: dict[str, Any]) -> float:
+        if self.config.select not in values:
+            numbers = ", ".join(name for name, value in values.items() if isinstance(value, float))
+            raise UserError(f"train.select={self.config.select!r} is not among the values of an evaluation: {numbers}")
+        return values[self.config.select]
+
+    def _report(self, step: int, evaluation: Any, reporter: Reporter) -> None:
+        numbers = {name: value for name, value in evaluation.values.items() if isinstance(value, float)}
+        reporter.report(step, {f"valid/{name}": value for name, value in numbers.items()})
+        for name in evaluation.values.keys() - numbers.keys():
+            reporter.message(f"{name}: {evaluation.values[name]}")
+        reporter.samples(step, evaluation.samples)
+
+    def _save(self, step: int) -> None:
+        self.checkpoints.save(step, self.state, self.batches, dataclasses.asdict(self.progress))
+
+    def _average(self, reporter: Reporter) -> None:
+        """The mean of the last checkpoints (Vaswani et al. 2017, section 6.1), kept as the best where it is."""
+        steps = self.checkpoints.steps()[-self.config.average_last :]
+        host = average_parameters(self.task.workdir, steps)
+        params = jax.tree.map(
+            lambda leaf, like: jax.device_put(jnp.asarray(leaf), like.sharding), host, self.shapes.params
+        )
+        evaluation = self.task.evaluate(self.model, params, "valid", most=self.config.evaluation_size)
+        reporter.message(f"average of the checkpoints at steps {steps[0]} to {steps[-1]}")
+        values = evaluation.values
+        save_parameters(self.task.workdir / "average", steps[-1], params, values)
+        if self.progress.better(self._selected(values), self.config.select):
+            self.checkpoints.save_best(steps[-1], params, values)
+        self._report(steps[-1], evaluation, reporter)

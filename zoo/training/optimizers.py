@@ -1,0 +1,123 @@
+"""Optimizers and schedules by name, from optax, as the papers set them."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zoo.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """`clip` bounds the global norm of the gradient (0: no bound); `decay` is decoupled weight decay, for matrices only.
+
+    `peak` is the highest learning rate. `noam` ignores it unless it is set: its own peak is `(E · warmup)^-½`.
+    """
+
+    name: str = "adam"
+    peak: float = 0.0
+    schedule: str = "noam"
+    warmup: int = 4000
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-9
+    decay: float = 0.0
+    momentum: float = 0.0
+    rho: float = 0.95
+    clip: float = 0.0
+    halve_after: int = 0
+    halve_every: int = 0
+    ema: float = 0.0
+
+    def __post_init__(self):
+        for key, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
+            value = getattr(self, key)
+            if value not in known:
+                raise UserError(f"optimizer.{key}={value!r} is unknown: {nearest(value, known)}")
+        if self.schedule != "noam" and self.peak <= 0:
+            raise UserError(
+                f"optimizer.peak={self.peak:g}: the schedule {self.schedule!r} needs a learning rate above 0"
+            )
+        if self.schedule == "halving" and self.halve_every < 1:
+            raise UserError("optimizer.halve_every=0: the schedule 'halving' needs the steps between two halvings")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"optimizer.ema={self.ema:g}: the decay of the moving average lies in [0, 1)")
+
+
+def noam(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
+    """Vaswani et al. 2017, eq. 3: `E^-½ · min(s^-½, s · warmup^-3/2)`, or scaled to reach `peak` where one is given.
+
+    Linear over `warmup` steps, then with the inverse square root; the first update has `s = 1`.
+    """
+    warmup = max(c.warmup, 1)
+    peak = c.peak or (width * warmup) ** -0.5
+
+    def rate(count):
+        s = (count + 1.0) / warmup
+        return peak * jnp.minimum(s**-0.5, s)
+
+    return rate
+
+
+def constant(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
+    return optax.warmup_constant_schedule(0.0, c.peak, c.warmup) if c.warmup else optax.constant_schedule(c.peak)
+
+
+def cosine(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
+    """Linear to `peak`, then a half cosine to 0 at the last step (Radford et al. 2018, section 4.1)."""
+    return optax.warmup_cosine_decay_schedule(0.0, c.peak, c.warmup, max(steps, c.warmup + 1))
+
+
+def linear(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
+    """Linear to `peak`, then linear to 0 at the last step (Radford et al. 2018, section 4.1, fine-tuning)."""
+    return optax.schedules.join_schedules(
+        [
+            optax.linear_schedule(0.0, c.peak, max(c.warmup, 1)),
+            optax.linear_schedule(c.peak, 0.0, max(steps - c.warmup, 1)),
+        ],
+        [c.warmup],
+    )
+
+
+def halving(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
+    """`peak`, halved after `halve_after` steps and each `halve_every` from then on (Sutskever et al. 2014, 3.4)."""
+
+    def rate(count):
+        return c.peak * 0.5 ** jnp.maximum(0, (count - c.halve_after) // c.halve_every + 1)
+
+    return rate
+
+
+SCHEDULES = {f.__name__: f for f in (noam, constant, cosine, linear, halving)}
+
+
+def _matrices(params):
+    """Weights and embeddings, not biases and gains: told by name, since a scanned stack gives all an axis more."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: not any(name in jax.tree_util.keystr(path[-2:]) for name in ("bias", "scale")), params
+    )
+
+
+OPTIMIZERS = {
+    "adam": lambda c, rate: optax.chain(
+        optax.scale_by_adam(c.beta1, c.beta2, c.epsilon),
+        optax.add_decayed_weights(c.decay, _matrices) if c.decay else optax.identity(),
+        optax.scale_by_learning_rate(rate),
+    ),
+    "sgd": lambda c, rate: optax.sgd(rate, c.momentum or None),
+    "adadelta": lambda c, rate: optax.adadelta(rate, c.rho, c.epsilon),
+    "adafactor": lambda c, rate: optax.adafactor(rate),
+}
+
+
+def schedule(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
+    """The learning rate of the update after `count` others. `width` is the model's E, `steps` the length of the run."""
+    return SCHEDULES[c.schedule](c, width, steps)
+
+
+def optimizer(c: OptimizerConfig, width: int, steps: int) -> optax.GradientTransformation:
+    """The whole update: clip, then the rule of `c.name` at the rate of `c.schedule`."""
+    clip = optax.clip_by_global_norm(c.clip) if c.clip else optax.identity()
+    return optax.chain(clip, OPTIMIZERS[c.name](c, schedule(c, width, steps)))

@@ -1,0 +1,112 @@
+"""One update: the state, how it is born, and the jitted step."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from zoo.parallel.rules import batch_sharding, replicated, state_shardings
+
+PyTree = Any
+Loss = Callable[[PyTree, PyTree, jax.Array], Any]  # (params, batch, dropout key) -> sums with `objective` and `tokens`
+
+
+@struct.dataclass
+class TrainState:
+    """All that an update changes, and the key that all its randomness comes from. `ema` is `None` where none is kept."""
+
+    step: Int[Array, ""]
+    params: PyTree
+    optimizer: PyTree
+    ema: PyTree | None
+    key: Array
+
+
+def born(
+    init: Callable[[jax.Array], PyTree], optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, ema: bool
+):
+    """The shapes with shardings of a fresh state, and the function that makes it where it will live.
+
+    `init` gives boxed parameters from a key. No device ever holds a whole copy of what is sharded.
+    """
+
+    def fresh(seed):
+        key, init_key = jax.random.split(jax.random.key(seed))
+        params = init(init_key)
+        return TrainState(
+            jnp.int32(0), params, optimizer.init(params), params if ema else None, jax.random.key_data(key)
+        )
+
+    abstract = jax.eval_shape(fresh, 0)
+    shardings = state_shardings(mesh, abstract)
+    shapes = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), nn.unbox(abstract), shardings
+    )
+    make = jax.jit(lambda seed: nn.unbox(fresh(seed)), out_shardings=shardings)
+    return shapes, partial(make, seed)
+
+
+def make_step(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    shapes: TrainState,
+    accumulate: int = 1,
+    ema: float = 0.0,
+) -> Callable[[TrainState, PyTree], tuple[TrainState, dict[str, Any]]]:
+    """The jitted update; gives the new state and `sums` and `gradient_norm` of the batch.
+
+    The gradient is that of the summed objective divided by the tokens of the whole batch, so that cutting the batch into
+    `accumulate` parts, or over devices, changes nothing but rounding.
+    """
+
+    def objective(params, batch, key):
+        sums = loss(params, batch, key)
+        return sums.objective, sums
+
+    def gradient_of(params, batch, key):
+        (_, sums), gradient = jax.value_and_grad(objective, has_aux=True)(params, batch, key)
+        return gradient, sums
+
+    def accumulated(params, batch, key):
+        if accumulate == 1:
+            return gradient_of(params, batch, key)
+        parts = jax.tree.map(partial(_interleaved, parts=accumulate), batch)
+
+        def add(total, part):
+            index, rows = part
+            return jax.tree.map(jnp.add, total, gradient_of(params, rows, jax.random.fold_in(key, index))), None
+
+        first = jax.eval_shape(gradient_of, params, jax.tree.map(lambda x: x[0], parts), key)
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+        return jax.lax.scan(add, zero, (jnp.arange(accumulate), parts))[0]
+
+    def update(state: TrainState, batch: PyTree):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        gradient, sums = accumulated(state.params, batch, key)
+        gradient = jax.tree.map(lambda g: g / jnp.maximum(sums.tokens, 1.0), gradient)
+        changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, changes)
+        average = optax.incremental_update(params, state.ema, 1 - ema) if state.ema is not None else None
+        metrics = {"sums": sums, "gradient_norm": optax.global_norm(gradient)}
+        return TrainState(state.step + 1, params, optimizer_state, average, state.key), metrics
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    return jax.jit(
+        update,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def _interleaved(rows: Array, parts: int) -> Array:
+    """Every `parts`-th row in one part, so that each device keeps to its own rows."""
+    return rows.reshape(rows.shape[0] // parts, parts, *rows.shape[1:]).swapaxes(0, 1)
