@@ -115,7 +115,7 @@ class Transformer(nn.Module):
         c = self.config
         dtype = jnp.dtype(c.dtype)
         embedding_init = nn.initializers.normal(c.width**-0.5)
-        embedding = partial(Embedding, width=c.width, dtype=dtype, init=embedding_init)
+        embedding = partial(Embedding, width=c.width, dtype=dtype, table_init=embedding_init)
         self.target_embedding = embedding(c.target_vocabulary)
         self.source_embedding = self.target_embedding if c.tying == "all" else embedding(c.source_vocabulary)
         if c.positions == "learned":

@@ -110,11 +110,11 @@ class Embedding(nn.Module):
     size: int
     width: int
     dtype: jnp.dtype = jnp.float32
-    init: Initializer = nn.initializers.normal(1.0)
+    table_init: Initializer = nn.initializers.normal(1.0)
 
     def setup(self):
         self.table = self.param(
-            "table", nn.with_logical_partitioning(self.init, ("vocab", "embed")), (self.size, self.width)
+            "table", nn.with_logical_partitioning(self.table_init, ("vocab", "embed")), (self.size, self.width)
         )
 
     def __call__(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B E"]:

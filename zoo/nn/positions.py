@@ -30,9 +30,9 @@ class LearnedPositions(nn.Module):
 
     length: int
     width: int
-    init: Initializer = nn.initializers.normal(0.02)
+    table_init: Initializer = nn.initializers.normal(0.02)
 
     @nn.compact
     def __call__(self, positions: Int[Array, "*T"]) -> Float[Array, "*T E"]:
-        init = nn.with_logical_partitioning(self.init, ("positions", "embed"))
+        init = nn.with_logical_partitioning(self.table_init, ("positions", "embed"))
         return jnp.take(self.param("table", init, (self.length, self.width)), positions, axis=0)
