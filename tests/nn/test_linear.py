@@ -1,0 +1,125 @@
+"""The laws of the matrix products: NumPy's numbers in float32, and bfloat16 that never falls back to float32 dots."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from zoo.nn.linear import Dense, Embedding, as_matrix, dot
+
+BF16_STEP = 2**-8  # the relative spacing of bfloat16
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng((seed, *shape)).normal(size=shape).astype(np.float32)
+
+
+def operands(contract):
+    """`x [2, 6, 8]`, a kernel that `contract` fits, and a cotangent of their product `[2, 6, 5]`."""
+    return normal(2, 6, 8), normal(*((8, 5) if contract == 0 else (5, 8))), normal(2, 6, 5)
+
+
+def product_and_gradients(contract, dtype, kernel_dtype=np.float32):
+    x, kernel, cotangent = operands(contract)
+    y, back = jax.vjp(lambda x, k: dot(x, k, dtype, contract), jnp.asarray(x), jnp.asarray(kernel, kernel_dtype))
+    return y, *back(jnp.asarray(cotangent))
+
+
+def by_numpy(contract):
+    x, kernel, cotangent = (a.astype(np.float64) for a in operands(contract))
+    matrix = kernel if contract == 0 else kernel.T
+    to_matrix = np.einsum("bti,bto->io", x, cotangent)
+    return x @ matrix, cotangent @ matrix.T, to_matrix if contract == 0 else to_matrix.T
+
+
+@pytest.mark.parametrize("contract", [0, 1])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 4 * BF16_STEP)])
+def test_dot_and_its_gradients_are_matrix_products(contract, dtype, tolerance):
+    for ours, theirs in zip(product_and_gradients(contract, dtype), by_numpy(contract), strict=True):
+        assert ours.dtype == jnp.float32
+        assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("contract", [0, 1])
+def test_bfloat16_is_another_number_than_float32(contract):
+    for low, full in zip(product_and_gradients(contract, jnp.bfloat16), by_numpy(contract), strict=True):
+        assert np.abs(low - full).max() > 1e-4 * np.abs(full).max()
+
+
+@pytest.mark.parametrize("contract", [0, 1])
+@pytest.mark.parametrize("kept", [jnp.float32, jnp.bfloat16])
+def test_the_weight_gradient_keeps_the_weights_dtype(contract, kept):
+    assert product_and_gradients(contract, jnp.bfloat16, kept)[2].dtype == kept
+
+
+@pytest.mark.parametrize("contract", [0, 1])
+def test_no_product_of_bfloat16_is_computed_from_float32(contract):
+    x, kernel, _ = operands(contract)
+    step = jax.value_and_grad(lambda x, k: (dot(x, k, jnp.bfloat16, contract) ** 2).sum(), argnums=(0, 1))
+    lowered = jax.jit(step).lower(x, kernel).as_text()
+    inputs = re.findall(r"dot_general.*: \(tensor<([^>]*)>, tensor<([^>]*)>\)", lowered)
+    assert len(inputs) >= 3  # forward, to x, to the kernel
+    assert all(operand.endswith("xbf16") for pair in inputs for operand in pair)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_any_number_of_rows_has_a_weight_gradient(rows):
+    x, cotangent = normal(rows, 8), normal(rows, 5)
+    gradient = jax.grad(lambda k: (dot(x, k, jnp.bfloat16) * cotangent).sum())(jnp.asarray(normal(8, 5)))
+    expected = x.T.astype(np.float64) @ cotangent
+    assert np.abs(gradient - expected).max() <= 4 * BF16_STEP * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("formula", "inputs", "features", "axes", "contracted"),
+    [
+        ("bti,io->bto", 1, 6, ("embed", "mlp"), (16,)),
+        ("bti,ihd->bthd", 1, (4, 3), ("embed", "heads", "kv"), (16,)),
+        ("bthd,hdo->bto", 2, 6, ("heads", "kv", "embed"), (4, 3)),
+        ("bthd,hdxy->btxy", 2, (2, 5), ("heads", "kv", "embed", "mlp"), (4, 3)),
+    ],
+)
+def test_dense_over_any_axes_is_einsum(formula, inputs, features, axes, contracted):
+    x = normal(2, 5, *contracted)
+    layer = Dense(features, axes, inputs=inputs)
+    boxed = layer.init(jax.random.key(0), x)["params"]
+    assert nn.get_partition_spec(boxed)["kernel"] == jax.sharding.PartitionSpec(*axes)
+    params = jax.tree.map(lambda p: jnp.asarray(normal(*p.shape)), nn.unbox(boxed))
+    expected = np.einsum(formula, x, params["kernel"]) + np.asarray(params["bias"])
+    np.testing.assert_allclose(layer.apply({"params": params}, x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_kernel_of_any_rank_is_initialized_as_the_matrix_that_it_is():
+    glorot = nn.initializers.xavier_uniform()
+    kernel = as_matrix(glorot, 1)(jax.random.key(0), (64, 4, 16))
+    assert (kernel == glorot(jax.random.key(0), (64, 64)).reshape(64, 4, 16)).all()
+    assert 0.95 < jnp.abs(kernel).max() / (6 / 128) ** 0.5 <= 1  # Glorot & Bengio 2010, eq. 16
+
+
+def test_an_embedding_reads_rows_and_its_logits_are_the_dots_with_them():
+    layer = Embedding(11, 16)
+    table, x = normal(11, 16), normal(2, 5, 16)
+    tokens = np.array([[3, 0], [10, 3]])
+    params = {"params": {"table": table}}
+    assert (layer.apply(params, tokens) == table[tokens]).all()
+    np.testing.assert_allclose(layer.apply(params, x, method="logits"), x @ table.T, rtol=1e-5, atol=1e-5)
+
+
+def test_low_precision_layers_keep_their_parameters_in_float32():
+    x = jnp.zeros((1, 16), jnp.bfloat16)
+    dense = Dense(4, ("embed", "mlp"), dtype=jnp.bfloat16)
+    variables = nn.unbox(dense.init(jax.random.key(0), x))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert dense.apply(variables, x).dtype == jnp.bfloat16
+    embedding = Embedding(11, 16, dtype=jnp.bfloat16)
+    table = {"params": {"table": normal(11, 16)}}
+    assert embedding.apply(table, np.array([1])).dtype == jnp.bfloat16
+    assert embedding.apply(table, x, method="logits").dtype == jnp.float32
+
+
+def test_an_embedding_is_born_with_its_logical_axes():
+    boxed = Embedding(11, 16).init(jax.random.key(0), np.array([1]))["params"]["table"]
+    assert boxed.names == ("vocab", "embed") and boxed.value.shape == (11, 16)
