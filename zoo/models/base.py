@@ -6,12 +6,37 @@ A model is a Flax Linen module plus a frozen config dataclass. Training needs `_
 
 from typing import Any, Protocol
 
+import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
+from zoo.nn.linear import dot
 
 Cache = Any  # a tree of arrays that only its own model looks into
+
+
+@struct.dataclass
+class Readout:
+    """The last linear map before it is applied: `states @ matrix + bias`, or `states @ matrix.T` with `contract=1`.
+
+    A loss can so go through the vocabulary's logits in parts; whoever wants them all asks for `logits()`.
+    """
+
+    states: Float[Array, "B T E"]
+    matrix: Float[Array, "_ _"]
+    bias: Float[Array, "V"] | None = None
+    contract: int = struct.field(pytree_node=False, default=0)
+    dtype: Any = struct.field(pytree_node=False, default=jnp.float32)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.matrix.shape[1 - self.contract]
+
+    def logits(self) -> Float[Array, "B T V"]:
+        """Float32, from inputs in `dtype`."""
+        logits = dot(self.states, self.matrix, self.dtype, self.contract)
+        return logits if self.bias is None else logits + self.bias
 
 
 @struct.dataclass
@@ -22,15 +47,19 @@ class Output:
     `None` unless asked for.
     """
 
-    logits: Float[Array, "B T V"]
+    readout: Readout
     attention: dict[str, Float[Array, "L B H _ _"]] | None = None
+
+    @property
+    def logits(self) -> Float[Array, "B T V"]:
+        return self.readout.logits()
 
 
 class Seq2SeqModel(Protocol):
     """A model of `p(target | source)`."""
 
     def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
-        """Teacher forcing: the logits of every target position, float32."""
+        """Teacher forcing: what is predicted at every target position."""
         ...
 
     def prefill(self, source: Int[Array, "B S"], length: int, beams: int = 1) -> Cache:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
 from zoo.errors import UserError
-from zoo.models.base import Output
+from zoo.models.base import Output, Readout
 from zoo.nn.attention import BACKENDS, Heads, KeyValue, Mask
 from zoo.nn.layers import (
     ACTIVATIONS,
@@ -28,7 +28,7 @@ from zoo.nn.layers import (
     StepView,
     layer_norm,
 )
-from zoo.nn.linear import Dense, Embedding
+from zoo.nn.linear import Embedding
 from zoo.nn.positions import LearnedPositions, sinusoids
 from zoo.nn.stacks import Stack
 
@@ -133,13 +133,14 @@ class Transformer(nn.Module):
             self.encoder_norm = layer_norm(dtype)
             self.decoder_norm = layer_norm(dtype)
         if c.tying == "none":
-            self.output = Dense(c.target_vocabulary, axes=("embed", "vocab"), bias=False, dtype=dtype)
+            init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "vocab"))
+            self.output = self.param("output", init, (c.width, c.target_vocabulary))
 
     def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
         memory, encoder_attention = self.encode(batch.source, train, weights)
         states, (own, cross) = self.decode(batch.inputs, memory, train, weights)
         attention = {"encoder": encoder_attention, "decoder": own, "cross": cross} if weights else None
-        return Output(self.logits(states), attention)
+        return Output(self.readout(states), attention)
 
     def encode(self, source: Int[Array, "B S"], train: bool = False, weights: bool = False):
         """The left half of Figure 1: the memory, and each layer's attention if asked for."""
@@ -159,11 +160,12 @@ class Transformer(nn.Module):
         x, attention = self.decoder(x, given, train, weights)
         return (self.decoder_norm(x) if self.config.norm == "pre" else x), attention
 
-    def logits(self, states: Float[Array, "B T E"]) -> Float[Array, "B T V"]:
+    def readout(self, states: Float[Array, "B T E"]) -> Readout:
         """The linear map at the top of Figure 1."""
+        dtype = jnp.dtype(self.config.dtype)
         if self.config.tying == "none":
-            return self.output(states).astype(jnp.float32)
-        return self.target_embedding.logits(states)
+            return Readout(states, self.output, dtype=dtype)
+        return Readout(states, self.target_embedding.table, contract=1, dtype=dtype)
 
     def _embed(self, embedding: Embedding, tokens: Array, positions: Array, train: bool) -> Float[Array, "B T E"]:
         """Sections 3.4 and 3.5: embeddings scaled by √E, plus positions, then dropout (5.4)."""
@@ -199,7 +201,7 @@ class Transformer(nn.Module):
         if self.config.norm == "pre":
             x = self.decoder_norm(x)
         cache = replace(cache, past=past, ancestry=ancestry, step=cache.step + 1)
-        return cache, self.logits(x), cross[max(self.config.layers - 2, 0)].mean(axis=1)
+        return cache, self.readout(x).logits(), cross[max(self.config.layers - 2, 0)].mean(axis=1)
 
     def reorder(self, cache: TransformerCache, parents: Int[Array, "B K"]) -> TransformerCache:
         return replace(cache, ancestry=jnp.take_along_axis(cache.ancestry, parents[:, :, None], axis=1))

@@ -17,7 +17,7 @@ def _product(x: Array, y: Array, contract: tuple[int, int]) -> Array:
     return lax.dot_general(x, y, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def _summed_outer(a: Float[Array, "N I"], b: Float[Array, "N O"]) -> Float[Array, "I O"]:
+def summed_outer(a: Float[Array, "N I"], b: Float[Array, "N O"]) -> Float[Array, "I O"]:
     """`aᵀ b` in float32: the gradient of every weight.
 
     XLA's CPU back-end converts both operands of a bfloat16 `aᵀ b` to float32. Cut in two along the contraction, the
@@ -51,7 +51,7 @@ def _dot_backward(contract, dtype, residuals, gradient):
     x, kernel, x_like, kernel_like = residuals
     gradient = gradient.astype(dtype)  # a float32 cotangent would drag both products out of bfloat16
     to_x = _product(gradient, kernel, (1, 1 - contract))
-    to_kernel = _summed_outer(x, gradient) if contract == 0 else _summed_outer(gradient, x)
+    to_kernel = summed_outer(x, gradient) if contract == 0 else summed_outer(gradient, x)
     return to_x.astype(x_like.dtype), to_kernel.astype(kernel_like.dtype)
 
 
@@ -105,7 +105,7 @@ class Dense(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A table of `size` rows of width `width`, read by row (`__call__`) and as a matrix (`logits`: Press & Wolf 2017)."""
+    """A table of `size` rows of width `width`, read by row; a tied output reads it as a matrix."""
 
     size: int
     width: int
@@ -119,7 +119,3 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B E"]:
         return jnp.take(self.table, tokens, axis=0).astype(self.dtype)
-
-    def logits(self, x: Float[Array, "*B E"]) -> Float[Array, "*B V"]:
-        """The dot of `x` with every row, float32."""
-        return dot(x, self.table, self.dtype, contract=1)

@@ -1,9 +1,17 @@
 """Losses as sums over tokens, never means: exact under accumulation, packing and sharding."""
 
+import math
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from zoo.models.base import Readout
+from zoo.nn.linear import summed_outer
+
+CHUNK = 2**22  # logits of one device that are in memory at a time
 
 
 @struct.dataclass
@@ -23,21 +31,95 @@ class Sums:
         """Loss in nats a token, its perplexity, and accuracy."""
         tokens = max(float(self.tokens), 1.0)
         loss = float(self.loss) / tokens
-        return {"loss": loss, "perplexity": float(jnp.exp(loss)), "accuracy": float(self.correct) / tokens}
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": float(self.correct) / tokens}
 
 
-def cross_entropy(
-    logits: Float[Array, "B T V"], labels: Int[Array, "B T"], smoothing: float = 0.0, padding: int = 0
-) -> Sums:
-    """Cross-entropy over the labels that are not `padding`.
+def cross_entropy(readout: Readout, labels: Int[Array, "B T"], smoothing: float = 0.0, padding: int = 0) -> Sums:
+    """Cross-entropy of a model's predictions over the labels that are not `padding`.
 
     With `smoothing` ε the objective's target is `1 - ε` at the label plus `ε / V` everywhere (Szegedy et al. 2016,
     section 7; Vaswani et al. 2017, section 5.4); the `loss` that is reported has none.
+
+    The logits of a whole batch are never in memory: columns of the batch go through one after the other, and where a
+    gradient will be asked for, each leaves its own behind, so that nothing is computed twice.
     """
-    real = (labels != padding).astype(jnp.float32)
-    log_normalizer = jax.nn.logsumexp(logits, axis=-1)
-    of_label = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    columns = _columns(labels.shape, readout.vocabulary)
+    return _summed(readout, labels, labels != padding, smoothing, columns)
+
+
+def _columns(shape: tuple[int, int], vocabulary: int) -> int:
+    """How many columns of a batch go together: a divisor of their number, so that all parts have one shape."""
+    rows, length = shape
+    most = max(1, CHUNK * jax.device_count() // (rows * vocabulary))
+    return max(n for n in range(1, length + 1) if length % n == 0 and n <= most)
+
+
+def _chunks(x: Array, columns: int) -> Array:
+    """`[B, T, ...]` as `[T / columns, B, columns, ...]`; rows stay whole, so a sharded batch stays where it is."""
+    return x.reshape(x.shape[0], -1, columns, *x.shape[2:]).swapaxes(0, 1)
+
+
+def _whole(chunks: Array) -> Array:
+    return chunks.swapaxes(0, 1).reshape(chunks.shape[1], -1, *chunks.shape[3:])
+
+
+def _sums_and_errors(
+    logits: Float[Array, "B T V"], labels: Int[Array, "B T"], real: Bool[Array, "B T"], smoothing: float
+) -> tuple[Sums, Float[Array, "B T V"]]:
+    """The sums of a part, and the gradient of its objective with respect to the logits."""
+    highest = logits.max(axis=-1, keepdims=True)
+    exponentials = jnp.exp(logits - highest)
+    normalizer = exponentials.sum(axis=-1, keepdims=True)
+    is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
+    of_label = jnp.where(is_label, logits, 0).sum(axis=-1)
+    log_normalizer = (jnp.log(normalizer) + highest)[..., 0]
     loss = log_normalizer - of_label
-    objective = (1 - smoothing) * loss + smoothing * (log_normalizer - logits.mean(axis=-1))
-    correct = jnp.argmax(logits, axis=-1) == labels
-    return Sums(*((x * real).sum() for x in (objective, loss, correct)), tokens=real.sum())
+    objective = loss
+    if smoothing:
+        objective = (1 - smoothing) * loss + smoothing * (log_normalizer - logits.mean(axis=-1))
+    correct = of_label >= highest[..., 0]
+    sums = Sums(*((x * real).sum() for x in (objective, loss, correct)), tokens=real.sum().astype(jnp.float32))
+    target = jnp.where(is_label, 1 - smoothing, 0.0) + smoothing / logits.shape[-1]
+    return sums, (exponentials / normalizer - target) * real[..., None]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _summed(readout: Readout, labels: Array, real: Array, smoothing: float, columns: int) -> Sums:
+    def add(total, part):
+        states, labels, real = part
+        logits = readout.replace(states=states).logits()
+        return total + _sums_and_errors(logits, labels, real, smoothing)[0], None
+
+    parts = (_chunks(readout.states, columns), _chunks(labels, columns), _chunks(real, columns))
+    return jax.lax.scan(add, Sums(*jnp.zeros(4)), parts)[0]
+
+
+def _summed_forward(readout: Readout, labels: Array, real: Array, smoothing: float, columns: int):
+    dtype, contract = readout.dtype, readout.contract
+    matrix = readout.matrix.astype(dtype)
+    low = readout.replace(matrix=matrix, states=readout.states.astype(dtype))
+
+    def add(carry, part):
+        total, to_matrix, to_bias = carry
+        states, labels, real = part
+        sums, errors = _sums_and_errors(low.replace(states=states).logits(), labels, real, smoothing)
+        to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
+        errors = errors.astype(dtype).reshape(-1, errors.shape[-1])
+        flat = states.reshape(-1, states.shape[-1])
+        to_matrix = to_matrix + (summed_outer(flat, errors) if contract == 0 else summed_outer(errors, flat))
+        to_states = jax.lax.dot_general(
+            errors, matrix, (((1,), (1 - contract,)), ((), ())), preferred_element_type=jnp.float32
+        )
+        return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype).reshape(states.shape)
+
+    start = (Sums(*jnp.zeros(4)), jnp.zeros(matrix.shape), None if low.bias is None else jnp.zeros(low.bias.shape))
+    parts = (_chunks(low.states, columns), _chunks(labels, columns), _chunks(real, columns))
+    (total, to_matrix, to_bias), to_states = jax.lax.scan(add, start, parts)
+    return total, readout.replace(states=_whole(to_states), matrix=to_matrix, bias=to_bias)
+
+
+def _summed_backward(smoothing: float, columns: int, gradient: Readout, cotangent: Sums):
+    return jax.tree.map(lambda g: g * cotangent.objective.astype(g.dtype), gradient), None, None
+
+
+_summed.defvjp(_summed_forward, _summed_backward)

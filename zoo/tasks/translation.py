@@ -147,7 +147,7 @@ class Translation:
         if key is None:
             return _evaluation_loss(model, params, batch)
         output = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
-        return cross_entropy(output.logits, batch.labels, self.smoothing)
+        return cross_entropy(output.readout, batch.labels, self.smoothing)
 
     def evaluate(self, model: Any, params: Any, split: str, location: str = "", most: int = 0) -> metrics.Evaluation:
         """Loss and translation scores on a split (its first `most` pairs, if given). Nothing is dropped from it: what is
@@ -171,4 +171,4 @@ class Translation:
 
 @partial(jax.jit, static_argnames="model")
 def _evaluation_loss(model: Any, params: Any, batch: Seq2SeqBatch) -> Sums:
-    return cross_entropy(model.apply({"params": params}, batch).logits, batch.labels)
+    return cross_entropy(model.apply({"params": params}, batch).readout, batch.labels)
