@@ -14,7 +14,6 @@ from zoo.errors import UserError
 from zoo.parallel.mesh import MeshConfig, batch_shards, make_mesh, sizes
 from zoo.parallel.rules import RULES, parameter_count, place, replicated, sharding, state_shardings
 
-
 # Only the axes' sizes, which is all that the rule of divisibility reads.
 FAKE_MESH = SimpleNamespace(shape={"data": 2, "fsdp": 4, "tensor": 2, "sequence": 1})
 
