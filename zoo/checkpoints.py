@@ -107,7 +107,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints whose files are all there, ascending."""
-        return [step for step in _steps(self.directory) if _missing(self.directory / str(step)) is None]
+        return kept_steps(self.workdir)
 
     def wait(self) -> None:
         """Return when the save under way is on disk. Raises UserError when it found no space left."""
@@ -116,6 +116,13 @@ class Checkpoints:
     def close(self) -> None:
         """`wait`, and end the threads of Orbax."""
         self._manager.close()
+
+
+def kept_steps(workdir: str | PathLike) -> list[int]:
+    """The steps of the training checkpoints of `workdir` whose files are all there, ascending. Touches nothing, so it
+    may be asked while a run is writing there."""
+    directory = epath.Path(workdir).resolve() / "checkpoints"
+    return [step for step in _steps(directory) if _missing(directory / str(step)) is None]
 
 
 def save_parameters(directory: str | PathLike, step: int, params: PyTree, metrics: dict[str, Any]) -> None:

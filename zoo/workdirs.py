@@ -7,12 +7,30 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
+from jaxtyping import Float
 
 from zoo.checkpoints import load_parameters
+from zoo.data.batching import padded
 from zoo.decoding.translator import Translator
+from zoo.errors import UserError
 from zoo.experiment import Experiment, from_workdir
 from zoo.models import registry
 from zoo.tasks.translation import Translation
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """What the pieces of a translation looked at: `weights[l, h, t, s]`, EOS the last piece of both sides."""
+
+    text: str
+    source: list[str]
+    target: list[str]
+    weights: Float[np.ndarray, "L H T S"]
+
+    def alignment(self) -> Float[np.ndarray, "T S"]:
+        """The mean over the heads of the layer before the last, which aligns best (Garg et al. 2019)."""
+        return self.weights[max(len(self.weights) - 2, 0)].mean(axis=0)
 
 
 @dataclass
@@ -31,14 +49,23 @@ class Workdir:
     def model(self) -> nn.Module:
         return registry.of(self.experiment.model_config(self.task))
 
-    @cached_property
+    @property
+    def step(self) -> int:
+        """The step that the parameters are of."""
+        return self._loaded[0]
+
+    @property
     def params(self) -> Any:
         """The parameters of `checkpoint`: best (or else the latest), latest, average, or the number of a step."""
+        return self._loaded[1]
+
+    @cached_property
+    def _loaded(self) -> tuple[int, Any]:
         batch = self.task.example_batch()
         like = jax.eval_shape(lambda key: nn.unbox(self.model.init(key, batch))["params"], jax.random.key(0))
         where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), like)
-        return load_parameters(self.path, self.checkpoint, like)[1]
+        return load_parameters(self.path, self.checkpoint, like)
 
     def translator(self, batch_tokens: int = 2048) -> Translator:
         return Translator(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens)
@@ -46,6 +73,27 @@ class Workdir:
     def translate(self, lines: list[str]) -> list[str]:
         """The best translation of every line."""
         return [best[0].text for best in self.translator()(lines)]
+
+    def cross_attention(self, line: str) -> CrossAttention | None:
+        """The best translation of `line`, and where every layer and head looked for it; None if the model has none.
+
+        Raises `UserError` when `line`, or its translation, is empty.
+        """
+        source, target = self.task.tokenizers
+        text = self.translate([line])[0]
+        most = self.experiment.decoding.max_length
+        ids, written = source.encode([line])[0][:most], target.encode([text])[0]
+        if not (ids and written):
+            raise UserError(f"{line!r} was translated as {text!r}, and there is nothing to look at: give a sentence")
+        pair = np.array(ids, np.int32), np.array(written, np.int32)
+        batch = padded([pair], 1, max(len(ids), len(written)) + 1)
+        attention = self.model.apply({"params": self.params}, batch, weights=True).attention
+        if not attention or "cross" not in attention:
+            return None
+        labels = [*source.pieces(line)[:most], "</s>"], [*target.pieces(text), "</s>"]
+        return CrossAttention(
+            text, *labels, np.asarray(attention["cross"])[:, 0, :, : len(written) + 1, : len(ids) + 1]
+        )
 
 
 def load(path: str | Path, checkpoint: str = "best", changes: tuple[tuple[str, str], ...] = ()) -> Workdir:

@@ -45,15 +45,18 @@ class Translator:
         self.model, self.params, self.source, self.target = model, params, source, target
         self.config, self.batch_tokens = config, batch_tokens
 
-    def __call__(self, lines: Sequence[str], attention: bool = False) -> list[list[Translation]]:
+    def __call__(self, lines: Sequence[str], attention: bool = False, first: int = 1) -> list[list[Translation]]:
         """The n best translations of every line, best first. An empty or blank line has one, the empty text.
 
-        A line of more than `decoding.max_length` tokens is cut there, with a warning that names it.
+        A line of more than `decoding.max_length` tokens is cut there, with a warning that names it; `first` is the
+        number of the first line.
         """
-        results: list[list[Translation]] = [[Translation("", 0.0, [])]] * len(lines)
-        ids = self._encode(lines)
+        empty = Translation("", 0.0, [], np.zeros((1, 1), np.float32) if attention else None)
+        results: list[list[Translation]] = [[empty]] * len(lines)
+        ids = self._encode(lines, first)
+        most = 1 << (len(lines) - 1).bit_length()  # a few lines need not wait for a whole batch
         for length, rows in self._batches(ids):
-            source = np.full((self._rows(length), length), PAD, np.int32)
+            source = np.full((min(self._rows(length), most), length), PAD, np.int32)
             limits = np.zeros(len(source), np.int32)
             for row, i in enumerate(rows):
                 source[row, : len(ids[i])], source[row, len(ids[i])] = ids[i], EOS
@@ -71,9 +74,9 @@ class Translator:
                 results[i] = translations
         return results
 
-    def _encode(self, lines: Sequence[str]) -> list[list[int]]:
+    def _encode(self, lines: Sequence[str], first: int) -> list[list[int]]:
         ids = self.source.encode(list(lines))
-        for number, row in enumerate(ids, 1):
+        for number, row in enumerate(ids, first):
             if len(row) > self.config.max_length:
                 log.warning(
                     "line %d has %d tokens: only the first %d are translated (--max-length)",

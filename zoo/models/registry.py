@@ -5,7 +5,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import flax.linen as nn
+import jax
+import numpy as np
 
+from zoo.data.batching import Seq2SeqBatch
 from zoo.errors import UserError, nearest
 from zoo.models import transformer
 
@@ -51,3 +54,10 @@ def build(name: str, size: str, **fields_to_change: Any) -> nn.Module:
 def of(config: Any) -> nn.Module:
     """The model of a config."""
     return next(f.module for f in FAMILIES.values() if isinstance(config, f.config))(config)
+
+
+def parameter_count(config: Any) -> int:
+    """Exactly, and without making any of them."""
+    batch = Seq2SeqBatch(*(np.ones((1, 2), np.int32) for _ in range(3)))
+    shapes = jax.eval_shape(lambda key: of(config).init(key, batch)["params"], jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))

@@ -1,0 +1,7 @@
+"""`python -m zoo COMMAND`."""
+
+import sys
+
+from zoo.cli import main
+
+sys.exit(main())

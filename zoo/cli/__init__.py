@@ -1,0 +1,54 @@
+"""The command line, `python -m zoo COMMAND`: it parses, calls and prints.
+
+A command is a module with `HELP`, `EXAMPLE`, `add_arguments(parser)` and `run(args)`; what needs JAX is imported by
+`run`, so that help and mistakes are answered at once.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+from zoo.cli import average, console, evaluate, models, plot, train, translate
+from zoo.cli.arguments import parse
+from zoo.errors import UserError
+
+COMMANDS = {
+    "train": train,
+    "translate": translate,
+    "eval": evaluate,
+    "models": models,
+    "average": average,
+    "plot": plot,
+}
+# What the machine refuses and only the user can grant; any other OSError is a defect and keeps its traceback.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and give its exit code: 0, 2 for what the user got wrong, 130 after Ctrl-C."""
+    console.set_up()
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parse(argv, COMMANDS)
+        COMMANDS[args.command].run(args)
+        sys.stdout.flush()
+    except UserError as error:
+        return _failed(str(error))
+    except BrokenPipeError:
+        # The reader, as `head`, has all that it wanted. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        return _failed(f"{error.filename or 'standard output'}: {error.strerror}: free some space or write elsewhere")
+    except KeyboardInterrupt:
+        going_on = "the same command goes on from the last checkpoint" if argv[:1] == ["train"] else "nothing is lost"
+        print(f"\nzoo: interrupted: {going_on}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _failed(message: str) -> int:
+    print(f"zoo: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,114 @@
+"""From the words of a command line to its arguments, or to a `UserError` of one line."""
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import NoReturn
+
+import zoo
+from zoo.errors import UserError, nearest
+
+Change = tuple[str, str]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells mistakes as the rest of the zoo does: by a `UserError`, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help tells more)")
+
+
+def parse(argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.Namespace:
+    """The arguments of the command that `argv` names; `changes` holds its `--config.KEY=VALUE`.
+
+    Raises `UserError` for an unknown command, option or value, and `SystemExit` after `--help` and `--version`.
+    """
+    if not argv:
+        raise UserError(f"name a command: {', '.join(commands)} (python -m zoo --help explains them)")
+    if not argv[0].startswith("-") and argv[0] not in commands:
+        raise UserError(f"no command {argv[0]!r}: {nearest(argv[0], commands)}")
+    words, changes = split_changes(argv)
+    parser = _Parser("zoo", description=zoo.__doc__, allow_abbrev=False, formatter_class=_Layout)
+    parser.add_argument("--version", action="version", version=f"zoo {zoo.__version__}")
+    choices = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = {}
+    for name, module in commands.items():
+        subparsers[name] = choices.add_parser(
+            name,
+            help=module.HELP,
+            description=f"{module.HELP[0].upper()}{module.HELP[1:]}.",
+            epilog=f"example:\n  {module.EXAMPLE}",
+            allow_abbrev=False,
+            formatter_class=_Layout,
+        )
+        module.add_arguments(subparsers[name])
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise UserError(_unknown(unknown[0], args.command, subparsers[args.command]))
+    if changes and args.command != "train":
+        raise UserError(f"--config.{changes[0][0]}: only train takes changes of the config")
+    args.changes = changes
+    return args
+
+
+class _Layout(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of examples, and gives options room."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=110)
+
+
+def _unknown(word: str, command: str, parser: argparse.ArgumentParser) -> str:
+    option = word.partition("=")[0]
+    known = [name for name in parser._option_string_actions if name.startswith("--")]
+    close = difflib.get_close_matches(option, known, n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else f"python -m zoo {command} --help lists what it takes"
+    return f"{command} takes no {word!r}: {remedy}"
+
+
+def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
+    """`argv` without its `--config.KEY=VALUE` or `--config.KEY VALUE`, and those as (KEY, VALUE)."""
+    rest, changes, words = [], [], iter(argv)
+    for word in words:
+        if not word.startswith("--config."):
+            rest.append(word)
+            continue
+        key, equals, value = word.removeprefix("--config.").partition("=")
+        if not equals:
+            value = next(words, "--")
+            if value.startswith("--"):
+                raise UserError(f"--config.{key} has no value: write --config.{key}=VALUE")
+        changes.append((key, value))
+    return rest, changes
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """The options of beam search, the same wherever something is decoded."""
+    parser.add_argument("--beam-size", "--beam", metavar="K", help="hypotheses kept at each step (1: greedy)")
+    parser.add_argument(
+        "--length-penalty", "--lenpen", metavar="A", help="alpha of GNMT: larger favours longer outputs"
+    )
+    parser.add_argument("--max-length", metavar="N", help="cut sources and translations after N tokens")
+    parser.add_argument(
+        "--batch-tokens", type=positive, metavar="N", help="padded source tokens that are decoded together"
+    )
+
+
+def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
+    """The keys of the config that the options of `add_decoding` set."""
+    keys = ("beam_size", "length_penalty", "max_length")
+    return tuple((f"decoding.{key}", getattr(args, key)) for key in keys if getattr(args, key) is not None)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="WHICH", help="best (default), latest, average or the number of a step"
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, as an argparse type."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)

@@ -1,0 +1,123 @@
+"""`train`: make a working directory, or go on with one."""
+
+import argparse
+import json
+import logging
+import shlex
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.experiment import Experiment
+
+HELP = "train a model, or go on with the one in a working directory"
+EXAMPLE = "python train.py --config=zoo/configs/phrases.py:en-de --workdir=runs/en-de --config.train.steps=500"
+CONFIG = "phrases.py"
+
+log = logging.getLogger("zoo")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE[:ARGS]", help="an experiment of zoo/configs or of your own (default: phrases.py)"
+    )
+    parser.add_argument(
+        "--workdir", type=Path, metavar="DIR", help="what all is kept in (default: runs/NAME of the config)"
+    )
+    parser.add_argument("--config.KEY", metavar="VALUE", help="change a key of the config, as --config.train.steps=500")
+
+
+def run(args: argparse.Namespace) -> None:
+    experiment, workdir = _experiment(args)
+    if (summary := _finished(workdir, experiment)) is None:
+        _train(workdir, experiment)
+        summary = _summarize(workdir, experiment)
+    else:
+        log.info("%s is finished: --config.train.steps=N goes on with it", workdir)
+    _show(workdir, summary)
+
+
+def _experiment(args: argparse.Namespace) -> tuple["Experiment", Path]:
+    from zoo.experiment import from_file, from_workdir
+
+    if args.config is None and args.workdir is not None and (args.workdir / "config.json").exists():
+        return from_workdir(args.workdir, args.changes), args.workdir
+    experiment = from_file(args.config or CONFIG, args.changes)
+    return experiment, args.workdir or Path("runs", experiment.name)
+
+
+def _train(workdir: Path, experiment: "Experiment") -> None:
+    import jax
+
+    from zoo.experiment import open_workdir
+    from zoo.models import registry
+    from zoo.parallel.mesh import make_mesh
+    from zoo.training.loop import Training
+
+    open_workdir(workdir, experiment)
+    log.info("%s: %d %s device(s), working directory %s", experiment.name, jax.device_count(), _device(), workdir)
+    task = experiment.make_task(workdir)
+    model = registry.of(experiment.model_config(task))
+    mesh = make_mesh(experiment.mesh)
+    Training(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed).run(experiment.as_dict())
+
+
+def _device() -> str:
+    import jax
+
+    return jax.devices()[0].device_kind
+
+
+def _finished(workdir: Path, experiment: "Experiment") -> dict[str, Any] | None:
+    """What the same experiment came to, if it has been trained to its end and its checkpoint is still there."""
+    path = workdir / "summary.json"
+    if not path.exists():
+        return None
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # cut short by a kill: it is made again
+        return None
+    whole = (workdir / summary["checkpoint"]).is_dir() and summary["config"] == experiment.as_dict()
+    return summary if whole else None
+
+
+def _summarize(workdir: Path, experiment: "Experiment") -> dict[str, Any]:
+    """Score the best parameters on the test split, if there is one, and draw what they looked at."""
+    from zoo.evaluation import score
+    from zoo.plotting.attention import draw_attention
+    from zoo.workdirs import load
+
+    opened = load(workdir)
+    summary = {"config": experiment.as_dict(), "checkpoint": f"best/{opened.step}", "scores": {}}
+    if experiment.data.test:
+        log.info("translating the test split")
+        summary["scores"] = score(opened, "test")
+        summary["sentence"] = _sentence(opened.task.pairs("test"))
+        attention = opened.cross_attention(summary["sentence"])
+        if attention is not None:
+            title = f"{summary['sentence']} → {attention.text}"
+            path = workdir / "attention.png"
+            draw_attention(attention.alignment()[None, None], attention.source, attention.target, title, path)
+    (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def _sentence(pairs: Iterable[tuple[str, str]]) -> str:
+    """The first source that is short enough for a picture, or the shortest."""
+    sources = [source for source, _ in islice(pairs, 100) if source.strip()]
+    return next((source for source in sources if 4 <= len(source.split()) <= 12), min(sources, key=len))
+
+
+def _show(workdir: Path, summary: dict[str, Any]) -> None:
+    from zoo.evaluation import table
+
+    log.info("")
+    if summary["scores"]:
+        log.info("%s", table(summary["scores"]))
+    log.info("parameters  %s", workdir / summary["checkpoint"])
+    if (workdir / "attention.png").exists():
+        log.info("attention   %s", workdir / "attention.png")
+    sentence = shlex.quote(summary.get("sentence", "..."))
+    log.info("next        echo %s | python -m zoo translate %s", sentence, shlex.quote(str(workdir)))

@@ -1,0 +1,94 @@
+"""Attention as pictures: a row of a panel is a piece that looks, a column is a piece that is looked at."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+log = logging.getLogger("zoo")
+LONGEST_SIDE = 8000  # pixels, of a picture that viewers still open
+
+
+def draw_attention(
+    weights: Float[np.ndarray, "L H T S"],
+    source: Sequence[str],
+    target: Sequence[str],
+    title: str,
+    path: str | Path,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+) -> None:
+    """Write a PNG with a panel for each layer (down) and head (across); `layers` and `heads` are their numbers, if they
+    are to stand above the panels. All panels share one scale from 0 to 1."""
+    rows, columns = weights.shape[:2]
+    cell = 0.28 if rows * columns == 1 else 0.19  # inches
+    margin = 0.09 * max(map(len, [*source, *target])) + 0.35
+    width, height = (
+        columns * (cell * len(source) + 0.25) + margin + 0.9,
+        rows * (cell * len(target) + 0.35) + margin + 0.5,
+    )
+    width = max(width, 4.0)
+    with matplotlib.rc_context({"font.family": families("".join([*source, *target, title])), "font.size": 36 * cell}):
+        figure = Figure(figsize=(width, height), layout="constrained", dpi=min(150, LONGEST_SIDE / max(width, height)))
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for row, column in np.ndindex(rows, columns):
+            axes = panels[row, column]
+            image = axes.imshow(weights[row, column], vmin=0, vmax=1, cmap="Blues", aspect="equal")
+            if layers is not None and heads is not None:
+                axes.set_title(f"layer {layers[row]}, head {heads[column]}", fontsize="medium")
+            _label(axes, source, target)
+        figure.colorbar(image, ax=panels, shrink=min(1.0, 2.5 / height), aspect=15, label="attention")
+        size = max(7.0, min(11.0, 110 * width / max(len(title), 1)))
+        figure.suptitle(_wrapped(title, int(width * 110 / size)), fontsize=size, parse_math=False)
+        figure.savefig(path, format="png")
+
+
+def _label(axes: Axes, source: Sequence[str], target: Sequence[str]) -> None:
+    # Sums of money come in pairs of dollars, which would be read as mathematics.
+    axes.set_xticks(range(len(source)), source, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(target)), target, parse_math=False)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_color("0.8")
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Lines of about `width` characters, cut between words; of very long texts the beginning."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3]} …"])
+
+
+def families(text: str) -> list[str]:
+    """Font families that together have a glyph for all of `text`, matplotlib's own first.
+
+    A character that no installed font has is drawn as a box; a warning names the first few.
+    """
+    chosen = ["DejaVu Sans"]
+    missing = _without_glyph(set(text), font_manager.findfont(chosen[0]))
+    if missing:
+        for font in sorted(font_manager.fontManager.ttflist, key=lambda font: font.fname):
+            still = _without_glyph(missing, font.fname)
+            if len(still) < len(missing) and font.name not in chosen:
+                chosen, missing = [*chosen, font.name], still
+            if not missing:
+                break
+    if missing:
+        log.warning("no installed font has a glyph for %s: it is drawn as a box", " ".join(sorted(missing)[:5]))
+    return chosen
+
+
+def _without_glyph(characters: set[str], font: str) -> set[str]:
+    glyphs = font_manager.get_font(font)
+    return {c for c in characters if not c.isspace() and not glyphs.get_char_index(ord(c))}
