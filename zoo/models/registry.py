@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.data.batching import Seq2SeqBatch
 from zoo.errors import UserError, nearest
-from zoo.models import transformer
+from zoo.models import cho, rnnsearch, seq2seq, transformer
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "seq2seq": Family(seq2seq.Seq2Seq, seq2seq.Seq2SeqConfig, seq2seq.SIZES, seq2seq.PAPER),
+    "cho": Family(cho.Cho, cho.ChoConfig, cho.SIZES, cho.PAPER),
+    "rnnsearch": Family(rnnsearch.RNNsearch, rnnsearch.RNNsearchConfig, rnnsearch.SIZES, rnnsearch.PAPER),
     "transformer": Family(transformer.Transformer, transformer.TransformerConfig, transformer.SIZES, transformer.PAPER),
 }
 

@@ -17,6 +17,7 @@ from zoo.data.batching import Seq2SeqBatch
 from zoo.errors import UserError
 from zoo.models.base import Output, Readout
 from zoo.nn.attention import BACKENDS, Heads, KeyValue, Mask
+from zoo.nn.dropout import Dropout
 from zoo.nn.layers import (
     ACTIVATIONS,
     NORMS,
@@ -120,7 +121,7 @@ class Transformer(nn.Module):
         self.source_embedding = self.target_embedding if c.tying == "all" else embedding(c.source_vocabulary)
         if c.positions == "learned":
             self.learned_positions = LearnedPositions(c.max_length, c.width)
-        self.embedding_dropout = nn.Dropout(c.dropout)
+        self.embedding_dropout = Dropout(c.dropout)
 
         layer = LayerConfig(
             Heads(c.width, c.heads, c.attention_bias, c.attention_dropout, c.attention_backend, dtype),
@@ -175,7 +176,7 @@ class Transformer(nn.Module):
             x = x + self.learned_positions(positions)
         else:
             x = x + sinusoids(positions, c.width, c.positions)
-        return self.embedding_dropout(x.astype(jnp.dtype(c.dtype)), deterministic=not train)
+        return self.embedding_dropout(x.astype(jnp.dtype(c.dtype)), train)
 
     def prefill(self, source: Int[Array, "B S"], length: int, beams: int = 1) -> TransformerCache:
         """Encode, project the memory once for every layer, and make room for `length` steps of `beams` hypotheses."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -9,10 +10,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from zoo.nn.dropout import Dropout
 from zoo.nn.linear import Dense, Initializer
 
 BACKENDS = ("auto", "einsum", "xla", "cudnn", "splash")
-Dropout = Callable[[Array], Array]
+Thin = Callable[[Array], Array]  # dropout as applied to weights
 FORBIDDEN = -1e9  # added to the logits of keys that must not be seen; finite, so that a row with none stays finite
 
 
@@ -43,7 +45,7 @@ def attend_with_weights(
     key: Float[Array, "B S H D"],
     value: Float[Array, "B S H D"],
     seen: Bool[Array, "#B 1 #T S"],
-    dropout: Dropout | None = None,
+    dropout: Thin | None = None,
 ) -> tuple[Float[Array, "B T H D"], Float[Array, "B H T S"]]:
     """Vaswani et al. 2017, eq. 1, as written; the weights (before dropout) come with it. Softmax in float32."""
     scale = query.shape[-1] ** -0.5
@@ -60,7 +62,7 @@ def attend(
     value: Float[Array, "B S H D"],
     mask: Mask,
     backend: str = "auto",
-    dropout: Dropout | None = None,
+    dropout: Thin | None = None,
 ) -> Float[Array, "B T H D"]:
     """Attention without its weights, by the fastest back-end of the device: cuDNN on NVIDIA, splash on TPU, else XLA.
 
@@ -156,7 +158,7 @@ class MultiHeadAttention(nn.Module):
         self.key = Dense((c.heads, c.size), **into)
         self.value = Dense((c.heads, c.size), **into)
         self.output = Dense(c.width, **(into | {"axes": ("heads", "kv", "embed")}), inputs=2)
-        self.drop = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def __call__(
         self,
@@ -168,7 +170,7 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T S"] | None]:
         """Queries from `x`, keys and values from `memory`; the attention weights on request, else `None`."""
         query, pair = self.query(x), self.keys_values(memory)
-        dropout = self._dropout if train and self.heads.dropout > 0 else None
+        dropout = partial(self.dropout, train=True) if train and self.heads.dropout > 0 else None
         if not weights:
             mixed = attend(query, pair.key, pair.value, mask, self.heads.backend, dropout)
             return self.output(mixed), None
@@ -184,6 +186,3 @@ class MultiHeadAttention(nn.Module):
         """Attend from `x` to a pair that is there already."""
         mixed, weights = attend_with_weights(self.query(x), pair.key, pair.value, seen)
         return self.output(mixed), weights
-
-    def _dropout(self, weights: Array) -> Array:
-        return self.drop(weights, deterministic=False)

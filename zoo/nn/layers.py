@@ -11,6 +11,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.nn.attention import Heads, KeyValue, Mask, MultiHeadAttention
+from zoo.nn.dropout import Dropout
 from zoo.nn.linear import Dense, Initializer
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -64,10 +65,10 @@ class AddAndNorm(nn.Module):
     ) -> tuple[Float[Array, "B T E"], object]:
         """`sublayer` maps `x` to its output and anything else, which is handed through."""
         norm = layer_norm(self.config.dtype, name="norm")
-        dropout = nn.Dropout(self.config.dropout, deterministic=not train)
+        dropout = Dropout(self.config.dropout)
         before = self.config.norm == "pre"
         y, extra = sublayer(norm(x) if before else x)
-        x = x + dropout(y)
+        x = x + dropout(y, train)
         return (x if before else norm(x)), extra
 
 
@@ -81,7 +82,7 @@ class FeedForward(nn.Module):
         c = self.config
         shared = {"dtype": c.dtype, "kernel_init": c.kernel_init}
         hidden = ACTIVATIONS[c.activation](Dense(c.ffn, axes=("embed", "mlp"), name="expand", **shared)(x))
-        hidden = nn.Dropout(c.ffn_dropout, deterministic=not train)(hidden)
+        hidden = Dropout(c.ffn_dropout)(hidden, train)
         return Dense(c.width, axes=("mlp", "embed"), name="contract", **shared)(hidden)
 
 
