@@ -112,8 +112,8 @@ def _search(times: Times, aligned: Aligned, state: State, x: Float[Array, "B K 3
 class RNNsearch(nn.Module):
     """Bahdanau et al. 2015, Figure 1 and appendix A.2.
 
-    Of the biases that the paper leaves out "to increase readability" there is one for each gate, for the first state, for
-    the maxout layer and for the output; the alignment model has none.
+    The appendix leaves its biases out. Here there is one for each gate, for the first state, for the maxout layer and
+    for the output; the alignment model has none.
     """
 
     config: RNNsearchConfig

@@ -1,7 +1,7 @@
 """Seq2Seq: Sutskever, Vinyals & Le 2014, "Sequence to Sequence Learning with Neural Networks".
 
-One deep LSTM reads the source, word order reversed; another, of the same depth, starts from its last states and says the
-target. Those states are all that the decoder gets.
+One deep LSTM reads the source, word order reversed; another, of the same depth, starts from its last states and says
+the target. Those states are all that the decoder gets.
 """
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The way from a decoder's state to the next word: deep output with maxout (Pascanu et al. 2014; Goodfellow et al. 2013)."""
+"""From a decoder's state to the next word: deep output (Pascanu et al. 2014) with maxout (Goodfellow et al. 2013)."""
 
 import flax.linen as nn
 import jax.numpy as jnp

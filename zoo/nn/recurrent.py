@@ -157,7 +157,7 @@ class Inits:
     kernel: Initializer
     recurrent: Initializer
     embedding: Initializer
-    bias: Initializer = nn.initializers.zeros_init()
+    bias: Initializer = nn.initializers.zeros
 
 
 def symmetric_uniform(bound: float) -> Initializer:
