@@ -26,9 +26,8 @@ def score(workdir: Workdir, split: str = "test", location: str = "") -> dict[str
 def table(scores: dict[str, Any]) -> str:
     """`score`'s result to read: what was measured in the first line, then a value a line; a BLEU with its signature."""
     direction = scores["direction"].replace("-", "→", 1)
-    lines = [
-        f"{scores['split']} ({scores['data']}), {direction}, {scores['sentences']:,} sentences, step {scores['step']}"
-    ]
+    what = f"{scores['split']} ({scores['data']}), {direction}"
+    lines = [f"{what}, {scores['sentences']:,} sentences, step {scores['step']}"]
     for name, value in scores.items():
         if isinstance(value, float):
             signature = scores.get(f"{name}_signature")

@@ -91,9 +91,8 @@ class Workdir:
         if not attention or "cross" not in attention:
             return None
         labels = [*source.pieces(line)[:most], "</s>"], [*target.pieces(text), "</s>"]
-        return CrossAttention(
-            text, *labels, np.asarray(attention["cross"])[:, 0, :, : len(written) + 1, : len(ids) + 1]
-        )
+        weights = np.asarray(attention["cross"])[:, 0, :, : len(written) + 1, : len(ids) + 1]
+        return CrossAttention(text, *labels, weights)
 
 
 def load(path: str | Path, checkpoint: str = "best", changes: tuple[tuple[str, str], ...] = ()) -> Workdir:

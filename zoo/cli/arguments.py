@@ -86,13 +86,9 @@ def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """The options of beam search, the same wherever something is decoded."""
     parser.add_argument("--beam-size", "--beam", metavar="K", help="hypotheses kept at each step (1: greedy)")
-    parser.add_argument(
-        "--length-penalty", "--lenpen", metavar="A", help="alpha of GNMT: larger favours longer outputs"
-    )
+    parser.add_argument("--length-penalty", "--lenpen", metavar="A", help="alpha of GNMT: larger favours longer ones")
     parser.add_argument("--max-length", metavar="N", help="cut sources and translations after N tokens")
-    parser.add_argument(
-        "--batch-tokens", type=positive, metavar="N", help="padded source tokens that are decoded together"
-    )
+    parser.add_argument("--batch-tokens", type=positive, metavar="N", help="padded source tokens decoded together")
 
 
 def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:

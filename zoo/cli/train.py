@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE[:ARGS]", help="an experiment of zoo/configs or of your own (default: phrases.py)"
     )
     parser.add_argument(
-        "--workdir", type=Path, metavar="DIR", help="what all is kept in (default: runs/NAME of the config)"
+        "--workdir", type=Path, metavar="DIR", help="where all is kept (default: runs/NAME of the config)"
     )
     parser.add_argument("--config.KEY", metavar="VALUE", help="change a key of the config, as --config.train.steps=500")
 

@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--n-best", "--nbest", type=positive, metavar="N", help="the N best as `line ||| translation ||| score`"
     )
     parser.add_argument("--alignment", action="store_true", help="append ` ||| 0-0 1-2`: source word-target word")
-    parser.add_argument(
-        "--json", action="store_true", help="a JSON object a line: translation, score, n_best, alignment"
-    )
+    parser.add_argument("--json", action="store_true", help="an object a line: translation, score, n_best, alignment")
     add_checkpoint(parser)
 
 

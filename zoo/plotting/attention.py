@@ -30,11 +30,8 @@ def draw_attention(
     rows, columns = weights.shape[:2]
     cell = 0.28 if rows * columns == 1 else 0.19  # inches
     margin = 0.09 * max(map(len, [*source, *target])) + 0.35
-    width, height = (
-        columns * (cell * len(source) + 0.25) + margin + 0.9,
-        rows * (cell * len(target) + 0.35) + margin + 0.5,
-    )
-    width = max(width, 4.0)
+    width = max(columns * (cell * len(source) + 0.25) + margin + 0.9, 4.0)
+    height = rows * (cell * len(target) + 0.35) + margin + 0.5
     with matplotlib.rc_context({"font.family": families("".join([*source, *target, title])), "font.size": 36 * cell}):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=min(150, LONGEST_SIDE / max(width, height)))
         FigureCanvasAgg(figure)
@@ -78,7 +75,9 @@ def families(text: str) -> list[str]:
     chosen = ["DejaVu Sans"]
     missing = _without_glyph(set(text), font_manager.findfont(chosen[0]))
     if missing:
-        for font in sorted(font_manager.fontManager.ttflist, key=lambda font: font.fname):
+        # "Last Resort" has a box for everything.
+        fonts = (font for font in font_manager.fontManager.ttflist if not font.name.startswith("Last Resort"))
+        for font in sorted(fonts, key=lambda font: font.fname):
             still = _without_glyph(missing, font.fname)
             if len(still) < len(missing) and font.name not in chosen:
                 chosen, missing = [*chosen, font.name], still
