@@ -1,0 +1,37 @@
+"""`python -m benchmarks NAME [--json]`."""
+
+import argparse
+import importlib
+import json
+
+BENCHMARKS = {"train-translation": "benchmarks.train_translation", "decode": "benchmarks.decode"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the zoo on this machine.")
+    commands = parser.add_subparsers(dest="name", required=True)
+    modules = {name: importlib.import_module(path) for name, path in BENCHMARKS.items()}
+    for name, module in modules.items():
+        command = commands.add_parser(name, help=module.__doc__.splitlines()[0], description=module.__doc__)
+        command.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        module.add_arguments(command)
+    arguments = parser.parse_args()
+    result = modules[arguments.name].run(arguments).as_dict()
+    print(json.dumps(result) if arguments.json else _table(result))
+
+
+def _table(result: dict) -> str:
+    lines = [f"{result['name']} on {result['device']}"]
+    for row in result["rows"]:
+        lines.append(row["system"])
+        lines += [f"    {key:20} {_figure(value)}" for key, value in row.items() if key != "system"]
+    lines += [f"{key:24} {_figure(value)}" for key, value in result["ceiling"].items()]
+    return "\n".join(lines)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
+
+
+if __name__ == "__main__":
+    main()

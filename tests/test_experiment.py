@@ -1,0 +1,138 @@
+"""Configs: every one resolves and trains a step in shape; every wrong key or value is one clear line."""
+
+from functools import partial
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from zoo.data.batching import Seq2SeqBatch
+from zoo.errors import UserError
+from zoo.experiment import CONFIGS, differences, from_file, from_workdir, open_workdir, resolve
+from zoo.models import registry
+from zoo.tasks.losses import cross_entropy
+from zoo.training.optimizers import optimizer
+from zoo.training.step import TrainState
+
+ARGUMENTS = {"phrases": ["", ":en-de"], "multi30k": [":de-en"], "translation": [":en-fr"], "wmt14": [":en-de", ":en-fr"]}
+FILES = sorted(p.stem for p in CONFIGS.glob("*.py") if not p.name.startswith("_"))
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("spec", [f"{name}{argument}" for name in FILES for argument in ARGUMENTS.get(name, [""])])
+def test_every_config_resolves_and_its_model_takes_a_step_in_shape(spec):
+    experiment = from_file(spec)
+    size = experiment.data.vocabulary
+    model = registry.of(
+        experiment.model.config(
+            dtype=experiment.train.compute_dtype, source_vocabulary=size, target_vocabulary=size
+        )
+    )
+    rule = optimizer(experiment.optimizer, model.config.width, experiment.train.steps)
+    batch = Seq2SeqBatch(*(np.ones((2, 8), np.int32) for _ in range(3)))
+
+    def step(key):
+        params = nn.unbox(model.init(key, batch))["params"]
+        state = TrainState(0, params, rule.init(params), None, key)
+
+        def objective(params):
+            output = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
+            return cross_entropy(output.readout, batch.labels, experiment.train.smoothing).objective
+
+        return params, rule.update(jax.grad(objective)(state.params), state.optimizer, state.params)[0]
+
+    params, changes = jax.eval_shape(step, jax.random.key(0))
+    assert jax.tree.map(lambda p: p.shape, params) == jax.tree.map(lambda p: p.shape, changes)
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_default():
+    experiment = from_file("phrases", [("train.steps", "7"), ("data.steps", "8,16"), ("model.dropout", "0.25")])
+    assert experiment.train.steps == 7
+    assert experiment.data.steps == (8, 16)
+    assert experiment.model.config().dropout == 0.25
+    assert experiment.data.train == "phrases"  # the file
+    assert experiment.optimizer.beta1 == 0.9  # the default
+
+
+def test_an_experiment_survives_its_working_directory(tmp_path):
+    experiment = from_file("phrases:en-de", [("optimizer.peak", "0.5")])
+    open_workdir(tmp_path / "run", experiment)
+    assert from_workdir(tmp_path / "run") == experiment
+    open_workdir(tmp_path / "run", experiment)  # the same again is welcome
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("train.stepz", "3", ["train.stepz", "'steps'"]),
+        ("trian.steps", "3", ["trian", "'train'"]),
+        ("train.steps", "many", ["train.steps", "'many'", "whole number"]),
+        ("train.steps", "1.5", ["train.steps", "1.5", "whole number"]),
+        ("train.steps", "0", ["train.steps=0", "at least 1"]),
+        ("data.joint", "perhaps", ["data.joint", "true or false"]),
+        ("optimizer.peak", "high", ["optimizer.peak", "a number"]),
+        ("optimizer.name", "adm", ["adm", "'adam'"]),
+        ("optimizer.schedule", "nome", ["nome", "noam"]),
+        ("model.name", "transfromer", ["transfromer", "'transformer'"]),
+        ("model.size", "huge", ["huge", "base"]),
+        ("model.heads", "5", ["model.heads=5", "width=128"]),
+        ("model.headz", "4", ["model.headz", "'heads'"]),
+        ("model.norm", "middle", ["middle", "post, pre"]),
+        ("train.compute_dtype", "float16", ["float16", "bfloat16"]),
+        ("train.smoothing", "1.5", ["smoothing=1.5"]),
+        ("train.average_last", "50", ["average_last=50", "train.keep"]),
+        ("data.tokenizer", "bpee", ["bpee", "unigram"]),
+        ("data.target", "en", ["'en'", "two languages"]),
+        ("decoding.beam_size", "0", ["beam_size=0"]),
+        ("decoding.min_length", "900", ["min_length=900", "max_length"]),
+        ("task", "summaries", ["summaries", "translation"]),
+        ("data", "x", ["config.data"]),
+        ("train.steps.more", "1", ["train.steps.more"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_its_remedy(key, value, told):
+    with pytest.raises(UserError) as error:
+        from_file("phrases", [(key, value)])
+    assert "\n" not in str(error.value)
+    for part in told:
+        assert part in str(error.value)
+
+
+def test_a_wrong_type_in_a_file_is_named_too():
+    with pytest.raises(UserError, match="train.steps=True is not a whole number"):
+        resolve({"train": {"steps": True}})
+
+
+def test_a_missing_config_names_the_nearest():
+    with pytest.raises(UserError, match="'phrases.py'"):
+        from_file("zoo/configs/phrase.py")
+
+
+def test_another_experiment_in_the_same_directory_says_what_differs_and_how_to_go_on(tmp_path):
+    open_workdir(tmp_path / "run", from_file("phrases"))
+    with pytest.raises(UserError) as error:
+        open_workdir(tmp_path / "run", from_file("phrases", [("optimizer.peak", "0.5"), ("seed", "3")]))
+    for part in ("optimizer.peak was 0.003, now 0.5", "seed was 0, now 3", "--workdir"):
+        assert part in str(error.value)
+    assert from_workdir(tmp_path / "run") == from_file("phrases")  # nothing was overwritten
+
+
+def test_what_does_not_change_the_result_may_change_when_a_run_goes_on():
+    same = partial(differences, from_file("phrases").as_dict())
+    assert same(from_file("phrases", [("train.steps", "9"), ("mesh.fsdp", "2"), ("decoding.beam_size", "2")]).as_dict()) == []
+    assert same(from_file("phrases", [("model.width", "64")]).as_dict()) != []
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="not empty"):
+        open_workdir(tmp_path, from_file("phrases"))
+    assert [p.name for p in Path(tmp_path).iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"name": "x", ')
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        from_workdir(tmp_path)

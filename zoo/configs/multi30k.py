@@ -1,0 +1,27 @@
+"""Multi30k, any pair of en, de: the smallest real translation task (Elliott et al. 2016).
+
+  python train.py --config=zoo/configs/multi30k.py:en-de --config.data.path=DIR
+
+DIR holds train, val and test_2016_flickr, each with a file for each language, plain or .gz.
+"""
+
+import ml_collections
+
+from zoo.configs._languages import languages
+
+
+def get_config(argument: str = "en-de") -> ml_collections.ConfigDict:
+    source, target = languages(argument)
+    config = ml_collections.ConfigDict()
+    config.data = {
+        **{"source": source, "target": target, "train": "train", "valid": "val", "test": "test_2016_flickr"},
+        **{"tokenizer": "bpe", "vocabulary": 6000, "max_length": 64, "steps": (12, 16, 20, 24, 32), "batch_tokens": 4096},
+    }
+    config.model = {"name": "transformer", "size": "tiny", "scan_layers": False}
+    config.optimizer = {"peak": 4e-3, "warmup": 2000, "clip": 1.0}
+    config.train = {
+        **{"steps": 10_000, "compute_dtype": "bfloat16", "smoothing": 0.1, "log_every": 100},
+        **{"evaluate_every": 1000, "checkpoint_every": 250, "keep": 10, "average_last": 10},
+    }
+    config.decoding = {"beam_size": 5, "length_penalty": 1.0, "max_extra": 20, "max_length": 100}
+    return config
