@@ -63,11 +63,14 @@ def training_batches(
     examples: Examples, buckets: Buckets, pool: int, seed: int, share: Share = Share()
 ) -> grain.DatasetIterator:
     """An endless iterator of `Seq2SeqBatch`, `get_state` and `set_state` included. `pool` examples are cut at a time: the
-    more, the less padding; a finite source is never read past its end in one pool's stead, so every epoch is whole."""
+    more, the less padding; the last pool of an epoch is smaller rather than reach into the next, so epochs are whole."""
     numbers = grain.MapDataset.range(len(examples))
     if not examples.in_random_order:
-        numbers = numbers.seed(seed).shuffle().repeat()
-    pools = numbers.batch(min(pool, len(examples))).map_with_index(lambda number, indices: (number, indices))
+        numbers = numbers.seed(seed).shuffle()
+    pools = numbers.batch(min(pool, len(examples)))
+    if not examples.in_random_order:
+        pools = pools.repeat()
+    pools = pools.map_with_index(lambda number, indices: (number, indices))
     batches = grain.experimental.FlatMapIterDataset(
         pools.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)),
         _PoolToBatches(examples, buckets, seed, share),
