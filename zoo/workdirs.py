@@ -1,7 +1,7 @@
 """A working directory opened for use: the model it holds, ready to translate."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,15 @@ class CrossAttention:
 
 @dataclass
 class Workdir:
-    """`load("runs/phrases").translate(["Thursday, March 3, 2022"])`."""
+    """`load("runs/phrases").translate(["Thursday, March 3, 2022"])`.
+
+    `shapes` of the parameters say by their shardings where to load them; without it, onto the first device.
+    """
 
     path: Path
     experiment: Experiment
     checkpoint: str = "best"
+    shapes: Any | None = None
 
     @cached_property
     def task(self) -> Translation:
@@ -61,11 +65,13 @@ class Workdir:
 
     @cached_property
     def _loaded(self) -> tuple[int, Any]:
+        return load_parameters(self.path, self.checkpoint, self.shapes or self._on_one_device())
+
+    def _on_one_device(self) -> Any:
         batch = self.task.example_batch()
-        like = jax.eval_shape(lambda key: nn.unbox(self.model.init(key, batch))["params"], jax.random.key(0))
+        shapes = jax.eval_shape(lambda key: nn.unbox(self.model.init(key, batch))["params"], jax.random.key(0))
         where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), like)
-        return load_parameters(self.path, self.checkpoint, like)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes)
 
     def translator(self, batch_tokens: int = 2048) -> Translator:
         return Translator(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens)
@@ -87,7 +93,8 @@ class Workdir:
             raise UserError(f"{line!r} was translated as {text!r}, and there is nothing to look at: give a sentence")
         pair = np.array(ids, np.int32), np.array(written, np.int32)
         batch = padded([pair], 1, max(len(ids), len(written)) + 1)
-        attention = self.model.apply({"params": self.params}, batch, weights=True).attention
+        apply = jax.jit(partial(self.model.apply, weights=True))
+        attention = apply({"params": self.params}, batch).attention
         if not attention or "cross" not in attention:
             return None
         labels = [*source.pieces(line)[:most], "</s>"], [*target.pieces(text), "</s>"]

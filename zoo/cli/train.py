@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     experiment, workdir = _experiment(args)
     if (summary := _finished(workdir, experiment)) is None:
-        _train(workdir, experiment)
-        summary = _summarize(workdir, experiment)
+        shapes = _train(workdir, experiment)
+        summary = _summarize(workdir, experiment, shapes)
     else:
         log.info("%s is finished: --config.train.steps=N goes on with it", workdir)
     _show(workdir, summary)
@@ -48,7 +48,8 @@ def _experiment(args: argparse.Namespace) -> tuple["Experiment", Path]:
     return experiment, args.workdir or Path("runs", experiment.name)
 
 
-def _train(workdir: Path, experiment: "Experiment") -> None:
+def _train(workdir: Path, experiment: "Experiment") -> Any:
+    """Train to the end; gives the shapes and shardings of the parameters."""
     import jax
 
     from zoo.experiment import open_workdir
@@ -61,7 +62,9 @@ def _train(workdir: Path, experiment: "Experiment") -> None:
     task = experiment.make_task(workdir)
     model = registry.of(experiment.model_config(task))
     mesh = make_mesh(experiment.mesh)
-    Training(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed).run(experiment.as_dict())
+    training = Training(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed)
+    training.run(experiment.as_dict())
+    return training.shapes.params
 
 
 def _device() -> str:
@@ -83,13 +86,14 @@ def _finished(workdir: Path, experiment: "Experiment") -> dict[str, Any] | None:
     return summary if whole else None
 
 
-def _summarize(workdir: Path, experiment: "Experiment") -> dict[str, Any]:
+def _summarize(workdir: Path, experiment: "Experiment", shapes: Any) -> dict[str, Any]:
     """Score the best parameters on the test split, if there is one, and draw what they looked at."""
     from zoo.evaluation import score
     from zoo.plotting.attention import draw_attention
-    from zoo.workdirs import load
+    from zoo.workdirs import Workdir
 
-    opened = load(workdir)
+    # On the same mesh, what was compiled for the evaluations need not be compiled again.
+    opened = Workdir(workdir, experiment, shapes=shapes)
     summary = {"config": experiment.as_dict(), "checkpoint": f"best/{opened.step}", "scores": {}}
     if experiment.data.test:
         log.info("translating the test split")
