@@ -1,0 +1,56 @@
+"""The law of the whole: a tiny Transformer learns to copy, to reverse and to sort, by the zoo's own step and search."""
+
+import numpy as np
+import optax
+import pytest
+
+from zoo.data.batching import padded
+from zoo.decoding.beam import BeamConfig, beam_search
+from zoo.models.transformer import Transformer, TransformerConfig
+from zoo.parallel.mesh import MeshConfig, make_mesh
+from zoo.tasks.losses import cross_entropy
+from zoo.training.step import born, make_step
+
+FIRST_DIGIT, LONGEST, ROWS, STEPS = 4, 6, 96, 400
+MODEL = Transformer(
+    TransformerConfig(14, 14, layers=1, width=64, ffn=128, heads=4, dropout=0.0, norm="pre", scan_layers=False)
+)
+TASKS = {"copy": lambda x: x, "reverse": lambda x: x[::-1], "sort": np.sort}
+
+
+def strings(task, count, seed):
+    """Random digit strings and their answers."""
+    random = np.random.default_rng(seed)
+    drawn = [random.integers(FIRST_DIGIT, 14, size).astype(np.int32) for size in random.integers(2, LONGEST + 1, count)]
+    return [(x, TASKS[task](x)) for x in drawn]
+
+
+@pytest.fixture(scope="module")
+def training():
+    """A fresh state, and the one compiled step of all tasks."""
+
+    def loss(params, batch, key):
+        return cross_entropy(MODEL.apply({"params": params}, batch).readout, batch.labels)
+
+    mesh = make_mesh(MeshConfig())
+    adam = optax.adam(optax.cosine_onecycle_schedule(STEPS, 5e-3))
+    example = padded([], 1, LONGEST + 1)
+    shapes, make = born(lambda key: MODEL.init(key, example)["params"], adam, mesh, 0, ema=False)
+    return make, make_step(loss, adam, mesh, shapes)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_tiny_transformer_learns(training, task):
+    make, step = training
+    state = make()
+    for i in range(STEPS):
+        state, _ = step(state, padded(strings(task, ROWS, (1, i)), ROWS, LONGEST + 1))
+
+    seen = {x.tobytes() for i in range(STEPS) for x, _ in strings(task, ROWS, (1, i))}
+    unseen = [pair for pair in strings(task, 400, 2) if pair[0].tobytes() not in seen]
+    batch = padded(unseen[:200], 200, LONGEST + 1)
+    found = beam_search(
+        MODEL, state.params, batch.source, BeamConfig(beam_size=4), LONGEST + 3, np.full(200, LONGEST + 2)
+    )
+    exact = (np.asarray(found.tokens)[:, 0, : LONGEST + 1] == batch.labels).all(axis=1)
+    assert exact.mean() >= 0.95

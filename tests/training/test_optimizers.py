@@ -1,0 +1,176 @@
+"""The laws of the optimizers: the papers' rates at known steps, decay for matrices only, and bounded gradients."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from zoo.data.batching import Seq2SeqBatch
+from zoo.errors import UserError
+from zoo.models.transformer import Transformer, TransformerConfig
+from zoo.training.optimizers import OptimizerConfig, optimizer, schedule
+
+
+def rate(update, steps=100, width=512, **settings):
+    """The learning rate of the `update`-th update, counted from 1."""
+    return float(schedule(OptimizerConfig(**settings), width, steps)(jnp.int32(update - 1)))
+
+
+@pytest.mark.parametrize(
+    ("update", "expected"),
+    [
+        (1, 512**-0.5 * 4000**-1.5),
+        (2000, 512**-0.5 * 2000 * 4000**-1.5),
+        (4000, 512**-0.5 * 4000**-0.5),
+        (16_000, 512**-0.5 * 16_000**-0.5),
+        (100_000, 512**-0.5 * 100_000**-0.5),
+    ],
+)
+def test_noam_is_equation_3(update, expected):
+    """Vaswani et al. 2017, section 5.3."""
+    assert rate(update, schedule="noam", warmup=4000) == pytest.approx(expected, rel=1e-5)
+
+
+def test_noam_reaches_a_peak_of_ones_own():
+    settings = {"schedule": "noam", "warmup": 400, "peak": 5e-3}
+    assert rate(400, **settings) == pytest.approx(5e-3)
+    assert rate(1600, **settings) == pytest.approx(2.5e-3)
+    assert max(rate(update, **settings) for update in (1, 200, 399, 401, 800)) < 5e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("constant", {1: 0.0, 6: 0.5, 11: 1.0, 56: 1.0, 101: 1.0}),
+        ("linear", {1: 0.0, 6: 0.5, 11: 1.0, 56: 0.5, 92: 0.1, 101: 0.0}),
+        ("cosine", {1: 0.0, 6: 0.5, 11: 1.0, 56: 0.5, 41: (1 + math.cos(math.pi / 3)) / 2, 101: 0.0}),
+    ],
+)
+def test_schedules_with_warmup_at_known_points(name, expected):
+    """Ten updates of warm-up to 1, in a run of 100."""
+    for update, value in expected.items():
+        assert rate(update, schedule=name, warmup=10, peak=1.0) == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_a_run_no_longer_than_its_warmup_stays_finite(name):
+    assert all(0 <= rate(update, steps=5, schedule=name, warmup=10, peak=1.0) <= 1 for update in range(1, 7))
+
+
+def test_halving_is_sutskevers():
+    """Sutskever et al. 2014, section 3.4: 0.7 for five epochs, then halved every half epoch; here of 10 updates."""
+    settings = {"schedule": "halving", "peak": 0.7, "halve_after": 50, "halve_every": 5}
+    for updates, halvings in ((range(1, 51), 0), (range(51, 56), 1), (range(56, 61), 2), (range(71, 76), 5)):
+        assert [rate(u, **settings) for u in updates] == pytest.approx([0.7 / 2**halvings] * len(updates))
+
+
+@pytest.fixture(scope="module")
+def params():
+    model = Transformer(TransformerConfig(11, 11, 2, 16, 32, 2, attention_bias=True, positions="learned", max_length=4))
+    nothing = np.ones((1, 2), np.int32)
+    batch = Seq2SeqBatch(nothing, nothing, nothing)
+    shapes = jax.eval_shape(lambda: nn.unbox(model.init(jax.random.key(0), batch)))["params"]
+    assert "layers" in shapes["encoder"]  # scanned: gains and biases have two axes too
+    return jax.tree.map(lambda x: jnp.ones(x.shape), shapes)
+
+
+def flat(tree):
+    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def changes(config, params, gradient):
+    rule = optimizer(config, 16, 100)
+    return rule.update(gradient, rule.init(params), params)[0]
+
+
+@pytest.mark.parametrize("name", ["adam"])
+def test_decay_touches_matrices_and_neither_biases_nor_gains(params, name):
+    config = OptimizerConfig(name, peak=0.1, schedule="constant", warmup=0, decay=0.5)
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    moved = flat(changes(config, params, nothing))
+    assert {path.split("'")[-2] for path in moved} == {"kernel", "table", "bias", "scale"}
+    for path, change in moved.items():
+        decays = path.endswith(("['kernel']", "['table']"))
+        np.testing.assert_allclose(change, -0.1 * 0.5 if decays else 0, atol=1e-8, err_msg=path)
+
+
+def test_clipping_bounds_the_norm_and_keeps_the_direction(params):
+    gradient = jax.tree.map(lambda x: 3 * jnp.ones_like(x), params)
+    for clip, norm in (
+        (1.0, 1.0),
+        (1e6, float(optax.global_norm(gradient))),
+        (0.0, float(optax.global_norm(gradient))),
+    ):
+        config = OptimizerConfig("sgd", peak=1.0, schedule="constant", warmup=0, clip=clip)
+        moved = changes(config, params, gradient)
+        assert float(optax.global_norm(moved)) == pytest.approx(norm, rel=1e-5)
+        assert len({round(float(x), 7) for leaf in flat(moved).values() for x in np.unique(leaf)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("adam", {"peak": 0.05}),
+        ("sgd", {"peak": 0.1}),
+        ("sgd", {"peak": 0.02, "momentum": 0.9}),
+        ("adadelta", {"peak": 1.0, "epsilon": 1e-2}),
+        ("adafactor", {"peak": 0.05}),
+    ],
+)
+def test_each_optimizer_finds_the_bottom_of_a_bowl(name, settings):
+    rule = optimizer(OptimizerConfig(name, schedule="constant", warmup=0, **settings), 16, 200)
+    start = {"kernel": jnp.linspace(1.0, 2.0, 6).reshape(2, 3)}
+
+    def height(params):
+        return (params["kernel"] ** 2).sum()
+
+    def update(carry, _):
+        params, state = carry
+        moved, state = rule.update(jax.grad(height)(params), state, params)
+        return (optax.apply_updates(params, moved), state), None
+
+    end, _ = jax.jit(lambda: jax.lax.scan(update, (start, rule.init(start)), length=200)[0])()
+    assert height(end) < 0.01 * height(start)
+
+
+def test_the_first_update_of_adam_is_its_rate():
+    """Kingma & Ba 2015: with bias correction the first step is the rate itself, whatever the gradient's size."""
+    config = OptimizerConfig("adam", peak=0.1, schedule="constant", warmup=0)
+    moved = changes(config, {"kernel": jnp.zeros(3)}, {"kernel": jnp.array([1e-3, -5.0, 40.0])})
+    np.testing.assert_allclose(moved["kernel"], [-0.1, 0.1, -0.1], rtol=1e-4)
+
+
+def test_adadelta_is_zeilers():
+    """Zeiler 2012, algorithm 1, two updates by hand; ρ = 0.95, ε = 1e-6 as the papers of 2014 set them."""
+    rule = optimizer(OptimizerConfig("adadelta", 1.0, "constant", 0, rho=0.95, epsilon=1e-6), 16, 10)
+    x, square, moved_square = 1.0, 0.0, 0.0
+    params = {"kernel": jnp.float32(x)}
+    state = rule.init(params)
+    for gradient in (0.5, -0.2):
+        moved, state = rule.update({"kernel": jnp.float32(gradient)}, state, params)
+        square = 0.95 * square + 0.05 * gradient**2
+        change = -math.sqrt(moved_square + 1e-6) / math.sqrt(square + 1e-6) * gradient
+        moved_square = 0.95 * moved_square + 0.05 * change**2
+        assert float(moved["kernel"]) == pytest.approx(change, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"name": "adm"}, r"optimizer.name='adm'.*'adam'"),
+        ({"schedule": "cosin"}, r"optimizer.schedule='cosin'.*'cosine'"),
+        ({"schedule": "cosine"}, r"optimizer.peak=0.*'cosine'"),
+        ({"schedule": "constant", "peak": -1.0}, r"optimizer.peak=-1"),
+        ({"schedule": "halving", "peak": 0.7}, r"optimizer.halve_every=0"),
+        ({"ema": 1.0}, r"optimizer.ema=1"),
+        ({"ema": -0.1}, r"optimizer.ema=-0.1"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(wrong, named):
+    with pytest.raises(UserError, match=named) as error:
+        OptimizerConfig(**wrong)
+    assert "\n" not in str(error.value)
