@@ -1,93 +1,130 @@
 """The laws of the losses: the papers' formula, sums that add up over any split, and padding that weighs nothing."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from zoo.models.base import Readout
+from zoo.tasks import losses
 from zoo.tasks.losses import Sums, cross_entropy
 
-B, T, V = 6, 5, 11
+B, T, V, E = 6, 4, 11, 8
 
 
 def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return np.random.default_rng((seed, *shape)).normal(size=shape).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def logits():
-    return 3 * normal(B, T, V)
+def readout_of(contract=0, bias=True, dtype=jnp.float32):
+    matrix = normal(*((E, V) if contract == 0 else (V, E)))
+    return Readout(normal(B, T, E), matrix, 3 * normal(V) if bias else None, contract, dtype)
 
 
-@pytest.fixture(scope="module")
-def labels():
-    """Rows of 5, 4, ... 0 tokens, and padding."""
-    drawn = np.random.default_rng(1).integers(1, V, (B, T))
-    return np.where(np.arange(T) < T - np.arange(B)[:, None], drawn, 0).astype(np.int32)
+LABELS = np.where(np.arange(T) < T - np.arange(B)[:, None], np.random.default_rng(1).integers(1, V, (B, T)), 0).astype(
+    np.int32
+)  # rows of 4, 3, ... tokens, and padding
+REAL = LABELS != 0
+
+kinds = pytest.mark.parametrize(("contract", "bias"), [(0, True), (0, False), (1, True), (1, False)])
+smoothings = pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 1.0])
 
 
-def by_numpy(logits, labels, smoothing):
-    """Cross-entropy with the target `(1 - ε)·onehot + ε/V` (Szegedy et al. 2016, section 7), token by token."""
-    total = 0.0
-    for b, t in np.argwhere(labels != 0):
-        row = logits[b, t].astype(np.float64)
-        log_probs = row - row.max() - np.log(np.exp(row - row.max()).sum())
-        target = np.full(V, smoothing / V)
-        target[labels[b, t]] += 1 - smoothing
-        total -= target @ log_probs
-    return total
+parts = pytest.mark.parametrize(
+    "chunk", [1, 2 * B * V, 10**6], ids=["a column at a time", "two columns", "all at once"]
+)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 1.0])
-@pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_the_objective_is_the_smoothed_cross_entropy(logits, labels, smoothing, offset):
-    sums = cross_entropy(logits + np.float32(offset), labels, smoothing)
-    assert sums.objective == pytest.approx(by_numpy(logits, labels, smoothing), rel=1e-5)
-    assert sums.loss == pytest.approx(by_numpy(logits, labels, 0.0), rel=1e-5)
+def by_numpy(readout, smoothing):
+    """Cross-entropy with the target `(1 - ε)·onehot + ε/V` (Szegedy et al. 2016, section 7), in float64.
+
+    Gives the sum and its gradients with respect to the states, the matrix and the bias.
+    """
+    states, matrix = np.float64(readout.states), np.float64(readout.matrix)
+    matrix = matrix if readout.contract == 0 else matrix.T
+    logits = states @ matrix + (0 if readout.bias is None else readout.bias)
+    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    target = (1 - smoothing) * np.eye(V)[LABELS] + smoothing / V
+    errors = (np.exp(log_probs) - target) * REAL[..., None]
+    to_matrix = np.einsum("bte,btv->ev", states, errors)
+    to_matrix = to_matrix if readout.contract == 0 else to_matrix.T
+    return -(target * log_probs * REAL[..., None]).sum(), errors @ matrix.T, to_matrix, errors.sum(axis=(0, 1))
 
 
-def test_without_smoothing_the_objective_is_the_loss(logits, labels):
-    sums = cross_entropy(logits, labels)
+@kinds
+@smoothings
+def test_the_objective_is_the_smoothed_cross_entropy(contract, bias, smoothing):
+    readout = readout_of(contract, bias)
+    sums = cross_entropy(readout, LABELS, smoothing)
+    assert sums.objective == pytest.approx(by_numpy(readout, smoothing)[0], rel=1e-5)
+    assert sums.loss == pytest.approx(by_numpy(readout, 0.0)[0], rel=1e-5)
+
+
+@kinds
+@parts
+def test_its_value_and_gradient_are_those_of_the_formula_in_any_parts(monkeypatch, contract, bias, chunk):
+    monkeypatch.setattr(losses, "CHUNK", chunk)
+    readout = readout_of(contract, bias)
+    value, gradient = jax.value_and_grad(lambda r: cross_entropy(r, LABELS, 0.1).objective)(readout)
+    expected, *gradients = by_numpy(readout, 0.1)
+    assert value == pytest.approx(expected, rel=1e-5)
+    assert cross_entropy(readout, LABELS, 0.1).objective == pytest.approx(expected, rel=1e-5)
+    for ours, theirs in zip((gradient.states, gradient.matrix, gradient.bias), gradients, strict=True):
+        if ours is not None:
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert (gradient.bias is not None) == bias
+
+
+@pytest.mark.parametrize("contract", [0, 1])
+def test_bfloat16_is_close_and_its_gradients_keep_their_dtypes(contract):
+    readout = readout_of(contract, dtype=jnp.bfloat16)
+    value, gradient = jax.value_and_grad(lambda r: cross_entropy(r, LABELS, 0.1).objective)(readout)
+    expected, *gradients = by_numpy(readout, 0.1)
+    assert value == pytest.approx(expected, rel=0.01)
+    for ours, theirs in zip((gradient.states, gradient.matrix, gradient.bias), gradients, strict=True):
+        assert ours.dtype == jnp.float32
+        assert np.abs(ours - theirs).max() < 0.03 * np.abs(theirs).max()
+
+
+def test_without_smoothing_the_objective_is_the_loss():
+    sums = cross_entropy(readout_of(), LABELS)
     assert sums.objective == sums.loss
 
 
-def test_right_predictions_and_tokens_are_counted(logits, labels):
-    sums = cross_entropy(logits, labels)
-    real = labels != 0
-    assert sums.tokens == real.sum()
-    assert sums.correct == (logits.argmax(axis=-1) == labels)[real].sum()
+def test_large_logits_stay_finite():
+    readout = readout_of().replace(bias=1e4 * normal(V))
+    sums, gradient = jax.value_and_grad(lambda r: cross_entropy(r, LABELS, 0.1).objective)(readout)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((sums, gradient)))
 
 
-@pytest.mark.parametrize("cuts", [(3,), (1, 2, 5), (2, 2, 4), range(1, B)])
-def test_sums_add_up_over_any_split_of_a_batch(logits, labels, cuts):
-    whole = cross_entropy(logits, labels, 0.1)
-    parts = [
-        cross_entropy(x, y, 0.1) for x, y in zip(np.split(logits, cuts), np.split(labels, cuts), strict=True) if len(x)
-    ]
-    together = sum(parts[1:], parts[0])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), together, whole)
+def test_right_predictions_and_tokens_are_counted():
+    readout = readout_of()
+    sums = cross_entropy(readout, LABELS)
+    assert sums.tokens == REAL.sum()
+    assert 0 < sums.correct == (np.asarray(readout.logits()).argmax(axis=-1) == LABELS)[REAL].sum()
 
 
-def test_padding_weighs_nothing(logits, labels):
-    noise = np.where((labels != 0)[..., None], logits, 50 * normal(B, T, V, seed=2))
-    one, other = cross_entropy(logits, labels, 0.1), cross_entropy(noise, labels, 0.1)
-    assert all(a == b for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
-    gradient = jax.grad(lambda x: cross_entropy(x, labels, 0.1).objective)(noise)
-    assert (np.asarray(gradient)[labels == 0] == 0).all()
-    assert (np.abs(np.asarray(gradient)[labels != 0]).sum(axis=-1) > 0).all()
+@pytest.mark.parametrize("cuts", [(3,), (1, 2, 5)])
+def test_sums_add_up_over_any_split_of_a_batch(cuts):
+    readout = readout_of()
+    states, labels = np.split(readout.states, cuts), np.split(LABELS, cuts)
+    parts = [cross_entropy(readout.replace(states=s), y, 0.1) for s, y in zip(states, labels, strict=True)]
+    whole = cross_entropy(readout, LABELS, 0.1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), sum(parts[1:], parts[0]), whole)
 
 
-def test_another_padding_id_can_be_named(logits, labels):
-    moved = np.where(labels == 0, -1, labels)
-    assert cross_entropy(logits, moved, padding=-1).loss == cross_entropy(logits, labels).loss
+def test_padding_weighs_nothing():
+    readout = readout_of()
+    noise = readout.replace(states=np.where(REAL[..., None], readout.states, 50 * normal(B, T, E, seed=2)))
+    one, other = (cross_entropy(r, LABELS, 0.1) for r in (readout, noise))
+    assert jax.tree.map(float, one) == jax.tree.map(float, other)
+    to_states = jax.grad(lambda r: cross_entropy(r, LABELS, 0.1).objective)(noise).states
+    assert ((np.abs(to_states).sum(axis=-1) > 0) == REAL).all()
 
 
-def test_the_gradient_is_that_of_the_formula(logits, labels):
-    gradient = jax.grad(lambda x: cross_entropy(x, labels, 0.1).objective)(logits)
-    probabilities = np.exp(logits.astype(np.float64))
-    probabilities /= probabilities.sum(axis=-1, keepdims=True)
-    target = 0.9 * np.eye(V)[labels] + 0.1 / V
-    expected = np.where((labels != 0)[..., None], probabilities - target, 0)
-    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+def test_another_padding_id_can_be_named():
+    readout = readout_of()
+    assert cross_entropy(readout, np.where(REAL, LABELS, -1), padding=-1) == cross_entropy(readout, LABELS)
 
 
 def test_means_are_sums_by_tokens_and_nothing_has_none():
