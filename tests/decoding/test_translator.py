@@ -1,0 +1,105 @@
+"""The laws of translating text: a line for every line, in its order, whatever it is batched with."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from zoo.data.tokenizers import EOS, SPECIALS, WordVocabulary
+from zoo.decoding.beam import BeamConfig, beam_search
+from zoo.decoding.translator import Translator
+
+WORDS = WordVocabulary([f"w{i}" for i in range(10)])
+CONFIG = BeamConfig(beam_size=2, max_length=20, max_extra=5)
+LINES = [
+    "w1 w2 w3",
+    "",
+    "w9",
+    "w4 w5 w6 w7 w8 w9 w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w0 w1",
+    "   ",
+    "w2 w2 unheard-of w2 w2 w2 w2",
+    "w5 w6",
+]
+"""Of 0, 1, 2, 7 and 18 words."""
+
+
+@pytest.fixture(scope="module")
+def translator(wild):
+    return Translator(*wild, WORDS, WORDS, CONFIG, batch_tokens=32)
+
+
+@pytest.fixture(scope="module")
+def translated(translator):
+    return translator(LINES)
+
+
+def same(one, other):
+    assert [(t.text, t.tokens) for t in one] == [(t.text, t.tokens) for t in other]
+    np.testing.assert_allclose([t.score for t in one], [t.score for t in other], rtol=1e-4)
+
+
+def test_the_vocabulary_is_the_models(wild):
+    assert len(SPECIALS) + 10 == WORDS.size == wild[0].config.source_vocabulary
+
+
+def test_every_line_has_its_own_translations_in_its_place(translator, translated):
+    assert len(translated) == len(LINES)
+    for line, translations in zip(LINES, translated, strict=True):
+        same(translator([line])[0], translations)
+
+
+def test_the_order_of_lines_is_the_order_of_translations(translator, translated):
+    for one, other in zip(translator(LINES[::-1]), translated[::-1], strict=True):
+        same(one, other)
+
+
+def test_an_empty_or_blank_line_has_one_empty_translation(translated):
+    for i in (1, 4):
+        assert [(t.text, t.tokens, t.score) for t in translated[i]] == [("", [], 0.0)]
+
+
+def test_other_lines_have_as_many_as_beams_best_first(translated):
+    for i in (0, 2, 3, 5, 6):
+        assert len(translated[i]) == CONFIG.beam_size
+        assert translated[i][0].score >= translated[i][1].score
+        assert translated[i][0].tokens != translated[i][1].tokens
+        assert all(t.text == WORDS.decode([t.tokens])[0] for t in translated[i])
+
+
+def test_nothing_is_translated_into_nothing(translator):
+    assert translator([]) == []
+    assert [len(t) for t in translator(["", " "])] == [1, 1]
+
+
+def test_a_translation_is_what_beam_search_finds(wild, translated):
+    source = np.array([[*WORDS.encode([LINES[0]])[0], EOS]], np.int32)
+    found = beam_search(*wild, source, CONFIG, 9, np.array([3 + 5]))
+    for beam, translation in enumerate(translated[0]):
+        tokens = found.tokens[0, beam].tolist()
+        assert translation.tokens == tokens[: tokens.index(EOS)]
+        assert translation.score == pytest.approx(float(found.scores[0, beam]), rel=1e-4)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100])
+def test_the_size_of_batches_changes_nothing(wild, translated, batch_tokens):
+    for one, other in zip(Translator(*wild, WORDS, WORDS, CONFIG, batch_tokens)(LINES), translated, strict=True):
+        same(one, other)
+
+
+def test_a_line_that_is_too_long_is_cut_and_named(translator, caplog):
+    long = " ".join(["w1", "w2"] * 12)
+    with caplog.at_level(logging.WARNING, "zoo"):
+        cut = translator(["w3", long, "w4"])[1]
+    assert [record.getMessage() for record in caplog.records] == [
+        "line 2 has 24 tokens: only the first 20 are translated (--max-length)"
+    ]
+    same(cut, translator([" ".join(long.split()[:20])])[0])
+
+
+def test_attention_is_cut_to_the_tokens_and_the_pieces(translator, translated):
+    for line, quiet, translations in zip(LINES, translated, translator(LINES, attention=True), strict=True):
+        same(translations, quiet)
+        if line.strip():
+            for t in translations:
+                assert t.attention.shape == (len(t.tokens) + 1, len(line.split()) + 1)
+                np.testing.assert_allclose(t.attention.sum(axis=-1), 1, atol=1e-5)
