@@ -5,17 +5,32 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import jax
 import pytest
 
 from zoo.cli import main
 
-TINY = (
-    "--config.model.width=16 --config.model.heads=2 --config.model.layers=2 --config.model.ffn=16 "
-    "--config.data.vocabulary=40 --config.data.batch_tokens=512 --config.data.max_length=24 --config.data.pool=0 "
-    "--config.train.compute_dtype=float32 --config.train.log_every=1 --config.train.evaluate_every=3 "
-    "--config.train.checkpoint_every=1 --config.train.evaluation_size=0 --config.train.steps=3 "
-    "--config.decoding.max_length=12 --config.decoding.max_extra=4"
-).split()
+# The tests compile far longer than they compute.
+jax.config.update("jax_disable_most_optimizations", True)
+
+TINY = {
+    "model.width": "16",
+    "model.heads": "2",
+    "model.layers": "2",
+    "model.ffn": "16",
+    "data.vocabulary": "40",
+    "data.batch_tokens": "512",
+    "data.max_length": "24",
+    "data.pool": "0",
+    "train.compute_dtype": "float32",
+    "train.log_every": "1",
+    "train.evaluate_every": "3",
+    "train.checkpoint_every": "1",
+    "train.evaluation_size": "0",
+    "train.steps": "3",
+    "decoding.max_length": "12",
+    "decoding.max_extra": "4",
+}
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +46,6 @@ def pairs_in_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workdir(tmp_path_factory: pytest.TempPathFactory, pairs_in_files: Path) -> Path:
     """A working directory that the command line has trained for 3 steps, from end to end. Not to be changed."""
     directory = tmp_path_factory.mktemp("runs") / "tiny"
-    pairs = [f"--config.data.{split}={pairs_in_files}" for split in ("train", "valid", "test")]
-    assert main(["train", f"--workdir={directory}", *TINY, *pairs]) == 0
+    config = TINY | {f"data.{split}": str(pairs_in_files) for split in ("train", "valid", "test")}
+    assert main(["train", f"--workdir={directory}", *(f"--config.{key}={value}" for key, value in config.items())]) == 0
     return directory

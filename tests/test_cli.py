@@ -1,0 +1,190 @@
+"""The command line: what it prints where, and how it answers mistakes."""
+
+import errno
+import io
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import zoo.cli
+from zoo.cli import main
+from zoo.cli.arguments import split_changes
+from zoo.errors import UserError
+
+
+@pytest.fixture
+def translate(workdir, monkeypatch, capfdbinary):
+    """`translate(input, *options)`: the exit code, the lines of standard output, and standard error."""
+
+    def run(given: bytes, *options: str) -> tuple[int, list[str], str]:
+        stdin = SimpleNamespace(buffer=io.BytesIO(given), isatty=lambda: False)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        capfdbinary.readouterr()
+        code = main(["translate", str(workdir), *options])
+        out, err = capfdbinary.readouterr()
+        return code, out.decode().split("\n")[:-1], err.decode()
+
+    return run
+
+
+def error_of(capsys, *argv: str) -> str:
+    """The one line that answers a mistake."""
+    capsys.readouterr()
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("zoo: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    "code", ["import zoo", "import zoo.cli", "import sys, zoo.cli; zoo.cli.main(['models', '-x'])"]
+)
+def test_what_needs_no_arrays_imports_no_jax(code):
+    check = f"{code}\nimport sys; assert not {{'jax', 'numpy', 'matplotlib'}} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", check], check=True, stderr=subprocess.DEVNULL)
+
+
+def test_changes_of_the_config_may_stand_anywhere_and_in_both_forms():
+    words, changes = split_changes(["train", "--config.a.b=1", "--workdir=w", "--config.c", "-2", "--config=f.py:x"])
+    assert words == ["train", "--workdir=w", "--config=f.py:x"]
+    assert changes == [("a.b", "1"), ("c", "-2")]
+
+
+@pytest.mark.parametrize("rest", [[], ["--workdir=w"]])
+def test_a_change_without_a_value_is_told(rest):
+    with pytest.raises(UserError, match=r"--config\.a\.b has no value"):
+        split_changes(["--config.a.b", *rest])
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["transalte"], "did you mean 'translate'?"),
+        ([], "name a command"),
+        (["translate", "w", "--bema-size=3"], "did you mean '--beam-size'?"),
+        (["translate", "nowhere"], "nowhere is not a working directory"),
+        (["translate"], "WORKDIR"),
+        (["eval"], "--workdir=DIR"),
+        (["eval", "--workdir=w", "--config.seed=1"], "only train"),
+        (["average", "w", "--last=0"], "'0' is not a whole number from 1 on"),
+        (["train", "--config=phrasse"], "no config file 'phrasse'"),
+        (["train", "--config.train.stesp=3"], "config.train.stesp is not a key: did you mean 'steps'?"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_remedy(capsys, argv, told):
+    assert told in error_of(capsys, *argv)
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(capsys, monkeypatch):
+    def full(args):
+        raise OSError(errno.ENOSPC, "No space left on device", "/full/picture.png")
+
+    monkeypatch.setattr(zoo.cli.models, "run", full)
+    assert "/full/picture.png: No space left on device" in error_of(capsys, "models")
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def broken(args):
+        raise FileNotFoundError(errno.ENOENT, "no such file", "x")
+
+    monkeypatch.setattr(zoo.cli.models, "run", broken)
+    with pytest.raises(FileNotFoundError):
+        main(["models"])
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(capsys, monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo.cli.train, "run", interrupted)
+    assert main(["train"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_line_out_for_every_line_in(translate):
+    code, out, _ = translate("in 1 days\n\n  \nin\u20282\x0b days\r\nlast".encode())
+    assert code == 0
+    assert len(out) == 5
+    assert out[1] == out[2] == ""
+
+
+def test_line_numbers_are_those_of_the_whole_input(translate, monkeypatch):
+    monkeypatch.setattr(zoo.cli.translate, "CHUNK", 2)
+    _, out, err = translate(b"a\nb\nc\n" + b"in 3 days " * 2000 + b"\n\xff\n")
+    assert len(out) == 5
+    assert "line 4 has" in err
+    assert "line 5 is not UTF-8" in err
+
+
+def test_nothing_in_nothing_out(translate):
+    assert translate(b"")[:2] == (0, [])
+
+
+def test_the_best_of_n_is_the_translation(translate):
+    lines = b"in 1 days\nin 2 days\n"
+    _, plain, _ = translate(lines, "--beam=3")
+    _, listed, _ = translate(lines, "--beam-size=3", "--nbest=2")
+    rows = [row.split(" ||| ") for row in listed]
+    assert [row[0] for row in rows] == ["0", "0", "1", "1"]
+    assert [row[1] for row in rows[::2]] == plain
+    assert all(float(best[2]) >= float(second[2]) for best, second in zip(rows[::2], rows[1::2], strict=True))
+
+
+def test_more_than_the_beam_holds_is_told(translate):
+    code, out, err = translate(b"a\n", "--beam=2", "--n-best=3")
+    assert (code, out) == (2, [])
+    assert "--beam-size=3" in err
+
+
+def test_every_word_of_a_translation_is_linked_to_a_word_of_its_source(translate):
+    _, out, _ = translate(b"in 1 days\n\n", "--json", "--alignment")
+    first, empty = map(json.loads, out)
+    assert [target for _, target in first["alignment"]] == list(range(len(first["translation"].split())))
+    assert all(source in range(3) for source, _ in first["alignment"])
+    assert (empty["translation"], empty["alignment"]) == ("", [])
+
+
+def test_a_reader_that_leaves_is_no_error(workdir):
+    command = f"yes 'in 1 days' | head -n 3000 | {sys.executable} -m zoo translate {workdir} --max-length=4 | head -n 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) in [(0, ""), (141, "")]  # 141 is that of `yes`
+
+
+def test_eval_json_is_one_object_and_nothing_else(workdir, capsys):
+    capsys.readouterr()
+    assert main(["eval", f"--workdir={workdir}", "--split=valid", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert {"bleu", "bleu_signature", "bleu_lowercase", "chrf", "exact_match", "loss", "direction"} <= scores.keys()
+
+
+def test_a_finished_run_shows_its_scores_again_and_changes_nothing(workdir, capsys):
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    capsys.readouterr()
+    assert main(["train", f"--workdir={workdir}"]) == 0
+    err = capsys.readouterr().err
+    assert "is finished" in err
+    assert "nrefs:1" in err
+    assert "python -m zoo translate" in err
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_training_leaves_a_picture_and_a_record(workdir):
+    assert (workdir / "attention.png").read_bytes().startswith(b"\x89PNG")
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if "train/loss" in r] == [1, 2, 3]
+    assert [r["step"] for r in records if "valid/bleu" in r] == [3]
+
+
+def test_models_count_parameters_exactly(capsys):
+    capsys.readouterr()
+    assert main(["models", "--json"]) == 0
+    rows = {(row["model"], row["size"]): row for row in json.loads(capsys.readouterr().out)}
+    base = rows["transformer", "base"]
+    # Embedding; 18 attentions of 4 matrices, 12 feed-forwards with biases, 30 norms of gain and bias.
+    assert base["parameters"] == 37_000 * 512 + 18 * 4 * 512**2 + 12 * (2 * 512 * 2048 + 2048 + 512) + 30 * 2 * 512
+    assert base["paper"] == "Vaswani et al. 2017"

@@ -1,0 +1,73 @@
+"""Pictures: what they show, and that they can be drawn of any text."""
+
+import json
+import logging
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+import zoo
+from zoo.errors import UserError
+from zoo.plotting.attention import draw_attention, families
+from zoo.plotting.curves import draw_curves, read_curves
+
+
+def picture(path):
+    return matplotlib.image.imread(path)
+
+
+def test_every_head_of_every_layer_has_its_panel(tmp_path):
+    pictures = set()
+    for layer, head in np.ndindex(2, 2):
+        weights = np.zeros((2, 2, 2, 3), np.float32)
+        weights[layer, head, 1, 2] = 1
+        path = tmp_path / f"{layer}-{head}.png"
+        draw_attention(weights, ["▁a", "▁b", "</s>"], ["▁x", "</s>"], "a b → x", path, [1, 2], [1, 2])
+        pictures.add(path.read_bytes())
+    assert len(pictures) == 4
+
+
+def test_dollars_are_no_mathematics(tmp_path):
+    pieces = ["$5", "$6^", "</s>"]
+    draw_attention(np.eye(3, dtype=np.float32)[None, None], pieces, pieces, "$5 \\frac $6^", tmp_path / "a.png")
+    assert picture(tmp_path / "a.png").shape[-1] == 4
+
+
+def test_a_character_without_a_glyph_is_told(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("zoo"), "propagate", True)
+    assert families("abc ▁é →") == ["DejaVu Sans"]
+    assert not caplog.records
+    families("\U0003fffd")
+    assert "no installed font has a glyph" in caplog.text
+
+
+def test_a_long_sentence_stays_a_picture_that_can_be_opened(tmp_path):
+    pieces = ["▁word"] * 80
+    weights = np.zeros((1, 5, 80, 80), np.float32)
+    draw_attention(weights, pieces, pieces, "word " * 300, tmp_path / "long.png", [1], range(1, 6))
+    assert max(picture(tmp_path / "long.png").shape) <= 8000
+
+
+def test_cross_attention_has_a_row_for_each_piece_and_sums_to_one(workdir):
+    attention = zoo.load(workdir).cross_attention("in 3 days")
+    layers, heads, rows, columns = attention.weights.shape
+    assert (layers, heads, rows, columns) == (2, 2, len(attention.target), len(attention.source))
+    assert np.allclose(attention.weights.sum(-1), 1, atol=1e-5)
+
+
+def test_curves_keep_the_splits_apart_and_pass_over_a_cut_line(tmp_path):
+    records = [{"step": 1, "train/loss": 3.0, "valid/loss": 4.0}, {"step": 2, "train/loss": None}]
+    lines = "\n".join(map(json.dumps, records)) + '\n{"step": 3, "tra'
+    (tmp_path / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    curves = read_curves(tmp_path / "metrics.jsonl")
+    assert curves["loss"]["valid"] == ([1], [4.0])
+    assert curves["loss"]["train"][0] == [1, 2]
+    assert np.isnan(curves["loss"]["train"][1][1])
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", "a run")
+    assert picture(tmp_path / "curves.png").size
+
+
+def test_no_reports_are_no_curves(tmp_path):
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        read_curves(tmp_path / "metrics.jsonl")
