@@ -15,6 +15,7 @@ from zoo.errors import UserError
 from zoo.models.base import Output, Readout
 from zoo.nn.additive import uniform_weights
 from zoo.nn.deep_output import DeepOutput
+from zoo.nn.dropout import Dropout
 from zoo.nn.linear import Dense, Embedding
 from zoo.nn.recurrent import GLOROT, GRU_CHO, Inits, Recurrent, State, of_parents
 
@@ -57,7 +58,7 @@ class Summary:
     """The source as one vector: `c`, and what it gives to every gate of the decoder; `[B, 1, ...]`, for all beams."""
 
     context: Float[Array, "B 1 N"]
-    gates: Float[Array, "B 1 3N"]
+    gates: Float[Array, "B 1 G"]
 
 
 @struct.dataclass
@@ -91,19 +92,19 @@ class Cho(nn.Module):
         self.decoder = Recurrent(GRU_CHO, c.width, inits, dtype)
         self.context_gates = Dense((3, c.width), bias=False, **(square | {"axes": ("embed", None, "mlp")}))
         self.deep_output = DeepOutput(c.maxout, c.target_vocabulary, inits, c.rank, dtype)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
         summary, state = self.encode(batch.source, train)
-        words = self.dropout(self.target_embedding(batch.inputs.T[:, :, None]), deterministic=not train)
+        words = self.dropout(self.target_embedding(batch.inputs.T[:, :, None]), train)
         states, _ = self.decoder(self.decoder.inputs(words) + summary.gates, state)
         features = self.deep_output.features(states, words, summary.context)
-        features = self.dropout(features[:, :, 0].swapaxes(0, 1), deterministic=not train)
+        features = self.dropout(features[:, :, 0].swapaxes(0, 1), train)
         return Output(self.readout(features), {} if weights else None)
 
     def encode(self, source: Int[Array, "B S"], train: bool = False) -> tuple[Summary, State]:
         """`c = tanh(V h_N)`, and the decoder's first state `tanh(V' c)`."""
-        words = self.dropout(self.source_embedding(source.T), deterministic=not train)
+        words = self.dropout(self.source_embedding(source.T), train)
         _, (last,) = self.encoder(self.encoder.inputs(words), real=source.T != PAD)
         context = jnp.tanh(self.summary(last))[:, None]
         gates = self.context_gates(context)

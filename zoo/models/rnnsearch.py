@@ -16,6 +16,7 @@ from zoo.errors import UserError
 from zoo.models.base import Output, Readout
 from zoo.nn.additive import AdditiveAlignment, Aligned, additive_weights
 from zoo.nn.deep_output import DeepOutput
+from zoo.nn.dropout import Dropout
 from zoo.nn.linear import Dense, Embedding, Initializer
 from zoo.nn.recurrent import (
     GLOROT,
@@ -88,7 +89,7 @@ SIZES: dict[str, RNNsearchConfig] = {
 class Annotated:
     """The source, once for each sentence: the annotations `h`, and their half of the alignment model."""
 
-    annotations: Float[Array, "B S 2N"]
+    annotations: Float[Array, "B S C"]
     aligned: Aligned
 
 
@@ -100,7 +101,7 @@ class RNNsearchCache:
     source: Annotated
 
 
-def _search(times: Times, aligned: Aligned, state: State, x: Float[Array, "B K 3N"]):
+def _search(times: Times, aligned: Aligned, state: State, x: Float[Array, "B K G"]):
     """One step of the decoder: align, read the context, move on. Gives the new state, and beside it what the read-out
     takes: the old state `s_{i-1}` and the context `c_i` (A.2.2), and the weights."""
     weights = additive_weights(times("alignment", state[0]), aligned)  # eq. 6
@@ -131,11 +132,11 @@ class RNNsearch(nn.Module):
         init = nn.with_logical_partitioning(general.kernel, ("embed", None, "mlp"))
         self.context = self.param("context", init, (2 * c.width, 3, c.width))
         self.deep_output = DeepOutput(c.maxout, c.target_vocabulary, general, dtype=dtype)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
         source, state = self.encode(batch.source, train)
-        words = self.dropout(self.target_embedding(batch.inputs.T[:, :, None]), deterministic=not train)
+        words = self.dropout(self.target_embedding(batch.inputs.T[:, :, None]), train)
         _, (states, contexts, looked) = recur(
             _search,
             jnp.dtype(self.config.dtype),
@@ -146,13 +147,13 @@ class RNNsearch(nn.Module):
             self.decoder.inputs(words),
         )
         features = self.deep_output.features(states, words, contexts)
-        features = self.dropout(features[:, :, 0].swapaxes(0, 1), deterministic=not train)
+        features = self.dropout(features[:, :, 0].swapaxes(0, 1), train)
         attention = {"cross": looked.transpose(1, 2, 0, 3)[None]} if weights else None
         return Output(self.readout(features), attention)
 
     def encode(self, source: Int[Array, "B S"], train: bool = False) -> tuple[Annotated, State]:
         """Annotations, `U_a h` of each, and `s_0 = tanh(W_s ←h_1)`, `[B, 1, N]`."""
-        words = self.dropout(self.source_embedding(source.T), deterministic=not train)
+        words = self.dropout(self.source_embedding(source.T), train)
         annotations, (first,) = self.encoder(words, source.T != PAD)
         annotations = annotations.swapaxes(0, 1)
         state = jnp.tanh(self.initial(first)).astype(jnp.float32)[:, None]

@@ -16,6 +16,7 @@ from zoo.data.tokenizers import EOS, PAD
 from zoo.errors import UserError
 from zoo.models.base import Output, Readout
 from zoo.nn.additive import uniform_weights
+from zoo.nn.dropout import Dropout
 from zoo.nn.linear import Embedding
 from zoo.nn.recurrent import GLOROT, LSTM, Inits, Recurrent, State, of_parents, symmetric_uniform
 
@@ -89,20 +90,20 @@ class Seq2Seq(nn.Module):
         self.decoder = [Recurrent(LSTM, c.width, inits, dtype) for _ in range(c.layers)]
         init = nn.with_logical_partitioning(inits.kernel, ("embed", "vocab"))
         self.output = self.param("output", init, (c.width, c.target_vocabulary))
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
-        x = self.dropout(self.target_embedding(batch.inputs.T), deterministic=not train)
+        x = self.dropout(self.target_embedding(batch.inputs.T), train)
         for layer, state in zip(self.decoder, self.encode(batch.source, train), strict=True):
             x, _ = layer(layer.inputs(x), state)
-        x = self.dropout(x, deterministic=not train)
+        x = self.dropout(x, train)
         return Output(self.readout(x.swapaxes(0, 1)), {} if weights else None)
 
     def encode(self, source: Int[Array, "B S"], train: bool = False) -> tuple[State, ...]:
         """The last state of every layer: the fixed-dimensional vector `v` of eq. 1."""
         words = (reversed_words(source) if self.config.reverse_source else source).T
         real = words != PAD
-        x = self.dropout(self.source_embedding(words), deterministic=not train)
+        x = self.dropout(self.source_embedding(words), train)
         states = []
         for layer in self.encoder:
             x, state = layer(layer.inputs(x), real=real)

@@ -8,7 +8,7 @@ from zoo.nn.linear import Dense
 from zoo.nn.recurrent import Inits
 
 
-def maxout(x: Float[Array, "*B 2M"]) -> Float[Array, "*B M"]:
+def maxout(x: Float[Array, "*B P"]) -> Float[Array, "*B M"]:
     """The larger of each two neighbours (Bahdanau et al. 2015, A.2.2)."""
     pairs = x.reshape(*x.shape[:-1], -1, 2)
     return jnp.maximum(pairs[..., 0], pairs[..., 1])

@@ -115,7 +115,7 @@ class Cell:
         return sum(gates for _, gates in self.kernels)
 
 
-def _lstm_step(times: Times, state: State, x: Float[Array, "*B 4N"]) -> State:
+def _lstm_step(times: Times, state: State, x: Float[Array, "*B G"]) -> State:
     hidden, cell = state
     gates = jnp.split(x + times("gates", hidden), 4, axis=-1)
     admit, keep, show = (jax.nn.sigmoid(gates[i]) for i in (0, 1, 3))  # Graves 2013, eqs. 7, 8 and 10
@@ -123,7 +123,7 @@ def _lstm_step(times: Times, state: State, x: Float[Array, "*B 4N"]) -> State:
     return show * jnp.tanh(cell), cell  # eq. 11
 
 
-def _gru_step(blend: Callable, times: Times, state: State, x: Float[Array, "*B 3N"]) -> State:
+def _gru_step(blend: Callable, times: Times, state: State, x: Float[Array, "*B G"]) -> State:
     (hidden,) = state
     gates, candidate = x[..., : -hidden.shape[-1]], x[..., -hidden.shape[-1] :]
     update, reset = jnp.split(jax.nn.sigmoid(gates + times("gates", hidden)), 2, axis=-1)
@@ -209,7 +209,7 @@ class Recurrent(nn.Module):
             name: self.param(name, init, (self.width, count, self.width)) for name, count in self.cell.kernels
         }
 
-    def inputs(self, x: Float[Array, "*B E"]) -> Float[Array, "*B GN"]:
+    def inputs(self, x: Float[Array, "*B E"]) -> Float[Array, "*B G"]:
         gates = self.input(x) + self.bias
         return gates.reshape(*x.shape[:-1], -1).astype(self.dtype)
 
@@ -222,7 +222,7 @@ class Recurrent(nn.Module):
 
     def __call__(
         self,
-        inputs: Float[Array, "T *B GN"],
+        inputs: Float[Array, "T *B G"],
         state: State | None = None,
         real: Bool[Array, "T *B"] | None = None,
         reverse: bool = False,
@@ -238,7 +238,7 @@ class Recurrent(nn.Module):
         state, states = recur(step, self.dtype, reverse, self.kernels(), None, state, (inputs, real))
         return states, state
 
-    def step(self, state: State, inputs: Float[Array, "*B GN"]) -> State:
+    def step(self, state: State, inputs: Float[Array, "*B G"]) -> State:
         return self.cell.step(partial(times, self.kernels(), self.dtype), state, inputs)
 
 
@@ -262,7 +262,7 @@ class Bidirectional(nn.Module):
         self.forward = Recurrent(self.cell, self.width, self.inits, self.dtype)
         self.backward = Recurrent(self.cell, self.width, self.inits, self.dtype)
 
-    def __call__(self, x: Float[Array, "S *B E"], real: Bool[Array, "S *B"]) -> tuple[Float[Array, "S *B 2N"], State]:
+    def __call__(self, x: Float[Array, "S *B E"], real: Bool[Array, "S *B"]) -> tuple[Float[Array, "S *B C"], State]:
         """The annotations `[→h; ←h]`, and the state of the backward layer at the first word."""
         ahead, _ = self.forward(self.forward.inputs(x), real=real)
         back, first = self.backward(self.backward.inputs(x), real=real, reverse=True)
