@@ -22,7 +22,7 @@ COMMANDS = {
     "plot": plot,
 }
 # What the machine refuses and only the user can grant; any other OSError is a defect and keeps its traceback.
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        return _failed(f"{error.filename or 'standard output'}: {error.strerror}: free some space or write elsewhere")
+        return _failed(f"{error.filename or 'standard output'}: {error.strerror}: make room, or write elsewhere")
     except KeyboardInterrupt:
         going_on = "the same command goes on from the last checkpoint" if argv[:1] == ["train"] else "nothing is lost"
         print(f"\nzoo: interrupted: {going_on}", file=sys.stderr)
