@@ -1,7 +1,5 @@
 """`python -m zoo COMMAND`."""
 
-import sys
+from zoo.cli import enter
 
-from zoo.cli import main
-
-sys.exit(main())
+enter()

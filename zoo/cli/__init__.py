@@ -8,6 +8,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from zoo.cli import average, console, evaluate, models, plot, train, translate
 from zoo.cli.arguments import parse
@@ -23,6 +24,7 @@ COMMANDS = {
 }
 # What the machine refuses and only the user can grant; any other OSError is a defect and keeps its traceback.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR)
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,8 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         going_on = "the same command goes on from the last checkpoint" if argv[:1] == ["train"] else "nothing is lost"
         print(f"\nzoo: interrupted: {going_on}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
+
+
+def enter(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command as this process, and end with its exit code."""
+    code = main(argv)
+    if code == INTERRUPTED:
+        # XLA may be compiling in a thread that would crash while Python takes itself apart; all files are closed.
+        os._exit(code)
+    sys.exit(code)
 
 
 def _failed(message: str) -> int:
