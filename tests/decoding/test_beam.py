@@ -84,6 +84,18 @@ def test_no_beam_finds_more_than_there_is(beams):
             assert scores[tuple(t for t in tokens if t != PAD)] == pytest.approx(float(score), rel=1e-5)
 
 
+def test_a_row_that_has_ended_takes_no_more_while_others_go_on():
+    """With a penalty that prefers long ones, what other rows' further steps would bring is better: it is not taken."""
+    tables = np.random.default_rng(1).normal(size=(16, 6**4, 6)).astype(np.float32)
+    config = BeamConfig(beam_size=2, length_penalty=3.0)
+    rows = np.arange(16)[:, None]
+    together = jax.device_get(beam_search(TABLE, tables, rows, config, 4, np.full(16, 3)))
+    for row in range(16):
+        alone = jax.device_get(beam_search(TABLE, tables, rows[row : row + 1], config, 4, np.array([3])))
+        assert (together.tokens[row] == alone.tokens[0]).all()
+        np.testing.assert_allclose(together.scores[row], alone.scores[0], rtol=1e-5)
+
+
 def test_the_length_penalty_is_gnmts():
     """Wu et al. 2016, eq. 14."""
     assert normalizer(1, 0.6) == 1
