@@ -253,7 +253,12 @@ def test_every_box_of_figure_1_is_in_the_parameters():
 
 @pytest.mark.parametrize("tying", ["none", "output", "all"])
 def test_tied_matrices_are_one(tying):
-    params = born(config(tying=tying))
+    """The output is the target's table, transposed, unless nothing is tied (Press & Wolf 2017)."""
+    _, variables, forward = built(next(kind for kind in KINDS if kind[2] == tying))
+    params = variables["params"]
+    output = forward(variables, batch_of(sources(), targets()))
+    matrix = params["output"]["kernel"] if tying == "none" else params["target_embedding"]["table"].T
+    np.testing.assert_allclose(output.logits, output.readout.states @ matrix, atol=1e-4)
     assert ("source_embedding" in params) == (tying != "all")
     assert ("output" in params) == (tying == "none")
 
