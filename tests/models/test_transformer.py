@@ -257,7 +257,7 @@ def test_tied_matrices_are_one(tying):
     _, variables, forward = built(next(kind for kind in KINDS if kind[2] == tying))
     params = variables["params"]
     output = forward(variables, batch_of(sources(), targets()))
-    matrix = params["output"]["kernel"] if tying == "none" else params["target_embedding"]["table"].T
+    matrix = params["output"] if tying == "none" else params["target_embedding"]["table"].T
     np.testing.assert_allclose(output.logits, output.readout.states @ matrix, atol=1e-4)
     assert ("source_embedding" in params) == (tying != "all")
     assert ("output" in params) == (tying == "none")
