@@ -14,13 +14,13 @@ def get_config(argument: str = "en-fr") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.data = {
         **{"source": source, "target": target, "train": "phrases", "valid": "phrases", "test": "phrases"},
-        **{"tokenizer": "bpe", "vocabulary": 500, "max_length": 48, "steps": (24,), "batch_tokens": 3072, "pool": 4096},
+        **{"tokenizer": "bpe", "vocabulary": 500, "max_length": 32, "steps": (12, 20), "batch_tokens": 3072, "pool": 8192},
     }
-    config.model = {"name": "transformer", "size": "tiny", "dropout": 0.0, "layers": 2}
-    config.optimizer = {"peak": 3e-3, "warmup": 200, "clip": 1.0}
+    config.model = {"name": "transformer", "size": "tiny", "dropout": 0.0, "layers": 2, "scan_layers": False}
+    config.optimizer = {"peak": 3e-3, "schedule": "cosine", "warmup": 150, "clip": 1.0}
     config.train = {
-        **{"steps": 1500, "compute_dtype": "bfloat16", "smoothing": 0.0, "select": "exact_match"},
-        **{"log_every": 100, "evaluate_every": 500, "checkpoint_every": 500, "evaluation_size": 500},
+        **{"steps": 1200, "compute_dtype": "bfloat16", "smoothing": 0.0, "select": "exact_match"},
+        **{"log_every": 100, "evaluate_every": 400, "checkpoint_every": 200, "evaluation_size": 500},
     }
     config.decoding = {"beam_size": 1, "max_extra": 30, "max_length": 64}
     return config
