@@ -16,7 +16,12 @@ from zoo.tasks.losses import cross_entropy
 from zoo.training.optimizers import optimizer
 from zoo.training.step import TrainState
 
-ARGUMENTS = {"phrases": ["", ":en-de"], "multi30k": [":de-en"], "translation": [":en-fr"], "wmt14": [":en-de", ":en-fr"]}
+ARGUMENTS = {
+    "phrases": ["", ":en-de,rnnsearch"],
+    "multi30k": [":de-en,seq2seq"],
+    "translation": [":en-fr"],
+    "wmt14": [":en-de", ":en-fr"],
+}
 FILES = sorted(p.stem for p in CONFIGS.glob("*.py") if not p.name.startswith("_"))
 
 
@@ -26,9 +31,7 @@ def test_every_config_resolves_and_its_model_takes_a_step_in_shape(spec):
     experiment = from_file(spec)
     size = experiment.data.vocabulary
     model = registry.of(
-        experiment.model.config(
-            dtype=experiment.train.compute_dtype, source_vocabulary=size, target_vocabulary=size
-        )
+        experiment.model.config(dtype=experiment.train.compute_dtype, source_vocabulary=size, target_vocabulary=size)
     )
     rule = optimizer(experiment.optimizer, model.config.width, experiment.train.steps)
     batch = Seq2SeqBatch(*(np.ones((2, 8), np.int32) for _ in range(3)))
@@ -121,7 +124,10 @@ def test_another_experiment_in_the_same_directory_says_what_differs_and_how_to_g
 
 def test_what_does_not_change_the_result_may_change_when_a_run_goes_on():
     same = partial(differences, from_file("phrases").as_dict())
-    assert same(from_file("phrases", [("train.steps", "9"), ("mesh.fsdp", "2"), ("decoding.beam_size", "2")]).as_dict()) == []
+    assert (
+        same(from_file("phrases", [("train.steps", "9"), ("mesh.fsdp", "2"), ("decoding.beam_size", "2")]).as_dict())
+        == []
+    )
     assert same(from_file("phrases", [("model.width", "64")]).as_dict()) != []
 
 

@@ -1,24 +1,32 @@
 """Multi30k, any pair of en, de: the smallest real translation task (Elliott et al. 2016).
 
   python train.py --config=zoo/configs/multi30k.py:en-de --config.data.path=DIR
+  python train.py --config=zoo/configs/multi30k.py:de-en,rnnsearch --config.data.path=DIR      or: seq2seq, cho
 
 DIR holds train, val and test_2016_flickr, each with a file for each language, plain or .gz.
 """
 
 import ml_collections
 
-from zoo.configs._languages import languages
+from zoo.configs._arguments import SMALL_MODELS, languages_and_model, named
 
 
 def get_config(argument: str = "en-de") -> ml_collections.ConfigDict:
-    source, target = languages(argument)
+    source, target, model = languages_and_model(argument)
     config = ml_collections.ConfigDict()
+    config.name = named("multi30k", argument, "en-de")
     config.data = {
         **{"source": source, "target": target, "train": "train", "valid": "val", "test": "test_2016_flickr"},
-        **{"tokenizer": "bpe", "vocabulary": 6000, "max_length": 64, "steps": (12, 16, 20, 24, 32), "batch_tokens": 4096},
+        **{
+            "tokenizer": "bpe",
+            "vocabulary": 6000,
+            "max_length": 64,
+            "steps": (12, 16, 20, 24, 32),
+            "batch_tokens": 4096,
+        },
     }
-    config.model = {"name": "transformer", "size": "tiny", "scan_layers": False}
-    config.optimizer = {"peak": 4e-3, "warmup": 2000, "clip": 1.0}
+    config.model = {"name": model, **SMALL_MODELS[model]}
+    config.optimizer = {"peak": 4e-3 if model == "transformer" else 1e-3, "warmup": 2000, "clip": 1.0}
     config.train = {
         **{"steps": 10_000, "compute_dtype": "bfloat16", "smoothing": 0.1, "log_every": 100},
         **{"evaluate_every": 1000, "checkpoint_every": 250, "keep": 10, "average_last": 10},

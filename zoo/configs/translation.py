@@ -12,7 +12,7 @@ Not measured: what it scores depends on the text.
 
 import ml_collections
 
-from zoo.configs._languages import languages
+from zoo.configs._arguments import languages
 
 
 def get_config(argument: str = "en-fr") -> ml_collections.ConfigDict:

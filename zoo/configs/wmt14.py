@@ -13,7 +13,7 @@ Not measured here yet.
 
 import ml_collections
 
-from zoo.configs._languages import languages
+from zoo.configs._arguments import languages
 from zoo.errors import UserError, nearest
 
 DATASETS = {"de": "tfds:wmt14_translate/de-en", "fr": "tfds:wmt14_translate/fr-en"}

@@ -173,14 +173,24 @@ class Transformer(nn.Module):
         c = self.config
         x = embedding(tokens) * c.width**0.5
         if c.positions == "learned":
+            self._check_length(tokens.shape[1])
             x = x + self.learned_positions(positions)
         else:
             x = x + sinusoids(positions, c.width, c.positions)
         return self.embedding_dropout(x.astype(jnp.dtype(c.dtype)), train)
 
+    def _check_length(self, length: int) -> None:
+        c = self.config
+        if c.positions == "learned" and length > c.max_length:
+            raise UserError(
+                f"a sequence of {length} positions is longer than the {c.max_length} that are learned: raise "
+                "model.max_length, or lower data.max_length and decoding.max_length"
+            )
+
     def prefill(self, source: Int[Array, "B S"], length: int, beams: int = 1) -> TransformerCache:
         """Encode, project the memory once for every layer, and make room for `length` steps of `beams` hypotheses."""
         c, batch = self.config, source.shape[0]
+        self._check_length(length)
         memory, _ = self.encode(source)
         past = KeyValue.empty((c.layers, batch, length * beams, c.heads, c.width // c.heads), jnp.dtype(c.dtype))
         ancestry = jnp.zeros((batch, beams, length * beams), bool)

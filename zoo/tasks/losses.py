@@ -17,7 +17,7 @@ CHUNK = 2**22  # logits of one device that are in memory at a time
 @struct.dataclass
 class Sums:
     """What a batch adds up to: the `objective` that is minimized, the cross-entropy `loss` in nats, tokens predicted
-    right, and the number of tokens, by which all others are divided at the end."""
+    right, and the number of tokens, by which all others are divided at the end. Only the `objective` has a gradient."""
 
     objective: Float[Array, ""]
     loss: Float[Array, ""]

@@ -9,10 +9,11 @@ Sample = tuple[str, str, str]  # source, reference, output
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The values of an evaluation, and what the model said."""
+    """The values of an evaluation, what the model said, and how the values are to be read."""
 
     values: dict[str, Any]
     samples: list[Sample]
+    note: str = ""
 
 
 def translation(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -157,7 +157,9 @@ class Translation:
         outputs = [best[0].text for best in translate([source for source, _ in pairs])]
         samples = [(source, reference, output) for (source, reference), output in zip(pairs, outputs, strict=True)]
         sums = self._summed_loss(model, params, split, location, most)
-        return metrics.Evaluation(sums.means() | metrics.translation(samples), samples)
+        values = sums.means() | metrics.translation(samples)
+        note = f"BLEU {self.data.source}→{self.data.target} {values['bleu_signature']}"
+        return metrics.Evaluation(values, samples, note)
 
     def _summed_loss(self, model: Any, params: Any, split: str, location: str, most: int) -> Sums:
         longest = max(4 * self.data.max_length, 512)

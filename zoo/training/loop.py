@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from zoo.checkpoints import Checkpoints, average_parameters, save_parameters
 from zoo.data.pipeline import Share
 from zoo.errors import UserError
+from zoo.parallel.devices import peak_flops
 from zoo.parallel.mesh import batch_shards
 from zoo.parallel.rules import parameter_count, place
 from zoo.tasks.base import Task
@@ -106,15 +107,29 @@ class Window:
         self.gradient_norm = float(metrics["gradient_norm"])
         self.steps += 1
 
-    def values(self, rate: float) -> dict[str, float]:
+    def values(self, rate: float, flops_per_token: float) -> dict[str, float]:
         elapsed = time.perf_counter() - self.began - self.paused
+        pace = float(self.sums.tokens) / elapsed
+        peak = peak_flops()
         speed = {
-            "tokens_per_second": float(self.sums.tokens) / elapsed,
+            "tokens_per_second": pace,
+            **({"mfu": pace * flops_per_token / peak} if peak else {}),
             "learning_rate": rate,
             "gradient_norm": self.gradient_norm,
             "data_wait": self.waited / elapsed,
         }
         return self.sums.means() | speed
+
+
+def matrix_parameters(model: Any, params: Any, batch: Any) -> int:
+    """Parameters that each target token is multiplied by: all but the embeddings, and the output matrix."""
+    output = jax.eval_shape(lambda params: model.apply({"params": params}, batch), params)
+    tables = [
+        leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if "table" in jax.tree_util.keystr(path)
+    ]
+    own = {leaf.shape for leaf in tables}
+    matrix = output.readout.matrix
+    return parameter_count(params) - parameter_count(tables) + (matrix.size if matrix.shape in own else 0)
 
 
 class Training:
@@ -132,6 +147,7 @@ class Training:
         self.shapes, self.fresh = born(
             lambda key: model.init(key, batch)["params"], rule, mesh, seed, optimizer_config.ema > 0
         )
+        self.flops_per_token = 6 * matrix_parameters(model, self.shapes.params, batch)
         self.step = make_step(
             partial(task.loss, model), rule, mesh, self.shapes, config.accumulate, optimizer_config.ema
         )
@@ -198,7 +214,7 @@ class Training:
                 self._take(window, pending)
                 pending = None
             if step % config.log_every == 0 or step == config.steps:
-                values = window.values(float(self.rate(step - 1)))
+                values = window.values(float(self.rate(step - 1)), self.flops_per_token)
                 reporter.report(step, {f"train/{name}": value for name, value in values.items()})
                 window = Window()
             pausing = time.perf_counter()
@@ -248,8 +264,8 @@ class Training:
     def _report(self, step: int, evaluation: Any, reporter: Reporter) -> None:
         numbers = {name: value for name, value in evaluation.values.items() if isinstance(value, float)}
         reporter.report(step, {f"valid/{name}": value for name, value in numbers.items()})
-        for name in evaluation.values.keys() - numbers.keys():
-            reporter.message(f"{name}: {evaluation.values[name]}")
+        if evaluation.note:
+            reporter.message(f"    {evaluation.note}\n")
         reporter.samples(step, evaluation.samples)
 
     def _save(self, step: int) -> None:

@@ -40,6 +40,14 @@ class OptimizerConfig:
             raise UserError(
                 f"optimizer.peak={self.peak:g}: the schedule {self.schedule!r} needs a learning rate above 0"
             )
+        for key in ("peak", "warmup", "decay", "momentum", "clip", "halve_after", "halve_every"):
+            if getattr(self, key) < 0:
+                raise UserError(f"optimizer.{key}={getattr(self, key):g} is below 0")
+        for key, reader in (("decay", "adam"), ("momentum", "sgd")):
+            if getattr(self, key) and self.name != reader:
+                raise UserError(
+                    f"optimizer.{key}={getattr(self, key):g} is read by {reader!r} alone: leave it at 0 for {self.name!r}"
+                )
         if self.schedule == "halving" and self.halve_every < 1:
             raise UserError("optimizer.halve_every=0: the schedule 'halving' needs the steps between two halvings")
         if not 0 <= self.ema < 1:

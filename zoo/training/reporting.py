@@ -29,6 +29,10 @@ _READABLE = {
     "accuracy": "acc {:.3f}",
     "tokens_per_second": "{:,.0f} tok/s",
     "mfu": "mfu {:.2f}",
+    "bleu": "BLEU {:.2f}",
+    "bleu_lowercase": "lower-cased {:.2f}",
+    "chrf": "chrF {:.2f}",
+    "exact_match": "exact {:.3f}",
     "learning_rate": "lr {:.2e}",
     "gradient_norm": "|g| {:.3g}",
     "data_wait": "wait {:.1%}",
@@ -111,7 +115,7 @@ class Reporter:
         path.parent.mkdir(exist_ok=True)
         path.write_text("\n".join(texts), encoding="utf-8")
         for text in texts[:_SHOWN_SAMPLES]:
-            self.message(text.rstrip("\n"))
+            self.message("\n".join(f"    {line}" for line in text.splitlines()) + "\n")
 
     def message(self, text: str) -> None:
         """A line of the log, above the progress bar where there is one."""
@@ -144,18 +148,19 @@ class Reporter:
 
 
 def _readable(values: dict[str, float]) -> list[str]:
-    """The values as words of a line, split by split, well-known ones first; a split other than "train" is named."""
+    """The values as words of a line, split by split, well-known ones first; a split other than "train" is named once."""
     order = list(_READABLE)
 
     def rank(name: str) -> tuple[bool, str, int]:
         split, _, last = name.rpartition("/")
         return split not in ("", "train"), split, order.index(last) if last in order else len(order)
 
-    words = []
+    words, named = [], {"", "train"}
     for name in sorted(values, key=rank):
         split, _, last = name.rpartition("/")
         text = _READABLE.get(last, last + " {:.4g}").format(values[name])
-        words.append(text if split in ("", "train") else f"{split} {text}")
+        words.append(text if split in named else f"{split}: {text}")
+        named.add(split)
     return words
 
 
