@@ -25,11 +25,13 @@ def get_config(argument: str = "en-de") -> ml_collections.ConfigDict:
             "batch_tokens": 4096,
         },
     }
-    config.model = {"name": model, **SMALL_MODELS[model]}
-    config.optimizer = {"peak": 4e-3 if model == "transformer" else 1e-3, "warmup": 2000, "clip": 1.0}
+    config.model = {"name": model, **SMALL_MODELS[model], "dropout": 0.3}
+    config.optimizer = {"peak": 1.2e-3, "schedule": "cosine", "warmup": 600, "clip": 1.0}
     config.train = {
-        **{"steps": 10_000, "compute_dtype": "bfloat16", "smoothing": 0.1, "log_every": 100},
-        **{"evaluate_every": 1000, "checkpoint_every": 250, "keep": 10, "average_last": 10},
+        **{"steps": 4000, "compute_dtype": "bfloat16", "smoothing": 0.1, "log_every": 100},
+        **{"evaluate_every": 1000, "checkpoint_every": 250, "keep": 5, "average_last": 5},
     }
+    if model == "transformer":
+        config.model.update({"size": "small", "ffn": 512})
     config.decoding = {"beam_size": 5, "length_penalty": 1.0, "max_extra": 20, "max_length": 100}
     return config
