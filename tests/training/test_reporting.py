@@ -98,7 +98,7 @@ def test_a_line_shows_the_values_that_are_there(tmp_path):
     reporter.report(2000, {"valid/loss": 3.5, "valid/bleu": 20.25})
     first, last = stream.getvalue().splitlines()
     assert first.startswith("step 100/2000  loss 3.21  ppl 24.8  12,345 tok/s  lr 1.20e-03  wait 0.1%  eta ")
-    assert last == "step 2000/2000  valid loss 3.5  valid bleu 20.25"
+    assert last == "step 2000/2000  valid: loss 3.5  BLEU 20.25"
 
 
 def test_the_time_that_remains_follows_from_the_pace_since_the_start(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import shlex
+import shutil
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -26,13 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", type=Path, metavar="DIR", help="where all is kept (default: runs/NAME of the config)"
     )
+    parser.add_argument(
+        "--init_from", type=Path, metavar="DIR", help="begin with the best parameters and the tokenizer of DIR"
+    )
     parser.add_argument("--config.KEY", metavar="VALUE", help="change a key of the config, as --config.train.steps=500")
 
 
 def run(args: argparse.Namespace) -> None:
     experiment, workdir = _experiment(args)
     if (summary := _finished(workdir, experiment)) is None:
-        shapes = _train(workdir, experiment)
+        shapes = _train(workdir, experiment, args.init_from)
         summary = _summarize(workdir, experiment, shapes)
     else:
         log.info("%s is finished: --config.train.steps=N goes on with it", workdir)
@@ -48,10 +52,11 @@ def _experiment(args: argparse.Namespace) -> tuple["Experiment", Path]:
     return experiment, args.workdir or Path("runs", experiment.name)
 
 
-def _train(workdir: Path, experiment: "Experiment") -> Any:
+def _train(workdir: Path, experiment: "Experiment", init_from: Path | None) -> Any:
     """Train to the end; gives the shapes and shardings of the parameters."""
     import jax
 
+    from zoo.checkpoints import load_parameters
     from zoo.experiment import open_workdir
     from zoo.models import registry
     from zoo.parallel.mesh import make_mesh
@@ -60,11 +65,25 @@ def _train(workdir: Path, experiment: "Experiment") -> Any:
     open_workdir(workdir, experiment)
     log.info("%s: %d %s device(s), working directory %s", experiment.name, jax.device_count(), _device(), workdir)
     task = experiment.make_task(workdir)
+    if init_from is not None:
+        _take_tokenizer(init_from, workdir)
     model = registry.of(experiment.model_config(task))
     mesh = make_mesh(experiment.mesh)
     training = Training(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed)
+    if init_from is not None and not training.checkpoints.steps():
+        step, training.initial = load_parameters(init_from, "best", training.shapes.params)
+        log.info("beginning with the parameters of step %d in %s", step, init_from)
     training.run(experiment.as_dict())
     return training.shapes.params
+
+
+def _take_tokenizer(source: Path, workdir: Path) -> None:
+    """Parameters mean something only with the vocabulary that they were trained on."""
+    from zoo.experiment import from_workdir
+
+    from_workdir(source)  # or it is no working directory
+    if not (workdir / "tokenizer").exists():
+        shutil.copytree(source / "tokenizer", workdir / "tokenizer")
 
 
 def _device() -> str:

@@ -153,6 +153,7 @@ class Training:
         )
         self.checkpoints = Checkpoints(task.workdir, config.keep)
         self.progress = Progress()
+        self.initial: Any | None = None  # parameters to begin with, where not at random
         self.state: TrainState
 
     def run(self, description: dict[str, Any]) -> None:
@@ -182,13 +183,20 @@ class Training:
     def _restore(self) -> int:
         found = self.checkpoints.restore(self.shapes, self.batches)
         if found is None:
-            self.state = self.fresh()
+            self.state = self._first()
             log.info("training %s parameters from step 0 to %d", f"{self._size():,}", self.config.steps)
             return 0
         step, self.state, progress = found
         self.progress = Progress(**progress)
         log.info("going on from step %d of %d in %s", step, self.config.steps, self.task.workdir)
         return step
+
+    def _first(self) -> TrainState:
+        state = self.fresh()
+        if self.initial is None:
+            return state
+        average = jax.tree.map(jnp.copy, self.initial) if state.ema is not None else None
+        return dataclasses.replace(state, params=self.initial, ema=average)
 
     def _size(self) -> int:
         return parameter_count(self.shapes.params)
