@@ -46,6 +46,7 @@ def _experiment(arguments: argparse.Namespace, dtype: str) -> Experiment:
 def _row(arguments: argparse.Namespace, dtype: str, workdir: Path) -> dict[str, Any]:
     experiment = _experiment(arguments, dtype)
     task, mesh = experiment.make_task(workdir), make_mesh(experiment.mesh)
+    task.prepare()
     model = registry.of(experiment.model_config(task))
     rule = optimizer(experiment.optimizer, model.config.width, arguments.steps)
     batch = task.example_batch()

@@ -7,9 +7,13 @@ that doesn't is an error before anything is loaded.
 import dataclasses
 import importlib.util
 import json
+import math
 import os
+import shutil
+import traceback
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from zoo.training.loop import TrainConfig
 from zoo.training.optimizers import OptimizerConfig
 
 CONFIGS = Path(__file__).parent / "configs"
+OURS = (Path(), Path("zoo/configs"))  # where a user may say that they lie
 # What may change when a run goes on: how long, how often, where; not what is computed.
 FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.keep", "mesh.")
 FREE += ("train.patience", "train.profile_at", "train.wandb", "train.average_last", "decoding.", "data.path")
@@ -59,6 +64,11 @@ class Experiment:
         if self.task != "translation":
             raise UserError(f"task={self.task!r} is not a task of the zoo: known: translation")
         self.model.config()  # an impossible combination is told before any data is read
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed={self.seed}: use a whole number from 0 to {2**32 - 1}")
+        if self.train.select not in Translation.SCORES:
+            remedy = nearest(self.train.select, Translation.SCORES)
+            raise UserError(f"train.select={self.train.select!r} is not a value of an evaluation: {remedy}")
 
     def make_task(self, workdir: Path) -> Translation:
         return Translation(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
@@ -77,20 +87,33 @@ class Experiment:
 def from_file(spec: str, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
     """The experiment of `FILE[:ARGS]` with `changes` such as `("train.steps", "100")`.
 
-    A bare name is looked up among the configs of the zoo. Raises `UserError` for a file, key or value that isn't right.
+    A bare name, and zoo/configs/NAME.py from wherever one stands, is looked up among the configs of the zoo. Raises
+    `UserError` for a file, key or value that isn't right.
     """
     path, _, argument = spec.partition(":")
-    file = next((p for p in (Path(path), CONFIGS / Path(path).name, CONFIGS / f"{path}.py") if p.is_file()), None)
+    ours = [CONFIGS / Path(path).name, CONFIGS / f"{path}.py"] if Path(path).parent in OURS else []
+    file = next((p for p in (Path(path), *ours) if p.is_file()), None)
     if file is None:
         known = (p.name for p in CONFIGS.glob("*.py") if not p.name.startswith("_"))
         raise UserError(f"no config file {path!r}: {nearest(Path(path).name, known)}")
+    return resolve({"name": file.stem} | _config_of(file, argument), changes)
+
+
+def _config_of(file: Path, argument: str) -> dict[str, Any]:
+    """What the user's own code in `file` says; its mistakes are the user's too."""
     module_spec = importlib.util.spec_from_file_location(f"zoo_config_{file.stem}", file)
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{file} is not a config: it has no function get_config(argument)")
-    config = module.get_config(argument) if argument else module.get_config()
-    return resolve({"name": file.stem} | config.to_dict(), changes)
+    try:
+        module_spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{file} is not a config: it has no function get_config(argument)")
+        return (module.get_config(argument) if argument else module.get_config()).to_dict()
+    except UserError:
+        raise
+    except Exception as error:
+        inside = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file]
+        where = f"{file}, line {inside[-1]}" if inside else str(file)
+        raise UserError(f"{where} is no config ({type(error).__name__}: {error}): mend it") from error
 
 
 def from_workdir(workdir: Path, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
@@ -101,15 +124,16 @@ def from_workdir(workdir: Path, changes: Sequence[tuple[str, str]] = ()) -> Expe
             f"{workdir} is not a working directory (no config.json): make one with train.py --workdir={workdir}"
         )
     try:
-        tree = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return resolve(json.loads(path.read_text(encoding="utf-8")), changes)
+    except ValueError as error:  # no JSON, or not even text
         raise UserError(f"{path} is damaged ({error}): put back a copy, or train in another directory") from error
-    return resolve(tree, changes)
 
 
 def resolve(tree: Mapping[str, Any], changes: Sequence[tuple[str, str]] = ()) -> Experiment:
     """An experiment from plain values; `changes` name keys by their dotted path and are text still."""
     tree = json.loads(json.dumps(tree))
+    if not isinstance(tree, dict):
+        raise UserError(f"config={tree!r}: it has keys of its own, such as {_fields(Experiment)[0]}")
     for path, value in changes:
         *parents, key = path.split(".")
         node = tree
@@ -158,7 +182,7 @@ def _value(kind: Any, value: Any, path: str) -> Any:
     """`value` as `kind`, or a `UserError` that names both."""
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{path}.")
-    if typing.get_origin(kind) is tuple:
+    if typing.get_origin(kind) is tuple and isinstance(value, str | list):
         items = value.strip("()").replace(",", " ").split() if isinstance(value, str) else value
         item_kind = typing.get_args(kind)[0]
         return tuple(_value(item_kind, _Text(i) if isinstance(value, str) else i, path) for i in items)
@@ -166,13 +190,14 @@ def _value(kind: Any, value: Any, path: str) -> Any:
         if isinstance(value, _Text):
             return _parse(kind, value)
         if isinstance(value, bool) == (kind is bool) and isinstance(value, kind | int if kind is float else kind):
-            return kind(value)
+            return _finite(kind(value))
     except (ValueError, KeyError):
         pass
     raise UserError(f"config.{path}={value!r} is not {_NAMES.get(kind, kind)}")
 
 
 _NAMES: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_NAMES[tuple[int, ...]] = "a list of whole numbers"
 
 
 def _parse(kind: type, text: str) -> Any:
@@ -180,7 +205,13 @@ def _parse(kind: type, text: str) -> Any:
         return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
     if kind is int:
         return int(text.replace("_", ""))
-    return kind(str(text))
+    return _finite(kind(str(text)))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(value)
+    return value
 
 
 def _fields(cls: type) -> list[str]:
@@ -199,23 +230,47 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
     return found
 
 
+@contextmanager
+def starting(workdir: Path, experiment: Experiment) -> Iterator[None]:
+    """`open_workdir` around all that may still fail before the first step: then a new directory is taken away again,
+    and the config of an old one is as it was."""
+    new, existed = _is_new(workdir, experiment), workdir.exists()
+    if new:
+        open_workdir(workdir, experiment)
+    try:
+        yield
+    except (UserError, OSError):
+        if new:
+            for path in workdir.iterdir() if existed else (workdir,):
+                # Another process of the run may be at it too.
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        raise
+    open_workdir(workdir, experiment)
+
+
 def open_workdir(workdir: Path, experiment: Experiment) -> None:
     """Make `workdir`, or see that it was made by the same experiment; either way `config.json` describes this run."""
+    _is_new(workdir, experiment)
     path = workdir / "config.json"
-    new = experiment.as_dict()
-    if path.exists():
-        changed = differences(from_workdir(workdir).as_dict(), new)
-        if changed:
-            raise UserError(
-                f"{workdir} holds another experiment ({'; '.join(changed)}): choose another --workdir, or go on with its "
-                f"own config: python train.py --workdir={workdir}"
-            )
-    elif workdir.is_dir() and any(workdir.iterdir()):
-        raise UserError(f"{workdir} is not empty and no working directory: choose another --workdir")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(new, indent=2) + "\n")
+        temporary.write_text(json.dumps(experiment.as_dict(), indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise UserError(f"cannot write {path} ({error.strerror}): make room, or choose another --workdir") from error
+
+
+def _is_new(workdir: Path, experiment: Experiment) -> bool:
+    """Whether there is nothing in `workdir` yet. Raises `UserError` for what is there of anything else."""
+    if (workdir / "config.json").exists():
+        changed = differences(from_workdir(workdir).as_dict(), experiment.as_dict())
+        if changed:
+            raise UserError(
+                f"{workdir} holds another experiment ({'; '.join(changed)}): choose another --workdir, or go on with "
+                f"its own config: python train.py --workdir={workdir}"
+            )
+        return False
+    if workdir.is_dir() and any(workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty and no working directory: choose another --workdir")
+    return True

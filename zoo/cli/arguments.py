@@ -2,7 +2,9 @@
 
 import argparse
 import difflib
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
@@ -85,16 +87,20 @@ def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """The options of beam search, the same wherever something is decoded."""
-    parser.add_argument("--beam-size", "--beam", metavar="K", help="hypotheses kept at each step (1: greedy)")
-    parser.add_argument("--length-penalty", "--lenpen", metavar="A", help="alpha of GNMT: larger favours longer ones")
-    parser.add_argument("--max-length", metavar="N", help="cut sources and translations after N tokens")
+    parser.add_argument(
+        "--beam-size", "--beam", type=positive, metavar="K", help="hypotheses kept at each step (1: greedy)"
+    )
+    parser.add_argument(
+        "--length-penalty", "--lenpen", type=number, metavar="A", help="alpha of GNMT: larger favours longer ones"
+    )
+    parser.add_argument("--max-length", type=positive, metavar="N", help="cut sources and translations after N tokens")
     parser.add_argument("--batch-tokens", type=positive, metavar="N", help="padded source tokens decoded together")
 
 
 def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
     """The keys of the config that the options of `add_decoding` set."""
     keys = ("beam_size", "length_penalty", "max_length")
-    return tuple((f"decoding.{key}", getattr(args, key)) for key in keys if getattr(args, key) is not None)
+    return tuple((f"decoding.{key}", str(getattr(args, key))) for key in keys if getattr(args, key) is not None)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -108,3 +114,20 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def number(text: str) -> float:
+    """A finite number, as an argparse type."""
+    try:
+        if math.isfinite(value := float(text)):
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+
+
+def directory(text: str) -> Path:
+    """A directory to write to, as an argparse type."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is a URL, and files there cannot be appended to: mount the bucket")
+    return Path(text)

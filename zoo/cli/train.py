@@ -10,6 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.arguments import directory
+from zoo.errors import UserError
+
 if TYPE_CHECKING:
     from zoo.experiment import Experiment
 
@@ -25,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE[:ARGS]", help="an experiment of zoo/configs or of your own (default: phrases.py)"
     )
     parser.add_argument(
-        "--workdir", type=Path, metavar="DIR", help="where all is kept (default: runs/NAME of the config)"
+        "--workdir", type=directory, metavar="DIR", help="where all is kept (default: runs/NAME of the config)"
     )
     parser.add_argument(
         "--init_from", type=Path, metavar="DIR", help="begin with the best parameters and the tokenizer of DIR"
@@ -36,8 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     experiment, workdir = _experiment(args)
     if (summary := _finished(workdir, experiment)) is None:
-        shapes = _train(workdir, experiment, args.init_from)
-        summary = _summarize(workdir, experiment, shapes)
+        try:
+            shapes = _train(workdir, experiment, args.init_from)
+            summary = _summarize(workdir, experiment, shapes)
+        except OSError as error:
+            error.filename = error.filename or str(workdir)  # what writes into an open file does not know its name
+            raise
     else:
         log.info("%s is finished: --config.train.steps=N goes on with it", workdir)
     _show(workdir, summary)
@@ -57,22 +64,23 @@ def _train(workdir: Path, experiment: "Experiment", init_from: Path | None) -> A
     import jax
 
     from zoo.checkpoints import load_parameters
-    from zoo.experiment import open_workdir
+    from zoo.experiment import starting
     from zoo.models import registry
     from zoo.parallel.mesh import make_mesh
     from zoo.training.loop import Training
 
-    open_workdir(workdir, experiment)
-    log.info("%s: %d %s device(s), working directory %s", experiment.name, jax.device_count(), _device(), workdir)
-    task = experiment.make_task(workdir)
-    if init_from is not None:
-        _take_tokenizer(init_from, workdir)
-    model = registry.of(experiment.model_config(task))
     mesh = make_mesh(experiment.mesh)
-    training = Training(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed)
-    if init_from is not None and not training.checkpoints.steps():
-        step, training.initial = load_parameters(init_from, "best", training.shapes.params)
-        log.info("beginning with the parameters of step %d in %s", step, init_from)
+    with starting(workdir, experiment):
+        log.info("%s: %d %s device(s), working directory %s", experiment.name, jax.device_count(), _device(), workdir)
+        task = experiment.make_task(workdir)
+        if init_from is not None:
+            _take_tokenizer(init_from, workdir)
+        task.prepare()
+        model = registry.of(experiment.model_config(task))
+        training = Training(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed)
+        if init_from is not None and not training.checkpoints.steps():
+            step, training.initial = load_parameters(init_from, "best", training.shapes.params)
+            log.info("beginning with the parameters of step %d in %s", step, init_from)
     training.run(experiment.as_dict())
     return training.shapes.params
 
@@ -82,6 +90,8 @@ def _take_tokenizer(source: Path, workdir: Path) -> None:
     from zoo.experiment import from_workdir
 
     from_workdir(source)  # or it is no working directory
+    if not (source / "tokenizer").is_dir():
+        raise UserError(f"--init_from={source} has no {source / 'tokenizer'}: copy it from where it was trained")
     if not (workdir / "tokenizer").exists():
         shutil.copytree(source / "tokenizer", workdir / "tokenizer")
 
@@ -101,8 +111,8 @@ def _finished(workdir: Path, experiment: "Experiment") -> dict[str, Any] | None:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:  # cut short by a kill: it is made again
         return None
-    whole = (workdir / summary["checkpoint"]).is_dir() and summary["config"] == experiment.as_dict()
-    return summary if whole else None
+    same = isinstance(summary, dict) and summary.get("config") == experiment.as_dict()
+    return summary if same and (workdir / summary["checkpoint"]).is_dir() else None
 
 
 def _summarize(workdir: Path, experiment: "Experiment", shapes: Any) -> dict[str, Any]:

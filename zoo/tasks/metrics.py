@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Sample = tuple[str, str, str]  # source, reference, output
+SCORES = ("bleu", "bleu_lowercase", "chrf", "exact_match")
 
 
 @dataclass(frozen=True)

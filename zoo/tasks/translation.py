@@ -1,6 +1,7 @@
 """Translation: pairs of sentences, a loss over the target's tokens, and BLEU."""
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -63,23 +64,45 @@ class TranslationData:
             raise UserError(f"data.tokenizer={self.tokenizer!r}: choose one of unigram, bpe, word")
         if self.source == self.target:
             raise UserError(f"data.source and data.target are both {self.source!r}: name two languages, as en-de")
-        for key, least in (("max_length", 2), ("vocabulary", 5), ("pool", 0)):
+        for key, least in (("max_length", 2), ("vocabulary", 5), ("pool", 0), ("max_ratio", 0)):
             if getattr(self, key) < least:
                 raise UserError(f"data.{key}={getattr(self, key)}: use at least {least}")
+        if any(step < 2 for step in self.steps):
+            raise UserError(f"data.steps={self.steps}: a padded length is at least 2")
 
 
 class Translation:
     """A translation task over a working directory, which keeps its tokenizers. The contract of `zoo.training`."""
 
+    SCORES = ("loss", "perplexity", "accuracy", *metrics.SCORES)  # the numbers among the values of `evaluate`
+
     def __init__(self, data: TranslationData, decoding: BeamConfig, smoothing: float, workdir: Path, seed: int = 0):
         self.data, self.decoding, self.smoothing = data, decoding, smoothing
         self.workdir, self.seed = workdir, seed
+
+    def prepare(self) -> None:
+        """What comes once, before training: see that there is text in every split, read what evaluations will read, and
+        learn the tokenizers that the working directory lacks. Nothing is written when that fails."""
+        for split in SPLITS if self.data.test else SPLITS[:2]:
+            pairs = iter(self.pairs(split))
+            if not any(source.strip() and target.strip() for source, target in pairs):
+                raise UserError(f"data.{split}={getattr(self.data, split)!r} holds no pairs of sentences: name others")
+            if split != "train":
+                deque(pairs, maxlen=0)
+        directory = self.workdir / "tokenizer"
+        # Beside parameters another vocabulary would be wrong without a word.
+        trained = (self.workdir / "checkpoints").exists()
+        if not trained and not all(any(directory.glob(f"{name}.*")) for name in self._names()):
+            self._learn_tokenizers(directory)
 
     def pairs(self, split: str, location: str = "") -> Iterable[Pair]:
         """The text of a split, or of any other `location`."""
         where = location or getattr(self.data, split)
         if not where:
-            raise UserError(f"data.{split} is not set: give it with --config.data.{split}=PREFIX, a .tsv or tfds:NAME")
+            raise UserError(
+                f"this experiment has no data.{split}: train with --config.data.{split}=, or eval with --data=, and a "
+                "PREFIX, a .tsv or tfds:NAME"
+            )
         if where == PHRASES:
             # The training phrases have no end; the others are a sample of their split.
             size = None if split == "train" else HELD_OUT_PHRASES
@@ -91,20 +114,19 @@ class Translation:
 
     @cached_property
     def tokenizers(self) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
-        """Source and target tokenizer, from the working directory; learned from the training split where it has none."""
-        directory = self.workdir / "tokenizer"
-        names = ("joint", "joint") if self.data.joint else ("source", "target")
-        if not directory.exists():
-            self._learn_tokenizers(directory, names)
-        source = tokenizers.load(directory, names[0])
-        return source, source if self.data.joint else tokenizers.load(directory, names[1])
+        """Source and target tokenizer, from the working directory, where `prepare` has left them."""
+        loaded = [tokenizers.load(self.workdir / "tokenizer", name) for name in self._names()]
+        return loaded[0], loaded[-1]
 
-    def _learn_tokenizers(self, directory: Path, names: tuple[str, str]) -> None:
+    def _names(self) -> tuple[str, ...]:
+        return ("joint",) if self.data.joint else ("source", "target")
+
+    def _learn_tokenizers(self, directory: Path) -> None:
         learn = partial(tokenizers.train, self.data.tokenizer, size=self.data.vocabulary)
         if self.data.joint:
-            learned = {names[0]: learn(lines=(line for pair in self._training_text() for line in pair))}
+            learned = {"joint": learn(lines=(line for pair in self._training_text() for line in pair))}
         else:
-            learned = {name: learn(lines=(p[i] for p in self._training_text())) for i, name in enumerate(names)}
+            learned = {n: learn(lines=(p[i] for p in self._training_text())) for i, n in enumerate(self._names())}
         for name, tokenizer in learned.items():  # only now, when all of them are learned
             tokenizer.save(directory, name)
             log.info("learned a %s vocabulary of %d: %s", self.data.tokenizer, tokenizer.size, directory / name)
