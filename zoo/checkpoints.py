@@ -236,7 +236,7 @@ def _steps(directory: epath.Path) -> list[int]:
 
 def _find(workdir: epath.Path, which: str) -> tuple[int, epath.Path]:
     """The step and the path of the whole checkpoint that `which` names; see `load_parameters`."""
-    if which not in ("best", "latest", "average") and not which.isdigit():
+    if which not in ("best", "latest", "average") and not which.isdecimal():
         raise UserError(f"no checkpoint is called {which!r}: use best, latest, average or the number of a step")
     directory = workdir / (which if which in ("best", "average") else "checkpoints")
     steps = _steps(directory)
@@ -248,7 +248,7 @@ def _find(workdir: epath.Path, which: str) -> tuple[int, epath.Path]:
         return _find(workdir, "latest")
     if not steps:
         raise UserError(f"no checkpoint in {directory}: train one with `train.py --workdir={workdir}`")
-    if not which.isdigit():
+    if not which.isdecimal():
         step = _newest_whole(directory, steps)
         return step, directory / str(step)
     if int(which) not in steps:

@@ -38,11 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _failed(str(error))
     except BrokenPipeError:
-        # The reader, as `head`, has all that it wanted. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_standard_output()  # the reader, as `head`, has all that it wanted
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
+        if error.filename is None:
+            _leave_standard_output()
         return _failed(f"{error.filename or 'standard output'}: {error.strerror}: make room, or write elsewhere")
     except KeyboardInterrupt:
         going_on = "the same command goes on from the last checkpoint" if argv[:1] == ["train"] else "nothing is lost"
@@ -58,6 +59,11 @@ def enter(argv: Sequence[str] | None = None) -> NoReturn:
         # XLA may be compiling in a thread that would crash while Python takes itself apart; all files are closed.
         os._exit(code)
     sys.exit(code)
+
+
+def _leave_standard_output() -> None:
+    """Python would complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(message: str) -> int:

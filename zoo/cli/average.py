@@ -1,7 +1,7 @@
 """`average`: the mean of several checkpoints as one more."""
 
 import argparse
-import json
+import math
 from pathlib import Path
 
 from zoo.cli.arguments import positive
@@ -46,5 +46,8 @@ def _scores(path: Path, name: str) -> dict[int, float]:
     """{step: value} of what `metrics.jsonl` reports as `name`."""
     if not path.is_file():
         raise UserError(f"no {path}, which says what scored best: use --last")
-    records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {record["step"]: record[name] for record in records if record.get(name) is not None}
+    from zoo.plotting.curves import read_curves
+
+    split, _, value = name.rpartition("/")
+    steps, values = read_curves(path).get(value, {}).get(split, ([], []))
+    return {step: score for step, score in zip(steps, values, strict=True) if math.isfinite(score)}

@@ -46,6 +46,11 @@ def config(name: str, size: str, **fields_to_change: Any) -> Any:
     for key in fields_to_change:
         if key not in known:
             raise UserError(f"model.{key} is not a field of {name}: {nearest(key, known)}")
+    for key, value in fields_to_change.items():
+        if type(value) is int and value < 1:
+            raise UserError(f"model.{key}={value}: use at least 1")
+        if key.endswith("dropout") and not 0 <= value < 1:
+            raise UserError(f"model.{key}={value}: a probability to drop lies in [0, 1)")
     return replace(sizes[size], **fields_to_change)
 
 

@@ -24,10 +24,11 @@ def read_curves(path: Path) -> dict[str, dict[str, Curve]]:
     if not path.is_file():
         raise UserError(f"no {path}: it is written while a model is trained there")
     curves: dict[str, dict[str, Curve]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            record["step"]
+        except (json.JSONDecodeError, TypeError, KeyError):
             continue
         for name in record.keys() - {"step"}:
             split, _, value = name.rpartition("/")
