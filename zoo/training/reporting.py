@@ -10,10 +10,13 @@ import os
 import sys
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from zoo.errors import UserError
@@ -75,11 +78,9 @@ class Reporter:
         self._wandb = _weights_and_biases(wandb, self._workdir, config or {}) if wandb else None
         path = self._workdir / "metrics.jsonl"
         _forget_after(path, start)
-        self._metrics = path.open("a", encoding="utf-8")
-        # The suffix keeps apart the files of two starts within one second, which would share a name.
-        self._tensorboard = SummaryWriter(
-            str(self._workdir / "tensorboard"), purge_step=start + 1, filename_suffix=f".{start}"
-        )
+        # Without a buffer, which would be written once more, and fail once more, when a full disk ends the run.
+        self._metrics = path.open("ab", buffering=0)
+        self._tensorboard = _Events(self._workdir / "tensorboard", start)
         self._bar = None
         if self._stream.isatty():
             self._bar = tqdm(total=steps, initial=start, file=self._stream, unit="step", dynamic_ncols=True)
@@ -90,11 +91,8 @@ class Reporter:
             return
         values = {name: float(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._metrics.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
-        self._metrics.flush()
-        for name, value in finite.items():
-            if value is not None:
-                self._tensorboard.add_scalar(name, value, step)
+        self._metrics.write((json.dumps({"step": step, **finite}, allow_nan=False) + "\n").encode())
+        self._tensorboard.add(step, {name: value for name, value in finite.items() if value is not None})
         if self._wandb is not None:
             self._wandb.log(values, step=step)
         if self._bar is not None:
@@ -145,6 +143,35 @@ class Reporter:
             return []
         pace = (time.monotonic() - self._began) / (step - self._start)
         return [f"eta {_duration(pace * (self._steps - step))}"]
+
+
+class _Events:
+    """A file of TensorBoard. tensorboardX would write it in a thread, and once a full disk has ended that thread, the run
+    waits for it for ever."""
+
+    FLUSHED_EVERY = 30.0  # seconds
+
+    def __init__(self, directory: Path, start: int):
+        directory.mkdir(exist_ok=True)
+        # The suffix keeps apart the files of two starts within one second, which would share a name.
+        self._writer = EventsWriter(str(directory / "events"), f".{start}")
+        self._flushed = 0.0
+        # What an interrupted run has written after `start` is hidden.
+        self._write(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._write(Event(step=step, summary=scalar(name, value)))
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = datetime.now().timestamp()
+        self._writer.write_event(event)
+        if event.wall_time - self._flushed > self.FLUSHED_EVERY:
+            self._writer.flush()
+            self._flushed = event.wall_time
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _readable(values: dict[str, float]) -> list[str]:
