@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from zoo.data.tokenizers import BOS, EOS, PAD, Tokenizer
-from zoo.decoding.beam import BeamConfig, Hypotheses, beam_search
+from zoo.decoding.beam import NEVER, BeamConfig, Hypotheses, beam_search
 from zoo.models.base import Seq2SeqModel
 
 log = logging.getLogger("zoo")
@@ -46,7 +46,8 @@ class Translator:
         self.config, self.batch_tokens = config, batch_tokens
 
     def __call__(self, lines: Sequence[str], attention: bool = False, first: int = 1) -> list[list[Translation]]:
-        """The n best translations of every line, best first. An empty or blank line has one, the empty text.
+        """The n best translations of every line, best first, or as many as there are. An empty or blank line has one, the
+        empty text.
 
         A line of more than `decoding.max_length` tokens is cut there, with a warning that names it; `first` is the
         number of the first line.
@@ -107,7 +108,11 @@ class Translator:
         texts = self.target.decode(real.reshape(-1, real.shape[-1]).tolist())
         beams = real.shape[1]
         return [
-            [self._translation(found, row, beam, texts[row * beams + beam], len(ids[i])) for beam in range(beams)]
+            [
+                self._translation(found, row, beam, texts[row * beams + beam], len(ids[i]))
+                for beam in range(beams)
+                if beam == 0 or found.scores[row, beam] > NEVER / 2  # or it only fills the array
+            ]
             for row, i in enumerate(rows)
         ]
 
