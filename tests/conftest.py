@@ -8,8 +8,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import pytest
 
-from zoo.cli import main
-
 # The tests compile far longer than they compute.
 jax.config.update("jax_disable_most_optimizations", True)
 
@@ -45,6 +43,8 @@ def pairs_in_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def workdir(tmp_path_factory: pytest.TempPathFactory, pairs_in_files: Path) -> Path:
     """A working directory that the command line has trained for 3 steps, from end to end. Not to be changed."""
+    from zoo.cli import main
+
     directory = tmp_path_factory.mktemp("runs") / "tiny"
     config = TINY | {f"data.{split}": str(pairs_in_files) for split in ("train", "valid", "test")}
     assert main(["train", f"--workdir={directory}", *(f"--config.{key}={value}" for key, value in config.items())]) == 0

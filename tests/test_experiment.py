@@ -104,12 +104,12 @@ def test_a_wrong_key_or_value_is_named_with_its_remedy(key, value, told):
 
 
 def test_a_wrong_type_in_a_file_is_named_too():
-    with pytest.raises(UserError, match="train.steps=True is not a whole number"):
+    with pytest.raises(UserError, match=r"train\.steps=True is not a whole number"):
         resolve({"train": {"steps": True}})
 
 
 def test_a_missing_config_names_the_nearest():
-    with pytest.raises(UserError, match="'phrases.py'"):
+    with pytest.raises(UserError, match=r"'phrases\.py'"):
         from_file("zoo/configs/phrase.py")
 
 

@@ -17,7 +17,7 @@ from zoo.checkpoints import load_parameters
 
 ROOT = Path(__file__).parent.parent
 STEPS = 20
-# With all that has a state of its own: dropout, a moving average of the weights, an optimizer's moments, pools of batches.
+# With all that has a state of its own: dropout, a moving average of weights, an optimizer's moments, pools of batches.
 SETTINGS = {
     **{"train.steps": STEPS, "train.checkpoint_every": 3, "train.log_every": 1, "train.evaluate_every": 10},
     **{"train.evaluation_size": 8, "train.keep": 2, "optimizer.ema": 0.9},

@@ -102,6 +102,6 @@ def test_padded_rows_read_back_as_the_pairs():
     ],
 )
 def test_a_pair_that_breaks_a_limit_is_dropped_with_its_reason(sizes, reason):
-    assert Limits(max_length=10, max_ratio=3).broken((ids(sizes[0]), ids(sizes[1]))) == reason
+    assert Limits(max_length=10, max_ratio=3.0).broken((ids(sizes[0]), ids(sizes[1]))) == reason
     if reason and "ratio" in reason:
         assert Limits(max_length=10).broken((ids(sizes[0]), ids(sizes[1]))) is None

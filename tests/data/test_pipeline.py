@@ -1,5 +1,6 @@
 """The laws of the training stream: whole epochs, an order of seed and epoch alone, an exact position, equal shares."""
 
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -140,7 +141,7 @@ def test_evaluation_reads_every_pair_once(examples, count):
     assert sorted(n for batches in shares for batch in batches for n in numbers(batch)) == list(range(COUNT))
 
 
-class Words:
+class Words(Sequence):
     """An endless source as the embedded one is: the same pair for the same number, most with one side too long."""
 
     def __len__(self):

@@ -98,10 +98,10 @@ def test_a_row_that_has_ended_takes_no_more_while_others_go_on():
 
 def test_the_length_penalty_is_gnmts():
     """Wu et al. 2016, eq. 14."""
-    assert normalizer(1, 0.6) == 1
-    assert normalizer(7, 1.0) == 2
-    assert normalizer(19, 0.5) == 2
-    assert normalizer(50, 0.0) == 1
+    assert normalizer(jnp.int32(1), 0.6) == 1
+    assert normalizer(jnp.int32(7), 1.0) == 2
+    assert normalizer(jnp.int32(19), 0.5) == 2
+    assert normalizer(jnp.int32(50), 0.0) == 1
 
 
 @pytest.fixture(scope="module")

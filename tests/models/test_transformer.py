@@ -36,7 +36,7 @@ def config(norm="post", positions="interleaved", tying="all", **changes):
 def drawn(path, shape):
     """No parameter has a value such as 0 or 1 that could hide it."""
     random = np.random.default_rng(list(path.encode()))
-    return (0.3 * random.normal(size=shape.shape) + path.endswith("['scale']")).astype(np.float32)
+    return jnp.asarray(0.3 * random.normal(size=shape.shape) + path.endswith("['scale']"), jnp.float32)
 
 
 @lru_cache

@@ -20,7 +20,7 @@ MASKS = {
 
 
 def normal(*shape, seed=0):
-    return np.random.default_rng((seed, *shape)).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng((seed, *shape)).normal(size=shape), jnp.float32)
 
 
 def operands(length=T, source=S, size=D, batch=B):
@@ -47,10 +47,11 @@ def allowed(name):
 
 def by_numpy(query, key, value, seen):
     """Vaswani et al. 2017, eq. 1, in float64, one query at a time over the keys that it sees."""
+    query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     mixed, weights = np.zeros((B, T, H, D)), np.zeros((B, H, T, S))
     for b, t, h in np.ndindex(B, T, H):
         keys = np.flatnonzero(seen[b, t])
-        logits = key[b, keys, h].astype(np.float64) @ query[b, t, h] / np.sqrt(D)
+        logits = key[b, keys, h] @ query[b, t, h] / np.sqrt(D)
         weights[b, h, t, keys] = np.exp(logits) / np.exp(logits).sum()
         mixed[b, t, h] = weights[b, h, t] @ value[b, :, h]
     return mixed, weights
@@ -103,7 +104,7 @@ def test_back_ends_agree_in_outputs_and_gradients(name, backend):
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's kernel runs on an NVIDIA GPU only")
 @pytest.mark.parametrize("name", MASKS)
 def test_cudnn_agrees(name):
-    half = [jnp.asarray(x, jnp.bfloat16) for x in operands()]
+    half = [x.astype(jnp.bfloat16) for x in operands()]
     plain = attend(*half, MASKS[name], "einsum")
     np.testing.assert_allclose(attend(*half, MASKS[name], "cudnn"), plain, atol=0.03)
 
@@ -113,7 +114,7 @@ def test_cudnn_agrees(name):
 def test_the_kernel_for_tpu_agrees(causal, segments):
     """Interpreted, on one block of 128 positions; padding and packed documents as segments."""
     ids = None if segments is None else jnp.repeat(jnp.array(segments, jnp.int32), 64)[None]
-    query, key, value = (jnp.asarray(x) for x in operands(128, 128, 64, batch=1))
+    query, key, value = operands(128, 128, 64, batch=1)
     mask = Mask(ids, ids, causal)
     plain = attend_with_weights(query, key, value, mask.dense(128, 128))[0]
     np.testing.assert_allclose(_splash(query, key, value, mask, interpret=True), plain, atol=2e-3)
@@ -156,7 +157,7 @@ def test_looking_at_projected_keys_is_the_same_as_projecting_them_on_the_way():
 
 def test_writing_to_a_cache_fills_the_slots_and_no_others():
     cache = KeyValue.empty((B, 5, H, D), jnp.float32)
-    new = KeyValue(jnp.asarray(normal(B, 2, H, D)), jnp.asarray(normal(B, 2, H, D, seed=1)))
+    new = KeyValue(normal(B, 2, H, D), normal(B, 2, H, D, seed=1))
     written = cache.write(new, jnp.int32(2))
     assert (written.key[:, 2:4] == new.key).all() and (written.value[:, 2:4] == new.value).all()
     assert (written.key[:, :2] == 0).all() and (written.value[:, 4:] == 0).all()

@@ -14,7 +14,7 @@ BF16_STEP = 2**-8  # the relative spacing of bfloat16
 
 
 def normal(*shape, seed=0):
-    return np.random.default_rng((seed, *shape)).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng((seed, *shape)).normal(size=shape), jnp.float32)
 
 
 def operands(contract):
@@ -24,12 +24,12 @@ def operands(contract):
 
 def product_and_gradients(contract, dtype, kernel_dtype=np.float32):
     x, kernel, cotangent = operands(contract)
-    y, back = jax.vjp(lambda x, k: dot(x, k, dtype, contract), jnp.asarray(x), jnp.asarray(kernel, kernel_dtype))
-    return y, *back(jnp.asarray(cotangent))
+    y, back = jax.vjp(lambda x, k: dot(x, k, dtype, contract), x, kernel.astype(kernel_dtype))
+    return y, *back(cotangent)
 
 
 def by_numpy(contract):
-    x, kernel, cotangent = (a.astype(np.float64) for a in operands(contract))
+    x, kernel, cotangent = (np.asarray(a, np.float64) for a in operands(contract))
     matrix = kernel if contract == 0 else kernel.T
     to_matrix = np.einsum("bti,bto->io", x, cotangent)
     return x @ matrix, cotangent @ matrix.T, to_matrix if contract == 0 else to_matrix.T
@@ -68,8 +68,8 @@ def test_no_product_of_bfloat16_is_computed_from_float32(contract):
 @pytest.mark.parametrize("rows", [1, 2, 7])
 def test_any_number_of_rows_has_a_weight_gradient(rows):
     x, cotangent = normal(rows, 8), normal(rows, 5)
-    gradient = jax.grad(lambda k: (dot(x, k, jnp.bfloat16) * cotangent).sum())(jnp.asarray(normal(8, 5)))
-    expected = x.T.astype(np.float64) @ cotangent
+    gradient = jax.grad(lambda k: (dot(x, k, jnp.bfloat16) * cotangent).sum())(normal(8, 5))
+    expected = np.asarray(x.T, np.float64) @ cotangent
     assert np.abs(gradient - expected).max() <= 4 * BF16_STEP * np.abs(expected).max()
 
 
@@ -87,7 +87,7 @@ def test_dense_over_any_axes_is_einsum(formula, inputs, features, axes, contract
     layer = Dense(features, axes, inputs=inputs)
     boxed = layer.init(jax.random.key(0), x)["params"]
     assert nn.get_partition_spec(boxed)["kernel"] == jax.sharding.PartitionSpec(*axes)
-    params = jax.tree.map(lambda p: jnp.asarray(normal(*p.shape)), nn.unbox(boxed))
+    params = jax.tree.map(lambda p: normal(*p.shape), nn.unbox(boxed))
     expected = np.einsum(formula, x, params["kernel"]) + np.asarray(params["bias"])
     np.testing.assert_allclose(layer.apply({"params": params}, x), expected, rtol=1e-5, atol=1e-5)
 

@@ -14,7 +14,7 @@ from zoo.nn.stacks import Stack, stacked, unstacked
 
 LENGTH = 3
 LAYER = partial(EncoderLayer, config=LayerConfig(Heads(width=16, heads=2), ffn=32, dropout=0.2))
-X = np.random.default_rng(0).normal(size=(2, 5, 16)).astype(np.float32)
+X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 16)), jnp.float32)
 SEGMENTS = jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 MASK = Mask(SEGMENTS, SEGMENTS)
 

@@ -13,7 +13,7 @@ B, T, V, E = 6, 4, 11, 8
 
 
 def normal(*shape, seed=0):
-    return np.random.default_rng((seed, *shape)).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng((seed, *shape)).normal(size=shape), jnp.float32)
 
 
 def readout_of(contract=0, bias=True, dtype=jnp.float32):
@@ -40,9 +40,9 @@ def by_numpy(readout, smoothing):
 
     Gives the sum and its gradients with respect to the states, the matrix and the bias.
     """
-    states, matrix = np.float64(readout.states), np.float64(readout.matrix)
+    states, matrix = (np.asarray(x, np.float64) for x in (readout.states, readout.matrix))
     matrix = matrix if readout.contract == 0 else matrix.T
-    logits = states @ matrix + (0 if readout.bias is None else readout.bias)
+    logits = states @ matrix + (0 if readout.bias is None else np.asarray(readout.bias, np.float64))
     log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     target = (1 - smoothing) * np.eye(V)[LABELS] + smoothing / V
     errors = (np.exp(log_probs) - target) * REAL[..., None]
@@ -115,7 +115,7 @@ def test_sums_add_up_over_any_split_of_a_batch(cuts):
 
 def test_padding_weighs_nothing():
     readout = readout_of()
-    noise = readout.replace(states=np.where(REAL[..., None], readout.states, 50 * normal(B, T, E, seed=2)))
+    noise = readout.replace(states=jnp.where(REAL[..., None], readout.states, 50 * normal(B, T, E, seed=2)))
     one, other = (cross_entropy(r, LABELS, 0.1) for r in (readout, noise))
     assert jax.tree.map(float, one) == jax.tree.map(float, other)
     to_states = jax.grad(lambda r: cross_entropy(r, LABELS, 0.1).objective)(noise).states

@@ -5,22 +5,24 @@ from dataclasses import dataclass
 
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 from jaxtyping import Int
 
 from zoo.data.tokenizers import BOS, EOS, PAD
 from zoo.errors import UserError
 
-Ids = Int[np.ndarray, "T"]
+Ids = Int[np.ndarray, "_"]
 TokenPair = tuple[Ids, Ids]
+Indices = Sequence[int] | Int[np.ndarray, "_"]
 
 
 @struct.dataclass
 class Seq2SeqBatch:
     """Pairs of sentences, padded with `PAD`. `inputs` is the target moved right behind BOS; `labels` ends with EOS."""
 
-    source: Int[np.ndarray, "B S"]
-    inputs: Int[np.ndarray, "B T"]
-    labels: Int[np.ndarray, "B T"]
+    source: Int[ArrayLike, "B S"]
+    inputs: Int[ArrayLike, "B T"]
+    labels: Int[ArrayLike, "B T"]
 
 
 @dataclass(frozen=True)

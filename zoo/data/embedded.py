@@ -15,7 +15,7 @@ people type it; whitespace words are cut there.
 import difflib
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from babel import Locale, UnknownLocaleError, localedata
@@ -76,7 +76,7 @@ def _locale(name: str) -> Locale:
         raise UserError(f"unknown locale {name!r}: {remedy}") from None
 
 
-class Phrases:
+class Phrases(Sequence[tuple[str, str]]):
     """Endless parallel phrases in two locales: `phrases[i]` is (source, target), the same on every machine."""
 
     def __init__(self, source: str, target: str, split: str, seed: int = 0, size: int | None = None):

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Int
 
-from zoo.data.batching import TokenPair, length
+from zoo.data.batching import Ids, Indices, TokenPair, length
 from zoo.data.sources import Pair
 from zoo.data.tokenizers import Tokenizer
 from zoo.errors import UserError
@@ -83,7 +82,7 @@ class StoredPairs:
     def __len__(self) -> int:
         return len(self._sides[0])
 
-    def fetch(self, indices: Sequence[int]) -> list[TokenPair]:
+    def fetch(self, indices: Indices) -> list[TokenPair]:
         source, target = self._sides
         return [(source[i], target[i]) for i in indices]
 
@@ -99,19 +98,19 @@ class StreamedPairs:
     def __len__(self) -> int:
         return len(self._source)
 
-    def fetch(self, indices: Sequence[int]) -> list[TokenPair]:
+    def fetch(self, indices: Indices) -> list[TokenPair]:
         return list(self._encoder(self._source[int(i)] for i in indices))
 
 
 class _Ragged:
     """Arrays of different length in one: 4 bytes a token, whatever the number of sentences."""
 
-    def __init__(self, rows: list[Int[np.ndarray, "_"]]):
+    def __init__(self, rows: list[Ids]):
         self._starts = np.cumsum([0, *map(len, rows)])
         self._flat = np.concatenate(rows) if rows else np.zeros(0, np.int32)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def __getitem__(self, index: int) -> Int[np.ndarray, "_"]:
+    def __getitem__(self, index: int | np.integer) -> Ids:
         return self._flat[self._starts[index] : self._starts[index + 1]]

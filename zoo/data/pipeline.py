@@ -6,20 +6,21 @@ global batch never depends on how many processes read it: each cuts the same poo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
 
-from zoo.data.batching import Buckets, Seq2SeqBatch, TokenPair, cut, padded
+from zoo.data.batching import Buckets, Indices, Seq2SeqBatch, TokenPair, cut, padded
 
 
+@runtime_checkable
 class Examples(Protocol):
     in_random_order: bool  # an endless random source is read as it comes, anything else shuffled
 
     def __len__(self) -> int: ...
 
-    def fetch(self, indices: Sequence[int]) -> list[TokenPair]: ...
+    def fetch(self, indices: Indices) -> list[TokenPair]: ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Share:
     def of(self, rows: int) -> slice:
         each = rows // self.count
         return slice(self.index * each, (self.index + 1) * each)
+
+
+ALONE = Share()
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,13 @@ def _own_rows(
 
 
 def training_batches(
-    examples: Examples, buckets: Buckets, pool: int, seed: int, share: Share = Share()
+    examples: Examples, buckets: Buckets, pool: int, seed: int, share: Share = ALONE
 ) -> grain.DatasetIterator:
-    """An endless iterator of `Seq2SeqBatch`, `get_state` and `set_state` included. `pool` examples are cut at a time: the
-    more, the less padding; the last pool of an epoch is smaller rather than reach into the next, so epochs are whole."""
+    """An endless iterator of `Seq2SeqBatch`, `get_state` and `set_state` included.
+
+    `pool` examples are cut at a time: the more, the less padding. The last pool of an epoch is smaller rather than
+    reach into the next, so epochs are whole.
+    """
     numbers = grain.MapDataset.range(len(examples))
     if not examples.in_random_order:
         numbers = numbers.seed(seed).shuffle()
@@ -78,7 +85,7 @@ def training_batches(
     return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=16))
 
 
-def evaluation_batches(examples: Examples, buckets: Buckets, share: Share = Share()) -> list[Seq2SeqBatch]:
+def evaluation_batches(examples: Examples, buckets: Buckets, share: Share = ALONE) -> list[Seq2SeqBatch]:
     """Every example once, shortest first."""
     pairs = examples.fetch(range(len(examples)))
     return [_own_rows(pairs, *batch, buckets, share) for batch in cut(pairs, buckets)]

@@ -13,11 +13,12 @@ from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import sentencepiece
 from etils import epath
+from jaxtyping import Int
 
 from zoo.errors import UserError, nearest
 
@@ -25,10 +26,13 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")  # the names of those ids, in order
 
 Kind = Literal["unigram", "bpe", "word"]
+Row = Sequence[int] | Int[np.ndarray, "_"]
+Rows = Sequence[Row] | Int[np.ndarray, "_ _"]
 
 sentencepiece.set_min_log_level(2)  # the library reports its progress on standard error, line upon line
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What the zoo asks of a tokenizer. Instances are immutable and can be pickled, so data workers can share them."""
 
@@ -39,7 +43,7 @@ class Tokenizer(Protocol):
     def encode(self, lines: list[str]) -> list[list[int]]:
         """The ids of each line, without BOS and EOS."""
 
-    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+    def decode(self, ids: Rows) -> list[str]:
         """The text of each row: what stands before its first EOS, PAD and BOS left out. Rows may be NumPy arrays."""
 
     def pieces(self, line: str) -> list[str]:
@@ -74,7 +78,7 @@ class SentencePiece:
         character_coverage: float = 0.99999,
         sample: int = 1_000_000,
         seed: int = 0,
-    ) -> Self:
+    ) -> "SentencePiece":
         """Learn exactly `size` pieces from `lines`, of which a uniform sample of at most `sample` is held in memory.
 
         The same text and `seed` give the same bytes. Text survives the round trip as it stands: nothing is folded
@@ -120,7 +124,7 @@ class SentencePiece:
     def encode(self, lines: list[str]) -> list[list[int]]:
         return self._model.encode(list(lines), num_threads=os.cpu_count())
 
-    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+    def decode(self, ids: Rows) -> list[str]:
         rows = [_text_ids(row) for row in ids]
         return self._model.decode(rows) if rows else []  # the library takes no rows for one row without ids
 
@@ -142,7 +146,7 @@ class SentencePiece:
         _write(epath.Path(directory) / (name + self.suffix), self._model.serialized_model_proto())
 
     @classmethod
-    def load(cls, content: bytes) -> Self:
+    def load(cls, content: bytes) -> "SentencePiece":
         """Undo `save`. Raises ValueError when `content` is no such file."""
         if not content:
             raise ValueError("it is empty")  # which the library takes for a model without pieces
@@ -168,7 +172,7 @@ class WordVocabulary:
         self._ids = {word: row for row, word in enumerate(words, start=len(SPECIALS))}
 
     @classmethod
-    def train(cls, lines: Iterable[str], size: int, *, symbols: Sequence[str] = ()) -> Self:
+    def train(cls, lines: Iterable[str], size: int, *, symbols: Sequence[str] = ()) -> "WordVocabulary":
         """Keep `symbols` and the most frequent words, `size` rows with the specials; ties fall in alphabetical order.
 
         Raises UserError when the text has fewer words than that, or none.
@@ -193,7 +197,7 @@ class WordVocabulary:
     def encode(self, lines: list[str]) -> list[list[int]]:
         return [[self._ids.get(word, UNK) for word in line.split()] for line in lines]
 
-    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+    def decode(self, ids: Rows) -> list[str]:
         return [" ".join(self._words[i] for i in _text_ids(row)) for row in ids]
 
     def pieces(self, line: str) -> list[str]:
@@ -208,7 +212,7 @@ class WordVocabulary:
         _write(epath.Path(directory) / (name + self.suffix), text.encode())
 
     @classmethod
-    def load(cls, content: bytes) -> Self:
+    def load(cls, content: bytes) -> "WordVocabulary":
         """Undo `save`. Raises ValueError when `content` is no such file."""
         count, *rows = content.decode(errors="replace").split("\n")
         if not count.isdecimal() or tuple(rows[: len(SPECIALS)]) != SPECIALS:
@@ -218,7 +222,7 @@ class WordVocabulary:
         return cls(rows[len(SPECIALS) :])
 
 
-def train(kind: Kind, lines: Iterable[str], size: int, **options: Any) -> Tokenizer:
+def train(kind: str, lines: Iterable[str], size: int, **options: Any) -> Tokenizer:
     """Train a tokenizer of `size` rows; `options` are those of the kind's own `train`. Raises UserError as they do."""
     if kind == "word":
         return WordVocabulary.train(lines, size, **options)
@@ -285,7 +289,7 @@ def _size_error(error: RuntimeError, size: int, kind: str) -> UserError | None:
     return None
 
 
-def _text_ids(row: Sequence[int]) -> list[int]:
+def _text_ids(row: Row) -> list[int]:
     ids = np.asarray(row).tolist()
     end = ids.index(EOS) if EOS in ids else len(ids)
     return [i for i in ids[:end] if i not in (PAD, BOS)]

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.tokenizers import BOS, EOS, PAD
 from zoo.errors import UserError
-from zoo.models.base import Seq2SeqModel
+from zoo.models.base import Decodable
 
 NEVER = -1e9  # the log-probability of what must not happen; finite, so that sums of it stay ordered
 
@@ -68,7 +68,7 @@ def normalizer(length: Int[Array, "*B"], alpha: float) -> Float[Array, "*B"]:
 
 @partial(jax.jit, static_argnames=("model", "config", "keep_attention", "length"))
 def beam_search(
-    model: Seq2SeqModel,
+    model: Decodable,
     params: Any,
     source: Int[Array, "B S"],
     config: BeamConfig,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from zoo.data.tokenizers import BOS, EOS, PAD, Tokenizer
 from zoo.decoding.beam import NEVER, BeamConfig, Hypotheses, beam_search
-from zoo.models.base import Seq2SeqModel
+from zoo.models.base import Decodable
 
 log = logging.getLogger("zoo")
 SHORTEST = 16  # the smallest padded length of a source; longer ones double
@@ -31,11 +31,11 @@ class Translation:
 
 
 class Translator:
-    """Translates with one model. Sentences of like length go together, `batch_tokens` padded source tokens at a time."""
+    """Translates with one model. Sentences of like length go together, `batch_tokens` padded source tokens each."""
 
     def __init__(
         self,
-        model: Seq2SeqModel,
+        model: Decodable,
         params: Any,
         source: Tokenizer,
         target: Tokenizer,
@@ -46,8 +46,9 @@ class Translator:
         self.config, self.batch_tokens = config, batch_tokens
 
     def __call__(self, lines: Sequence[str], attention: bool = False, first: int = 1) -> list[list[Translation]]:
-        """The n best translations of every line, best first, or as many as there are. An empty or blank line has one, the
-        empty text.
+        """The n best translations of every line, best first, or as many as there are.
+
+        An empty or blank line has one, the empty text.
 
         A line of more than `decoding.max_length` tokens is cut there, with a warning that names it; `first` is the
         number of the first line.

@@ -4,10 +4,11 @@ A model is a Flax Linen module plus a frozen config dataclass. Training needs `_
 `decode_step` and `reorder`, and nothing else, so the LSTM of 2014 and GPT share one beam search.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
@@ -55,23 +56,29 @@ class Output:
         return self.readout.logits()
 
 
-class Seq2SeqModel(Protocol):
-    """A model of `p(target | source)`."""
+@runtime_checkable
+class Decodable(Protocol):
+    """What a search asks of a model, all of it through `apply`."""
 
-    def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
-        """Teacher forcing: what is predicted at every target position."""
-        ...
-
-    def prefill(self, source: Int[Array, "B S"], length: int, beams: int = 1) -> Cache:
+    def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> Cache:
         """Encode the source and make room for `length` target tokens of `beams` hypotheses for each row."""
         ...
 
     def decode_step(
-        self, cache: Cache, tokens: Int[Array, "B K"]
+        self, cache: Cache, tokens: Int[ArrayLike, "B K"]
     ) -> tuple[Cache, Float[Array, "B K V"], Float[Array, "B K S"]]:
         """One more token for every hypothesis: the logits of the next, and the attention to the source (sums to 1)."""
         ...
 
-    def reorder(self, cache: Cache, parents: Int[Array, "B K"]) -> Cache:
+    def reorder(self, cache: Cache, parents: Int[ArrayLike, "B K"]) -> Cache:
         """The cache of the hypotheses that continue `parents`."""
+        ...
+
+
+@runtime_checkable
+class Seq2SeqModel(Decodable, Protocol):
+    """A model of `p(target | source)`."""
+
+    def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
+        """Teacher forcing: what is predicted at every target position."""
         ...

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
@@ -102,10 +103,10 @@ class Cho(nn.Module):
         features = self.dropout(features[:, :, 0].swapaxes(0, 1), train)
         return Output(self.readout(features), {} if weights else None)
 
-    def encode(self, source: Int[Array, "B S"], train: bool = False) -> tuple[Summary, State]:
+    def encode(self, source: Int[ArrayLike, "B S"], train: bool = False) -> tuple[Summary, State]:
         """`c = tanh(V h_N)`, and the decoder's first state `tanh(V' c)`."""
         words = self.dropout(self.source_embedding(source.T), train)
-        _, (last,) = self.encoder(self.encoder.inputs(words), real=source.T != PAD)
+        _, (last,) = self.encoder(self.encoder.inputs(words), real=jnp.not_equal(source.T, PAD))
         context = jnp.tanh(self.summary(last))[:, None]
         gates = self.context_gates(context)
         summary = Summary(context, gates.reshape(*gates.shape[:2], -1))
@@ -114,13 +115,13 @@ class Cho(nn.Module):
     def readout(self, features: Float[Array, "B T M"]) -> Readout:
         return Readout(features, self.deep_output.matrix, self.deep_output.bias, dtype=jnp.dtype(self.config.dtype))
 
-    def prefill(self, source: Int[Array, "B S"], length: int, beams: int = 1) -> ChoCache:
+    def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> ChoCache:
         """`length` needs no room: a state is as large as it will ever be."""
         summary, (state,) = self.encode(source)
-        return ChoCache((jnp.repeat(state, beams, axis=1),), summary, source != PAD)
+        return ChoCache((jnp.repeat(state, beams, axis=1),), summary, jnp.not_equal(source, PAD))
 
     def decode_step(
-        self, cache: ChoCache, tokens: Int[Array, "B K"]
+        self, cache: ChoCache, tokens: Int[ArrayLike, "B K"]
     ) -> tuple[ChoCache, Float[Array, "B K V"], Float[Array, "B K S"]]:
         words = self.target_embedding(tokens)
         state = self.decoder.step(cache.state, self.decoder.inputs(words) + cache.summary.gates)
@@ -128,5 +129,5 @@ class Cho(nn.Module):
         weights = uniform_weights(cache.source_is_token, tokens.shape[1])
         return replace(cache, state=state), self.readout(features).logits(), weights
 
-    def reorder(self, cache: ChoCache, parents: Int[Array, "B K"]) -> ChoCache:
+    def reorder(self, cache: ChoCache, parents: Int[ArrayLike, "B K"]) -> ChoCache:
         return replace(cache, state=of_parents(cache.state, parents))

@@ -8,6 +8,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
@@ -151,13 +152,13 @@ class RNNsearch(nn.Module):
         attention = {"cross": looked.transpose(1, 2, 0, 3)[None]} if weights else None
         return Output(self.readout(features), attention)
 
-    def encode(self, source: Int[Array, "B S"], train: bool = False) -> tuple[Annotated, State]:
+    def encode(self, source: Int[ArrayLike, "B S"], train: bool = False) -> tuple[Annotated, State]:
         """Annotations, `U_a h` of each, and `s_0 = tanh(W_s ←h_1)`, `[B, 1, N]`."""
         words = self.dropout(self.source_embedding(source.T), train)
-        annotations, (first,) = self.encoder(words, source.T != PAD)
+        annotations, (first,) = self.encoder(words, jnp.not_equal(source.T, PAD))
         annotations = annotations.swapaxes(0, 1)
         state = jnp.tanh(self.initial(first)).astype(jnp.float32)[:, None]
-        return Annotated(annotations, self.alignment(annotations, source != PAD)), (state,)
+        return Annotated(annotations, self.alignment(annotations, jnp.not_equal(source, PAD))), (state,)
 
     def _kernels(self, source: Annotated):
         context = self.context.reshape(2 * self.config.width, -1)
@@ -167,13 +168,13 @@ class RNNsearch(nn.Module):
     def readout(self, features: Float[Array, "B T M"]) -> Readout:
         return Readout(features, self.deep_output.matrix, self.deep_output.bias, dtype=jnp.dtype(self.config.dtype))
 
-    def prefill(self, source: Int[Array, "B S"], length: int, beams: int = 1) -> RNNsearchCache:
+    def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> RNNsearchCache:
         """`length` needs no room: a state is as large as it will ever be."""
         annotated, (state,) = self.encode(source)
         return RNNsearchCache((jnp.repeat(state, beams, axis=1),), annotated)
 
     def decode_step(
-        self, cache: RNNsearchCache, tokens: Int[Array, "B K"]
+        self, cache: RNNsearchCache, tokens: Int[ArrayLike, "B K"]
     ) -> tuple[RNNsearchCache, Float[Array, "B K V"], Float[Array, "B K S"]]:
         words = self.target_embedding(tokens)
         multiply = partial(times, self._kernels(cache.source), jnp.dtype(self.config.dtype))
@@ -182,5 +183,5 @@ class RNNsearch(nn.Module):
         features = self.deep_output.features(before, words, context)
         return replace(cache, state=state), self.readout(features).logits(), weights
 
-    def reorder(self, cache: RNNsearchCache, parents: Int[Array, "B K"]) -> RNNsearchCache:
+    def reorder(self, cache: RNNsearchCache, parents: Int[ArrayLike, "B K"]) -> RNNsearchCache:
         return replace(cache, state=of_parents(cache.state, parents))

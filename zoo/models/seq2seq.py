@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
@@ -61,7 +62,7 @@ class Seq2SeqCache:
     source_is_token: Bool[Array, "B S"]
 
 
-def reversed_words(source: Int[Array, "B S"]) -> Int[Array, "B S"]:
+def reversed_words(source: Int[ArrayLike, "B S"]) -> Int[Array, "B S"]:
     """`a b c EOS PAD` as `c b a EOS PAD`: the words in reverse, EOS still the last that is read, padding behind it.
 
     Section 3.3 reverses the words of the source; section 2 has the LSTM read EOS after them.
@@ -99,10 +100,10 @@ class Seq2Seq(nn.Module):
         x = self.dropout(x, train)
         return Output(self.readout(x.swapaxes(0, 1)), {} if weights else None)
 
-    def encode(self, source: Int[Array, "B S"], train: bool = False) -> tuple[State, ...]:
+    def encode(self, source: Int[ArrayLike, "B S"], train: bool = False) -> tuple[State, ...]:
         """The last state of every layer: the fixed-dimensional vector `v` of eq. 1."""
         words = (reversed_words(source) if self.config.reverse_source else source).T
-        real = words != PAD
+        real = jnp.not_equal(words, PAD)
         x = self.dropout(self.source_embedding(words), train)
         states = []
         for layer in self.encoder:
@@ -113,13 +114,13 @@ class Seq2Seq(nn.Module):
     def readout(self, states: Float[Array, "B T N"]) -> Readout:
         return Readout(states, self.output, dtype=jnp.dtype(self.config.dtype))
 
-    def prefill(self, source: Int[Array, "B S"], length: int, beams: int = 1) -> Seq2SeqCache:
+    def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> Seq2SeqCache:
         """`length` needs no room: a state is as large as it will ever be."""
         states = tuple(tuple(jnp.repeat(v[:, None], beams, axis=1) for v in state) for state in self.encode(source))
-        return Seq2SeqCache(states, source != PAD)
+        return Seq2SeqCache(states, jnp.not_equal(source, PAD))
 
     def decode_step(
-        self, cache: Seq2SeqCache, tokens: Int[Array, "B K"]
+        self, cache: Seq2SeqCache, tokens: Int[ArrayLike, "B K"]
     ) -> tuple[Seq2SeqCache, Float[Array, "B K V"], Float[Array, "B K S"]]:
         x, states = self.target_embedding(tokens), []
         for layer, state in zip(self.decoder, cache.states, strict=True):
@@ -128,5 +129,5 @@ class Seq2Seq(nn.Module):
         logits = self.readout(x).logits()
         return replace(cache, states=tuple(states)), logits, uniform_weights(cache.source_is_token, tokens.shape[1])
 
-    def reorder(self, cache: Seq2SeqCache, parents: Int[Array, "B K"]) -> Seq2SeqCache:
+    def reorder(self, cache: Seq2SeqCache, parents: Int[ArrayLike, "B K"]) -> Seq2SeqCache:
         return replace(cache, states=of_parents(cache.states, parents))

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
@@ -40,9 +41,9 @@ TYING = ("none", "output", "all")
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """`layers` counts each stack. `tying` shares the output matrix with the target embedding (`output`: two-way) or with
-    both embeddings (`all`: three-way, section 3.4; needs one vocabulary). `positions` is a layout of the sinusoids or
-    `learned`; `max_length` bounds only learned ones."""
+    """`layers` counts each stack. `tying` shares the output matrix with the target embedding (`output`: two-way) or
+    with both embeddings (`all`: three-way, section 3.4; needs one vocabulary). `positions` is a layout of the sinusoids
+    or `learned`; `max_length` bounds only learned ones."""
 
     source_vocabulary: int = 37_000
     target_vocabulary: int = 37_000
@@ -97,8 +98,9 @@ SIZES: dict[str, TransformerConfig] = {
 
 @struct.dataclass
 class TransformerCache:
-    """`past` and `source` hold every layer (axis 0). Slot `t * K + k` of `past` is what hypothesis `k` wrote at step `t`;
-    `ancestry` marks the slots that are each hypothesis's own past, so that a beam is reordered without moving a key."""
+    """`past` and `source` hold every layer (axis 0). Slot `t * K + k` of `past` is what hypothesis `k` wrote at step
+    `t`; `ancestry` marks the slots that are each hypothesis's own past, so that a beam is reordered without moving a
+    key."""
 
     past: KeyValue
     source: KeyValue
@@ -143,16 +145,16 @@ class Transformer(nn.Module):
         attention = {"encoder": encoder_attention, "decoder": own, "cross": cross} if weights else None
         return Output(self.readout(states), attention)
 
-    def encode(self, source: Int[Array, "B S"], train: bool = False, weights: bool = False):
+    def encode(self, source: Int[ArrayLike, "B S"], train: bool = False, weights: bool = False):
         """The left half of Figure 1: the memory, and each layer's attention if asked for."""
-        tokens = (source > 0).astype(jnp.int32)
+        tokens = jnp.greater(source, 0).astype(jnp.int32)
         x = self._embed(self.source_embedding, source, jnp.arange(source.shape[1]), train)
         x, attention = self.encoder(x, Mask(tokens, tokens), train, weights)
         if self.config.norm == "pre":
             x = self.encoder_norm(x)
         return Memory(x, Mask(jnp.ones((source.shape[0], 1), jnp.int32), tokens)), attention
 
-    def decode(self, inputs: Int[Array, "B T"], memory: Memory, train: bool = False, weights: bool = False):
+    def decode(self, inputs: Int[ArrayLike, "B T"], memory: Memory, train: bool = False, weights: bool = False):
         """The right half of Figure 1 below its linear map, for a whole target."""
         x = self._embed(self.target_embedding, inputs, jnp.arange(inputs.shape[1]), train)
         # Padding stands behind every token, where causality hides it: the decoder needs no other mask.
@@ -168,7 +170,7 @@ class Transformer(nn.Module):
             return Readout(states, self.output, dtype=dtype)
         return Readout(states, self.target_embedding.table, contract=1, dtype=dtype)
 
-    def _embed(self, embedding: Embedding, tokens: Array, positions: Array, train: bool) -> Float[Array, "B T E"]:
+    def _embed(self, embedding: Embedding, tokens: ArrayLike, positions: Array, train: bool) -> Float[Array, "B T E"]:
         """Sections 3.4 and 3.5: embeddings scaled by √E, plus positions, then dropout (5.4)."""
         c = self.config
         x = embedding(tokens) * c.width**0.5
@@ -187,17 +189,18 @@ class Transformer(nn.Module):
                 "model.max_length, or lower data.max_length and decoding.max_length"
             )
 
-    def prefill(self, source: Int[Array, "B S"], length: int, beams: int = 1) -> TransformerCache:
+    def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> TransformerCache:
         """Encode, project the memory once for every layer, and make room for `length` steps of `beams` hypotheses."""
         c, batch = self.config, source.shape[0]
         self._check_length(length)
         memory, _ = self.encode(source)
         past = KeyValue.empty((c.layers, batch, length * beams, c.heads, c.width // c.heads), jnp.dtype(c.dtype))
         ancestry = jnp.zeros((batch, beams, length * beams), bool)
-        return TransformerCache(past, self.decoder.remember(memory.states), source > 0, ancestry, jnp.int32(0))
+        source_is_token = jnp.greater(source, 0)
+        return TransformerCache(past, self.decoder.remember(memory.states), source_is_token, ancestry, jnp.int32(0))
 
     def decode_step(
-        self, cache: TransformerCache, tokens: Int[Array, "B K"]
+        self, cache: TransformerCache, tokens: Int[ArrayLike, "B K"]
     ) -> tuple[TransformerCache, Float[Array, "B K V"], Float[Array, "B K S"]]:
         """The beams are the queries' axis: all hypotheses of a sentence look at one memory and one past, each through
         its own mask. The attention is the mean over heads of the layer before the last, which aligns best (Garg et al.
@@ -214,5 +217,5 @@ class Transformer(nn.Module):
         cache = replace(cache, past=past, ancestry=ancestry, step=cache.step + 1)
         return cache, self.readout(x).logits(), cross[max(self.config.layers - 2, 0)].mean(axis=1)
 
-    def reorder(self, cache: TransformerCache, parents: Int[Array, "B K"]) -> TransformerCache:
+    def reorder(self, cache: TransformerCache, parents: Int[ArrayLike, "B K"]) -> TransformerCache:
         return replace(cache, ancestry=jnp.take_along_axis(cache.ancestry, parents[:, :, None], axis=1))

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from zoo.nn.linear import Dense, Initializer
@@ -47,7 +48,7 @@ class AdditiveAlignment(nn.Module):
     queries: int
     kernel_init: Initializer
     energy_init: Initializer
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.source = Dense(

@@ -8,10 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.nn.dropout import Dropout
-from zoo.nn.linear import Dense, Initializer
+from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer
 
 BACKENDS = ("auto", "einsum", "xla", "cudnn", "splash")
 Thin = Callable[[Array], Array]  # dropout as applied to weights
@@ -134,8 +135,8 @@ class Heads:
     bias: bool = False
     dropout: float = 0.0
     backend: str = "auto"
-    dtype: jnp.dtype = jnp.float32
-    kernel_init: Initializer = nn.initializers.xavier_uniform()
+    dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = GLOROT_UNIFORM
 
     @property
     def size(self) -> int:

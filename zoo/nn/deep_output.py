@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from zoo.nn.linear import Dense
@@ -25,7 +26,7 @@ class DeepOutput(nn.Module):
     vocabulary: int
     inits: Inits
     rank: int = 0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         into = {"axes": ("embed", "mlp"), "dtype": self.dtype, "kernel_init": self.inits.kernel}

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 
 def _mixed(bits: UInt32[Array, "*B"]) -> UInt32[Array, "*B"]:
-    """A bijection of 32 bits in which every input bit moves every output bit (xor-shift-multiply, Steele et al. 2014)."""
+    """A bijection of 32 bits in which every input bit moves every output bit (Steele et al. 2014)."""
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
     return bits ^ (bits >> 16)
@@ -16,8 +16,8 @@ def _mixed(bits: UInt32[Array, "*B"]) -> UInt32[Array, "*B"]:
 def keep(key: Array, rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     """True with probability `1 - rate`, drawn by hashing each element's number with the key.
 
-    A cipher is more than dropout needs: this takes a tenth of Threefry's time, fuses with what it is applied to, and, as
-    Threefry's, does not change with the sharding.
+    A cipher is more than dropout needs: this takes a tenth of Threefry's time, fuses with what it is applied to, and,
+    as Threefry's, does not change with the sharding.
     """
     one, two = jnp.ravel(jax.random.key_data(key))[:2].astype(jnp.uint32)
     number = jnp.zeros(shape, jnp.uint32)

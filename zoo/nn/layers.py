@@ -6,13 +6,13 @@ from functools import partial
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax import struct
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.nn.attention import Heads, KeyValue, Mask, MultiHeadAttention
 from zoo.nn.dropout import Dropout
-from zoo.nn.linear import Dense, Initializer
+from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -32,14 +32,14 @@ class LayerConfig:
     activation: str = "relu"
     dropout: float = 0.1
     ffn_dropout: float = 0.0
-    kernel_init: Initializer = nn.initializers.xavier_uniform()
+    kernel_init: Initializer = GLOROT_UNIFORM
 
     @property
     def width(self) -> int:
         return self.attention.width
 
     @property
-    def dtype(self) -> jnp.dtype:
+    def dtype(self) -> DTypeLike:
         return self.attention.dtype
 
 
@@ -146,7 +146,7 @@ class DecoderLayer(nn.Module):
         self.feed_forward_residual = AddAndNorm(self.config)
 
     def __call__(self, x: Float[Array, "B T E"], given: tuple[Mask, Memory], train: bool, weights: bool):
-        """Gives `x` and, if asked for, the weights of self-attention `[B, H, T, T]` and to the source `[B, H, T, S]`."""
+        """Gives `x` and, if asked for, the weights to itself `[B, H, T, T]` and to the source `[B, H, T, S]`."""
         mask, memory = given
         x, own = self.self_attention_residual(x, lambda x: self.self_attention(x, x, mask, train, weights), train)
         x, cross = self.cross_attention_residual(
@@ -160,7 +160,7 @@ class DecoderLayer(nn.Module):
         return memory, self.cross_attention.keys_values(memory)
 
     def step(self, x: Float[Array, "B T E"], cache: DecoderCache, view: StepView):
-        """`__call__` for new positions only; gives `x`, the grown past, and the weights `[B, H, T, S]` to the source."""
+        """`__call__` for new positions only. Gives `x`, grown past, and the weights to the source `[B, H, T, S]`."""
 
         def look_back(x):
             past = cache.past.write(self.self_attention.keys_values(x), view.slot)

@@ -8,9 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
 Initializer = Callable[..., Array]
+GLOROT_UNIFORM: Initializer = nn.initializers.xavier_uniform()  # Glorot & Bengio 2010, eq. 16
 
 
 def _product(x: Array, y: Array, contract: tuple[int, int]) -> Array:
@@ -37,7 +39,7 @@ def summed_outer(a: Float[Array, "N I"], b: Float[Array, "N O"]) -> Float[Array,
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _dot(x: Float[Array, "N I"], kernel: Float[Array, "I O"], contract: int, dtype) -> Float[Array, "N O"]:
+def _dot(x: Float[Array, "N I"], kernel: Float[Array, "_ _"], contract: int, dtype) -> Float[Array, "N O"]:
     return _product(x.astype(dtype), kernel.astype(dtype), (1, contract))
 
 
@@ -84,11 +86,11 @@ class Dense(nn.Module):
     """
 
     features: int | Sequence[int]
-    axes: Sequence[str]
+    axes: Sequence[str | None]
     inputs: int = 1
     bias: bool = True
-    dtype: jnp.dtype = jnp.float32
-    kernel_init: Initializer = nn.initializers.xavier_uniform()
+    dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = GLOROT_UNIFORM
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -109,7 +111,7 @@ class Embedding(nn.Module):
 
     size: int
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     table_init: Initializer = nn.initializers.normal(1.0)
 
     def setup(self):
@@ -117,5 +119,5 @@ class Embedding(nn.Module):
             "table", nn.with_logical_partitioning(self.table_init, ("vocab", "embed")), (self.size, self.width)
         )
 
-    def __call__(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B E"]:
+    def __call__(self, tokens: Int[ArrayLike, "*B"]) -> Float[Array, "*B E"]:
         return jnp.take(self.table, tokens, axis=0).astype(self.dtype)

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.nn.linear import Dense, Initializer, dot, summed_outer
@@ -197,7 +198,7 @@ class Recurrent(nn.Module):
     cell: Cell
     width: int
     inits: Inits
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         gates = self.cell.gates
@@ -256,7 +257,7 @@ class Bidirectional(nn.Module):
     cell: Cell
     width: int
     inits: Inits
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.forward = Recurrent(self.cell, self.width, self.inits, self.dtype)
@@ -269,7 +270,7 @@ class Bidirectional(nn.Module):
         return jnp.concatenate([ahead, back], axis=-1), first
 
 
-def of_parents(states: PyTree, parents: Int[Array, "B K"]) -> PyTree:
+def of_parents(states: PyTree, parents: Int[ArrayLike, "B K"]) -> PyTree:
     """The states `[B, K, ...]` of the hypotheses that continue `parents`."""
 
     def pick(leaf):

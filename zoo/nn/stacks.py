@@ -1,4 +1,4 @@
-"""Depth: the same layer many times, scanned so that compile time does not grow, rematerialized so that memory does not."""
+"""Depth: the same layer many times. A scan keeps compile time from growing with it, rematerialization memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +15,12 @@ class Stack(nn.Module):
     """`length` layers, one after the other.
 
     `layer` makes one: a module with `__call__(x, given, train, weights) -> (x, extra)` and, for decoding,
-    `remember(memory) -> (memory, kept)` and `step(x, cache, view) -> (x, extra)`. What the layers give comes back stacked, with
-    axis 0 for the layers; caches go in the same way.
+    `remember(memory) -> (memory, kept)` and `step(x, cache, view) -> (x, extra)`. What the layers give comes back
+    stacked, with axis 0 for the layers; caches go in the same way.
 
     With `scan`, parameters carry a leading axis `layers` under one name, `layers`; without, each layer has a subtree of
-    its own, `layers_0` and so on (`stacked` and `unstacked` convert). `remat` recomputes activations in the backward pass.
+    its own, `layers_0` and so on (`stacked` and `unstacked` convert). `remat` recomputes activations in the backward
+    pass.
     """
 
     layer: Callable[..., nn.Module]

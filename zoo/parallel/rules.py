@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
 
@@ -20,7 +20,7 @@ RULES: dict[str, str | None] = {
 }
 
 
-def sharding(mesh: Mesh, names: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
+def sharding(mesh: Mesh | AbstractMesh, names: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
     """Where an array with these logical axes lies. An axis that its mesh axis does not divide stays whole."""
     axes = [RULES[name] if name is not None else None for name in names]
     fitting = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=False)]

@@ -1,7 +1,7 @@
 """The contract of a task: what the trainer knows of translation, language modeling or classification."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -13,6 +13,7 @@ from zoo.tasks.metrics import Evaluation
 PyTree = Any
 
 
+@runtime_checkable
 class Task(Protocol):
     """A task owns its tokenizers, its examples, its loss and its metrics; its files lie in the working directory."""
 

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.models.base import Readout
@@ -34,7 +35,7 @@ class Sums:
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": float(self.correct) / tokens}
 
 
-def cross_entropy(readout: Readout, labels: Int[Array, "B T"], smoothing: float = 0.0, padding: int = 0) -> Sums:
+def cross_entropy(readout: Readout, labels: Int[ArrayLike, "B T"], smoothing: float = 0.0, padding: int = 0) -> Sums:
     """Cross-entropy of a model's predictions over the labels that are not `padding`.
 
     With `smoothing` ε the objective's target is `1 - ε` at the label plus `ε / V` everywhere (Szegedy et al. 2016,
@@ -43,6 +44,7 @@ def cross_entropy(readout: Readout, labels: Int[Array, "B T"], smoothing: float 
     The logits of a whole batch are never in memory: columns of the batch go through one after the other, and where a
     gradient will be asked for, each leaves its own behind, so that nothing is computed twice.
     """
+    labels = jnp.asarray(labels)
     columns = _columns(labels.shape, readout.vocabulary)
     return _summed(readout, labels, labels != padding, smoothing, columns)
 

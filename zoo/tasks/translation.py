@@ -16,7 +16,7 @@ from zoo.data import sources, tokenizers
 from zoo.data.batching import Buckets, Seq2SeqBatch
 from zoo.data.embedded import Phrases
 from zoo.data.examples import Encoder, Limits, StoredPairs, StreamedPairs
-from zoo.data.pipeline import Examples, Share, evaluation_batches, training_batches
+from zoo.data.pipeline import ALONE, Examples, Share, evaluation_batches, training_batches
 from zoo.data.sources import Pair
 from zoo.decoding.beam import BeamConfig
 from zoo.decoding.translator import Translator
@@ -35,9 +35,9 @@ class TranslationData:
     """Where the pairs come from and how they are cut.
 
     `train`, `valid` and `test` are locations: a prefix (`PREFIX.en`, `PREFIX.fr`), a `.tsv`, `tfds:NAME`, or `phrases`
-    for the embedded ones; those of files start from `path`. `train_split` and its sisters name splits of a TFDS dataset.
-    `batch_tokens` bounds the padded tokens of either side of a batch; `pool` is how many pairs are sorted by length
-    together (0: a whole epoch). `steps` are the padded lengths (empty: chosen).
+    for the embedded ones; those of files start from `path`. `train_split` and its sisters name splits of a TFDS
+    dataset. `batch_tokens` bounds the padded tokens of either side of a batch; `pool` is how many pairs are sorted by
+    length together (0: a whole epoch). `steps` are the padded lengths (empty: chosen).
     """
 
     source: str = "en"
@@ -154,7 +154,7 @@ class Translation:
             log.info("%s: dropped %d of %d pairs: %s", split, count, len(stored) + encoder.dropped.total(), reason)
         return stored
 
-    def training_batches(self, shards: int, share: Share = Share()) -> grain.DatasetIterator:
+    def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
         buckets = Buckets.up_to(self.data.max_length, self.data.batch_tokens, shards, self.data.steps)
         examples = self._examples("train", Limits(self.data.max_length, self.data.max_ratio))
@@ -172,8 +172,10 @@ class Translation:
         return cross_entropy(output.readout, batch.labels, self.smoothing)
 
     def evaluate(self, model: Any, params: Any, split: str, location: str = "", most: int = 0) -> metrics.Evaluation:
-        """Loss and translation scores on a split (its first `most` pairs, if given). Nothing is dropped from it: what is
-        too long for the loss is still translated."""
+        """Loss and translation scores on a split (its first `most` pairs, if given).
+
+        Nothing is dropped from it: what is too long for the loss is still translated.
+        """
         pairs = list(self.pairs(split, location))[: most or None]
         translate = Translator(model, params, *self.tokenizers, self.decoding, self.data.batch_tokens)
         outputs = [best[0].text for best in translate([source for source, _ in pairs])]

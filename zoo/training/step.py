@@ -20,7 +20,7 @@ Loss = Callable[[PyTree, PyTree, jax.Array], Any]  # (params, batch, dropout key
 
 @struct.dataclass
 class TrainState:
-    """All that an update changes, and the key that all its randomness comes from. `ema` is `None` where none is kept."""
+    """All that an update changes, and the key that its randomness comes from. `ema` is `None` where none is kept."""
 
     step: Int[Array, ""]
     params: PyTree
@@ -63,8 +63,8 @@ def make_step(
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, dict[str, Any]]]:
     """The jitted update; gives the new state and `sums` and `gradient_norm` of the batch.
 
-    The gradient is that of the summed objective divided by the tokens of the whole batch, so that cutting the batch into
-    `accumulate` parts, or over devices, changes nothing but rounding.
+    The gradient is that of the summed objective divided by the tokens of the whole batch, so that cutting the batch
+    into `accumulate` parts, or over devices, changes nothing but rounding.
     """
 
     def objective(params, batch, key):
