@@ -49,3 +49,18 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, pairs_in_files: Path) -> P
     config = TINY | {f"data.{split}": str(pairs_in_files) for split in ("train", "valid", "test")}
     assert main(["train", f"--workdir={directory}", *(f"--config.{key}={value}" for key, value in config.items())]) == 0
     return directory
+
+
+@pytest.fixture(scope="session")
+def wild():
+    """A Transformer that was never trained, and parameters at three times their size, so that hypotheses differ."""
+    import numpy as np
+    from flax import linen as nn
+
+    from zoo.data.batching import Seq2SeqBatch
+    from zoo.models.transformer import Transformer, TransformerConfig
+
+    config = TransformerConfig(14, 14, layers=2, width=16, ffn=32, heads=2, dropout=0.0)
+    model, nothing = Transformer(config), np.ones((1, 1), np.int32)
+    variables = jax.jit(lambda: nn.unbox(model.init(jax.random.key(3), Seq2SeqBatch(nothing, nothing, nothing))))()
+    return model, jax.tree.map(lambda x: 3 * x, variables["params"])

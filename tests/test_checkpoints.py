@@ -63,6 +63,7 @@ def two(tmp_path):
     return tmp_path
 
 
+@pytest.mark.smoke
 def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
     checkpoints, data = Checkpoints(tmp_path), examples()
     for _ in range(5):

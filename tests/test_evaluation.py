@@ -7,6 +7,7 @@ from zoo.errors import UserError
 from zoo.evaluation import score, table
 
 
+@pytest.mark.smoke
 def test_a_score_tells_its_data_its_direction_and_its_step(workdir):
     scores = score(zoo.load(workdir), "valid")
     assert scores["direction"] == "en-fr"

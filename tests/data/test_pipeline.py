@@ -72,6 +72,7 @@ def test_pools_are_drawn_anew_each_epoch(examples):
     assert set(numbers(batches[0])) != set(numbers(batches[4]))
 
 
+@pytest.mark.smoke
 def test_every_row_is_a_pair_as_it_was_stored(examples):
     for batch in take(stream(examples), 20):
         for source, labels in zip(batch.source, batch.labels, strict=True):

@@ -134,6 +134,7 @@ def until_eos(tokens):
     return tokens[: end + 1]
 
 
+@pytest.mark.smoke
 def test_one_beam_is_greedy_search(wild, forward):
     found = beam_search(*wild, SOURCE, BeamConfig(beam_size=1), LENGTH, LIMITS)
     histories = [[] for _ in SOURCE]

@@ -68,6 +68,7 @@ def test_a_causal_mask_over_a_longer_past_ends_at_the_last_position():
     assert seen.tolist() == [[True] * 4 + [False], [True] * 5]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", MASKS)
 def test_attention_is_the_papers_formula(name):
     mixed, weights = attend_with_weights(*operands(), MASKS[name].dense(T, S))

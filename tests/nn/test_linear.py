@@ -35,6 +35,7 @@ def by_numpy(contract):
     return x @ matrix, cotangent @ matrix.T, to_matrix if contract == 0 else to_matrix.T
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("contract", [0, 1])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 4 * BF16_STEP)])
 def test_dot_and_its_gradients_are_matrix_products(contract, dtype, tolerance):

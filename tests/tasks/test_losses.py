@@ -97,6 +97,7 @@ def test_large_logits_stay_finite():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((sums, gradient)))
 
 
+@pytest.mark.smoke
 def test_right_predictions_and_tokens_are_counted():
     readout = readout_of()
     sums = cross_entropy(readout, LABELS)

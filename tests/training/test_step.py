@@ -105,6 +105,7 @@ def descent():
     return World(optax.sgd(0.5))
 
 
+@pytest.mark.smoke
 def test_an_update_is_the_gradient_of_the_mean_over_tokens(descent):
     params, batch = jax.device_get(descent.make().params), batch_of()
     state, metrics = descent.step(descent.make(), batch)
