@@ -182,7 +182,9 @@ def _value(kind: Any, value: Any, path: str) -> Any:
     """`value` as `kind`, or a `UserError` that names both."""
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{path}.")
-    if typing.get_origin(kind) is tuple and isinstance(value, str | list):
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, str | list):
+            raise UserError(f"config.{path}={value!r} is not a list")
         items = value.strip("()").replace(",", " ").split() if isinstance(value, str) else value
         item_kind = typing.get_args(kind)[0]
         return tuple(_value(item_kind, _Text(i) if isinstance(value, str) else i, path) for i in items)
@@ -197,7 +199,6 @@ def _value(kind: Any, value: Any, path: str) -> Any:
 
 
 _NAMES: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-_NAMES[tuple[int, ...]] = "a list of whole numbers"
 
 
 def _parse(kind: type, text: str) -> Any:

@@ -146,8 +146,8 @@ class Reporter:
 
 
 class _Events:
-    """A file of TensorBoard. tensorboardX would write it in a thread, and once a full disk has ended that thread, the run
-    waits for it for ever."""
+    """A file of TensorBoard. tensorboardX would write it in a thread, and once a full disk has ended that thread, the
+    run waits for it for ever."""
 
     FLUSHED_EVERY = 30.0  # seconds
 
