@@ -1,0 +1,397 @@
+"""What a user can get wrong: one line names the thing, the value and the remedy; nothing is lost or left behind."""
+
+import errno
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from zoo.cli import main
+from zoo.data import tokenizers
+from zoo.tasks.translation import Translation
+from zoo.training import reporting
+
+Files = dict[str, str]
+
+
+def files_under(directory: Path) -> Files:
+    """{name: digest} of all files, so that a lost, a new and an altered one all show."""
+    paths = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.fixture
+def mistake(capfd):
+    """`mistake(*argv)`: the one line that answers it, log lines before it aside, and no word on standard output."""
+
+    def run(*argv: object) -> str:
+        capfd.readouterr()
+        assert main([str(word) for word in argv]) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.count("zoo: error: ") == 1
+        last = err.splitlines()[-1]
+        assert last.startswith("zoo: error: ")
+        assert "Traceback" not in err
+        return last
+
+    return run
+
+
+@pytest.fixture
+def start(mistake, tmp_path, pairs_in_files):
+    """`start({key: value})`: the answer to a start with these changes of a config that is right, in a new directory."""
+
+    def run(changes: dict[str, object], workdir: Path | None = None) -> str:
+        config = TINY | {f"data.{split}": pairs_in_files for split in ("train", "valid", "test")} | changes
+        options = [f"--config.{key}={value}" for key, value in config.items()]
+        return mistake("train", f"--workdir={workdir or tmp_path / 'run'}", *options)
+
+    return run
+
+
+@pytest.fixture
+def copy(workdir, tmp_path) -> Path:
+    """A trained working directory to spoil."""
+    return shutil.copytree(workdir, tmp_path / "copy")
+
+
+def write(directory: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+def truncate(checkpoint: Path) -> None:
+    """Cut the largest file of a checkpoint short."""
+    largest = max((p for p in (checkpoint / "state").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+
+
+WRONG_STARTS = {
+    "a misspelt key": ({"train.stepz": 3}, {}, ["config.train.stepz is not a key", "did you mean 'steps'?"]),
+    "a wrong type": ({"train.steps": "many"}, {}, ["config.train.steps='many' is not a whole number"]),
+    "no number": ({"optimizer.peak": "nan"}, {}, ["config.optimizer.peak='nan' is not a number"]),
+    "a missing file": ({"data.train": "HERE/no"}, {}, ["no file HERE/no.en or HERE/no.en.gz", "data.path"]),
+    "a missing validation file": ({"data.valid": "HERE/no"}, {}, ["no file HERE/no.en or HERE/no.en.gz"]),
+    "a missing test file": ({"data.test": "HERE/no.tsv"}, {}, ["no file HERE/no.tsv or HERE/no.tsv.gz"]),
+    "no validation split": ({"data.valid": ""}, {}, ["no data.valid", "--config.data.valid="]),
+    "sides that differ": (
+        {"data.train": "HERE/x"},
+        {"x.en": "a\nb\nc\n", "x.fr": "a\nb\n"},
+        ["HERE/x.en has 3 lines and HERE/x.fr has 2 lines", "line N of one must be"],
+    ),
+    "validation sides that differ": (
+        {"data.valid": "HERE/x"},
+        {"x.en": "a\nb\nc\n", "x.fr": "a\nb\n"},
+        ["HERE/x.en has 3 lines and HERE/x.fr has 2 lines"],
+    ),
+    "empty files": ({"data.train": "HERE/x"}, {"x.en": "", "x.fr": ""}, ["x.en and", "x.fr are empty", "hold text"]),
+    "blank lines": ({"data.train": "HERE/x"}, {"x.en": " \n", "x.fr": "a\n"}, ["data.train='HERE/x'", "no pairs"]),
+    "too long for all": ({"data.max_length": 2}, {}, ["no sentence pairs are left of data.train", "40 with more than"]),
+    "no tab": ({"data.train": "HERE/x.tsv"}, {"x.tsv": "a\tb\nplain\n"}, ["HERE/x.tsv:2: no tab", "'plain'"]),
+    "no gzip": (
+        {"data.train": "HERE/x"},
+        {"x.en.gz": "a\n", "x.fr": "a\n"},
+        ["x.en.gz isn't a gzip file", "remove .gz"],
+    ),
+    "too many pieces": ({"data.vocabulary": 5000}, {}, ["data.vocabulary=5000 is too large", "set it to at most"]),
+    "too few pieces": ({"data.vocabulary": 6}, {}, ["data.vocabulary=6 is too small", "set it to at least"]),
+    "too many words": (
+        {"data.vocabulary": 500, "data.tokenizer": "word"},
+        {},
+        ["too large for the words", "at most 48"],
+    ),
+    "a small batch": ({"data.batch_tokens": 8}, {}, ["data.batch_tokens=8", "data.max_length=24", "use at least 24"]),
+    "a padded length below 2": ({"data.steps": "-4"}, {}, ["data.steps=(-4,)", "at least 2"]),
+    "an unknown dataset": ({"data.train": "tfds:wmt14_translat/de-en"}, {}, ["'wmt14_translat'", "'wmt14_translate'"]),
+    "an unknown selection": ({"train.select": "blue"}, {}, ["train.select='blue'", "did you mean 'bleu'?"]),
+    "a mesh for others": ({"mesh.data": 7}, {}, ["data=7", "1 devices", "change config.mesh"]),
+    "a seed below 0": ({"seed": -1}, {}, ["seed=-1", "from 0 to"]),
+    "no layers": ({"model.layers": 0}, {}, ["model.layers=0", "at least 1"]),
+    "no heads": ({"model.heads": 0}, {}, ["model.heads=0", "at least 1"]),
+    "much dropout": ({"model.dropout": 1}, {}, ["model.dropout=1.0", "[0, 1)"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_STARTS)
+def test_a_wrong_start_is_told_at_once_and_leaves_nothing_behind(start, tmp_path, name):
+    changes, files, told = WRONG_STARTS[name]
+    data = tmp_path / "data"
+    data.mkdir()
+    write(data, files)
+    line = start({key: str(value).replace("HERE", str(data)) for key, value in changes.items()})
+    for part in told:
+        assert part.replace("HERE", str(data)) in line
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_failed_start_keeps_the_empty_directory_that_it_was_given(start, tmp_path):
+    (tmp_path / "run").mkdir()
+    start({"data.batch_tokens": 8})
+    assert [path.name for path in tmp_path.rglob("*")] == ["run"]
+
+
+def test_the_values_that_can_be_selected_are_those_of_an_evaluation(workdir):
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    names = {name.removeprefix("valid/") for record in records for name in record if name.startswith("valid/")}
+    assert names == set(Translation.SCORES)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("phrases.py:en-xx", ["unknown locale 'xx'", "name one of CLDR's"]),
+        ("phrases.py:enfr", ["'enfr'", "en-fr"]),
+        ("phrase", ["no config file 'phrase'", "'phrases.py'"]),
+        ("nowhere/phrases.py", ["no config file 'nowhere/phrases.py'"]),
+        ("HERE/broken.py", ["broken.py, line 2", "KeyError: 'x'", "mend it"]),
+        ("HERE/syntax.py", ["syntax.py", "SyntaxError"]),
+        ("HERE/nothing.py", ["nothing.py", "no function get_config"]),
+    ],
+)
+def test_a_wrong_config_is_told_and_leaves_nothing_behind(mistake, tmp_path, config, told):
+    write(tmp_path, {"broken.py": "def get_config():\n    return {}['x']\n", "syntax.py": "def (\n", "nothing.py": ""})
+    line = mistake("train", f"--config={config.replace('HERE', str(tmp_path))}", f"--workdir={tmp_path / 'run'}")
+    for part in told:
+        assert part in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("file", "File exists"), ("file/below", "Not a directory"), ("file/far/below", "Not a directory")],
+)
+def test_a_directory_that_cannot_be_made_is_told(start, tmp_path, place, told):
+    write(tmp_path, {"file": "mine"})
+    line = start({}, tmp_path / place)
+    for part in (f"cannot write {tmp_path / place}", told, "choose another --workdir"):
+        assert part in line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_url_is_no_working_directory_and_no_directory_of_that_name_is_made(mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "'gs://bucket/run' is a URL" in mistake("train", "--workdir=gs://bucket/run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"optimizer.peak": 0.5}, ["optimizer.peak was", "now 0.5", "choose another --workdir", "its own config"]),
+        ({"mesh.data": 7}, ["data=7", "change config.mesh"]),  # which a run may change, if it can start
+        ({"train.steps": 9, "data.path": "/nowhere", "data.max_length": 2}, ["data.max_length was 24, now 2"]),
+    ],
+)
+def test_a_working_directory_that_a_start_is_refused_is_as_it_was(start, copy, changes, told):
+    before = files_under(copy)
+    line = start(changes, copy)
+    for part in told:
+        assert part in line
+    assert files_under(copy) == before
+
+
+def test_a_truncated_checkpoint_is_passed_over_with_a_warning(copy, capfd):
+    truncate(copy / "checkpoints" / "3")
+    assert main(["eval", str(copy), "--checkpoint=latest", "--split=valid", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["step"] == 2
+    warnings = [line for line in err.splitlines() if line.startswith("zoo: warning: ")]
+    assert len(warnings) == 1
+    assert f"{copy / 'checkpoints' / '3'} is not whole" in warnings[0]
+
+
+def test_training_goes_on_from_the_checkpoint_before_a_truncated_one_and_keeps_that(copy, capfd):
+    truncate(copy / "checkpoints" / "3")
+    assert main(["train", f"--workdir={copy}", "--config.train.steps=4"]) == 0
+    err = capfd.readouterr().err
+    assert f"{copy / 'checkpoints' / '3'} is not whole" in err
+    assert "going on from step 2 of 4" in err
+    assert (copy / "checkpoints" / "3.broken").is_dir()
+    assert (copy / "checkpoints" / "4").is_dir()
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda copy: shutil.rmtree(copy / name) if (copy / name).is_dir() else (copy / name).unlink()
+
+
+def holding(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda copy: (copy / name).write_bytes(content)
+
+
+def all_truncated(copy: Path) -> None:
+    for checkpoint in (copy / "checkpoints").iterdir():
+        truncate(checkpoint)
+
+
+def of_another_model(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["model"]["width"] = 8
+    (copy / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def cut_tokenizer(copy: Path) -> None:
+    path = copy / "tokenizer" / "joint.model"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+SPOILT = {
+    "all checkpoints": (all_truncated, ["no checkpoint in COPY/checkpoints is whole", "checkpoints/3", "start over"]),
+    "the model": (of_another_model, ["of another model", "params/decoder", "(16, 2, 8) there, (8, 2, 4) here"]),
+    "no tokenizer": (without("tokenizer"), ["COPY/tokenizer/joint.model", "missing", "copy it from where"]),
+    "a cut tokenizer": (cut_tokenizer, ["COPY/tokenizer/joint.model can't be read", "truncated", "copy it again"]),
+    "an empty tokenizer": (holding("tokenizer/joint.model", b""), ["joint.model can't be read", "it is empty"]),
+    "a cut config": (holding("config.json", b'{"name": "x", '), ["COPY/config.json is damaged", "put back a copy"]),
+    "a binary config": (holding("config.json", b"\xff\xfe"), ["COPY/config.json is damaged", "put back a copy"]),
+    "another config": (holding("config.json", b"[]"), ["config=[]", "keys of its own"]),
+    "a list as a number": (holding("config.json", b'{"data": {"steps": 5}}'), ["config.data.steps=5 is not a list"]),
+}
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_spoilt_working_directory_is_told_and_left_as_it_is(mistake, copy, name, command):
+    spoil, told = SPOILT[name]
+    spoil(copy)
+    (copy / "summary.json").unlink()  # or the run counts as finished
+    before = files_under(copy)
+    line = mistake(command, f"--workdir={copy}", *(["--checkpoint=latest"] if command == "eval" else []))
+    for part in told:
+        assert part.replace("COPY", str(copy)) in line
+    assert files_under(copy) == before
+
+
+def test_a_directory_without_its_config_is_not_taken_for_one(mistake, copy):
+    (copy / "config.json").unlink()
+    before = files_under(copy)
+    assert "no config.json" in mistake("eval", copy)
+    assert "no working directory: choose another --workdir" in mistake("train", f"--workdir={copy}")
+    assert files_under(copy) == before
+
+
+def test_without_a_best_checkpoint_the_latest_is_used_and_without_any_it_says_how_to_train(copy, mistake, capfd):
+    shutil.rmtree(copy / "best")
+    assert main(["eval", str(copy), "--split=valid", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["step"] == 3
+    shutil.rmtree(copy / "checkpoints")
+    line = mistake("eval", copy, "--split=valid")
+    assert f"no checkpoint in {copy / 'checkpoints'}" in line
+    assert f"train.py --workdir={copy}" in line
+
+
+@pytest.mark.parametrize("text", [b'{"step": 1, "train/lo', b"\xff\xfe", b'3\n{"train/loss": 1}\n'])
+def test_a_damaged_record_is_told(mistake, copy, text):
+    (copy / "metrics.jsonl").write_bytes(text)
+    for command in (["plot", copy], ["average", copy, "--best=1"]):
+        assert f"{copy / 'metrics.jsonl'} holds no report yet" in mistake(*command)
+
+
+def test_a_summary_of_something_else_is_made_again(copy, capfd):
+    (copy / "summary.json").write_text("{}")
+    assert main(["train", f"--workdir={copy}"]) == 0
+    assert json.loads((copy / "summary.json").read_text())["scores"]["step"] == 3
+
+
+def full(*args: object, **options: object) -> None:
+    """As a write to an open file fails: without the name of the file."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class FullFile:
+    write = staticmethod(full)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("what", ["metrics.jsonl", "tensorboard", "samples"])
+def test_a_disk_that_fills_up_ends_a_run_in_one_line_and_its_checkpoints_stay(mistake, copy, monkeypatch, what):
+    if what == "metrics.jsonl":
+        report = reporting.Reporter.report
+        monkeypatch.setattr(
+            reporting.Reporter,
+            "report",
+            lambda self, *args: setattr(self, "_metrics", FullFile()) or report(self, *args),
+        )
+    elif what == "tensorboard":
+        monkeypatch.setattr(reporting._Events, "add", full)
+    else:
+        monkeypatch.setattr(reporting.Reporter, "samples", full)
+    before = files_under(copy / "checkpoints")
+    line = mistake("train", f"--workdir={copy}", "--config.train.steps=6")
+    for part in (str(copy), "No space left on device", "make room"):
+        assert part in line
+    after = files_under(copy / "checkpoints")
+    assert all(after[name] == digest for name, digest in before.items() if name.startswith("3/") and name in after)
+    assert any(name.startswith(("3/", "6/")) for name in after)
+
+
+def test_a_disk_too_full_for_the_tokenizer_leaves_nothing_behind(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizers.SentencePiece, "save", full)
+    assert "No space left on device" in start({})
+    assert list(tmp_path.iterdir()) == []
+
+
+OPTIONS = {
+    "a command": (["trian"], ["no command 'trian'", "did you mean 'train'?"]),
+    "an option": (["eval", "DIR", "--beem=3"], ["eval takes no '--beem=3'", "'--beam'"]),
+    "a split": (["eval", "DIR", "--split=tset"], ["--split", "'tset'", "'valid', 'test'"]),
+    "a checkpoint": (["eval", "DIR", "--checkpoint=bets"], ["'bets'", "best, latest, average"]),
+    "a step": (["eval", "DIR", "--checkpoint=77"], ["no checkpoint of step 77", "there are: 1, 2, 3"]),
+    "a digit that is no number": (["eval", "DIR", "--checkpoint=²"], ["'²'", "the number of a step"]),
+    "an average": (["eval", "DIR", "--checkpoint=average"], ["no checkpoint in DIR/average"]),
+    "other data": (["eval", "DIR", "--data=nowhere"], ["no file nowhere.en or nowhere.en.gz"]),
+    "no directory": (["eval"], ["--workdir=DIR"]),
+    "a beam": (["translate", "DIR", "--beam-size=x"], ["--beam-size", "'x' is not a whole number"]),
+    "a beam of none": (["translate", "DIR", "--beam=0"], ["--beam", "'0' is not a whole number from 1 on"]),
+    "a penalty": (["translate", "DIR", "--length-penalty=nan"], ["--length-penalty", "'nan' is not a number"]),
+    "n best": (["translate", "DIR", "--beam=2", "--n-best=3"], ["--n-best=3", "beam of 2", "--beam-size=3"]),
+    "no text": (["plot", "DIR", "--text="], ["''", "give a sentence"]),
+    "a layer": (["plot", "DIR", "--text=in 1 days", "--layer=3"], ["--layer=3", "has 2, counted from 1"]),
+    "a head": (["plot", "DIR", "--text=in 1 days", "--head=9"], ["--head=9", "has 2, counted from 1"]),
+    "a place": (["plot", "DIR", "--out=nowhere/x.png"], ["--out=nowhere/x.png", "no directory nowhere"]),
+    "an average of too many": (["average", "DIR", "--last=9"], ["keeps 3", "[1, 2, 3]", "train.keep=9"]),
+    "a beginning": (["train", "--init_from=nowhere", "--workdir=run"], ["nowhere is not a working directory"]),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_wrong_word_is_named_with_its_remedy_and_writes_nothing(mistake, workdir, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    argv, told = OPTIONS[name]
+    before = files_under(workdir)
+    line = mistake(*({"DIR": workdir}.get(word, word) for word in argv))
+    for part in told:
+        assert part.replace("DIR/", f"{workdir}/") in line
+    assert files_under(workdir) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_that_the_experiment_does_not_have_is_told(mistake, copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["data"]["test"] = ""
+    (copy / "config.json").write_text(json.dumps(config))
+    line = mistake("eval", copy, "--split=test")
+    assert "no data.test" in line
+    assert "--data=" in line
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_saved(start, tmp_path):
+    line = start({"optimizer.peak": 1e30, "optimizer.warmup": 0})
+    for part in ("the loss of step 2 is not a number", "step 1 is kept", "lower optimizer.peak", "optimizer.clip"):
+        assert part in line
+    assert (tmp_path / "run" / "checkpoints" / "1" / "checksums.json").is_file()
+    assert not (tmp_path / "run" / "checkpoints" / "2").exists()
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """The command line takes the log for itself."""
+    propagate = logging.getLogger("zoo").propagate
+    yield
+    logging.getLogger("zoo").propagate = propagate
