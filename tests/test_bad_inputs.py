@@ -248,7 +248,7 @@ SPOILT = {
     "an empty tokenizer": (holding("tokenizer/joint.model", b""), ["joint.model can't be read", "it is empty"]),
     "a cut config": (holding("config.json", b'{"name": "x", '), ["COPY/config.json is damaged", "put back a copy"]),
     "a binary config": (holding("config.json", b"\xff\xfe"), ["COPY/config.json is damaged", "put back a copy"]),
-    "another config": (holding("config.json", b"[]"), ["config=[]", "keys of its own"]),
+    "another config": (holding("config.json", b"[]"), ["COPY/config.json is damaged", "[] has no keys"]),
     "a list as a number": (holding("config.json", b'{"data": {"steps": 5}}'), ["config.data.steps=5 is not a list"]),
 }
 
@@ -263,6 +263,13 @@ def test_a_spoilt_working_directory_is_told_and_left_as_it_is(mistake, copy, nam
     line = mistake(command, f"--workdir={copy}", *(["--checkpoint=latest"] if command == "eval" else []))
     for part in told:
         assert part.replace("COPY", str(copy)) in line
+    assert files_under(copy) == before
+
+
+def test_a_run_that_cannot_go_on_keeps_its_config(mistake, copy):
+    cut_tokenizer(copy)
+    before = files_under(copy)
+    mistake("train", f"--workdir={copy}", "--config.train.steps=9")
     assert files_under(copy) == before
 
 

@@ -104,9 +104,9 @@ def test_n_best_holds_only_what_the_beam_has_found():
     config = BeamConfig(beam_size=20, max_length=1, length_penalty=0.0)
     shape = {"layers": 1, "width": 16, "ffn": 16, "heads": 2}
     tiny = registry.build("transformer", "tiny", source_vocabulary=14, target_vocabulary=14, **shape)
-    params = nn.unbox(tiny.init(jax.random.key(0), Seq2SeqBatch(*(np.ones((1, 2), np.int32) for _ in range(3)))))[
-        "params"
-    ]
+    params = nn.unbox(
+        jax.jit(tiny.init)(jax.random.key(0), Seq2SeqBatch(*(np.ones((1, 2), np.int32) for _ in range(3))))
+    )["params"]
     (best,) = Translator(tiny, params, words, words, config)(["w1"])
     assert len({tuple(translation.tokens) for translation in best}) == len(best) == 12
     assert all(translation.score > -100 for translation in best)

@@ -124,16 +124,17 @@ def from_workdir(workdir: Path, changes: Sequence[tuple[str, str]] = ()) -> Expe
             f"{workdir} is not a working directory (no config.json): make one with train.py --workdir={workdir}"
         )
     try:
-        return resolve(json.loads(path.read_text(encoding="utf-8")), changes)
-    except ValueError as error:  # no JSON, or not even text
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            raise ValueError(f"{tree!r} has no keys")
+    except ValueError as error:  # also no JSON, or not even text
         raise UserError(f"{path} is damaged ({error}): put back a copy, or train in another directory") from error
+    return resolve(tree, changes)
 
 
 def resolve(tree: Mapping[str, Any], changes: Sequence[tuple[str, str]] = ()) -> Experiment:
     """An experiment from plain values; `changes` name keys by their dotted path and are text still."""
     tree = json.loads(json.dumps(tree))
-    if not isinstance(tree, dict):
-        raise UserError(f"config={tree!r}: it has keys of its own, such as {_fields(Experiment)[0]}")
     for path, value in changes:
         *parents, key = path.split(".")
         node = tree
