@@ -26,6 +26,16 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_compilation(tmp_path_factory):
+    """All runs of this file execute the same programs, compiled once."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in (cache | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}).items():
+            patch.setenv(key, value)
+        yield
+
+
 def start(workdir: Path) -> subprocess.Popen:
     command = [sys.executable, "train.py", f"--workdir={workdir}", "--config=zoo/configs/phrases.py"]
     command += [f"--config.{key}={value}" for key, value in SETTINGS.items()]

@@ -212,7 +212,7 @@ EIGHT_DEVICES = """
     alone = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), names, axis_types=(AxisType.Auto,) * 4)
     expected, norms = jax.device_get(World(ADAM, alone, layers=2).run(3))
 
-    for sizes in ((8, 1, 1), (1, 8, 1), (1, 4, 2), (2, 2, 2)):
+    for sizes in ((8, 1, 1), (1, 8, 1), (2, 2, 2)):
         mesh = make_mesh(MeshConfig(*sizes))
         state, found = World(ADAM, mesh, layers=2).run(3)
         close(state, expected, atol=1e-5)
