@@ -59,6 +59,9 @@ class TrainConfig:
         for key in ("steps", "accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
             if getattr(self, key) < 1:
                 raise UserError(f"train.{key}={getattr(self, key)}: use at least 1")
+        for key in ("evaluation_size", "patience", "average_last", "profile_at"):
+            if getattr(self, key) < 0:
+                raise UserError(f"train.{key}={getattr(self, key)}: use 0 or more")
         if not 0 <= self.smoothing < 1:
             raise UserError(f"train.smoothing={self.smoothing}: label smoothing lies in [0, 1)")
         if self.average_last > self.keep:
@@ -177,8 +180,8 @@ class Training:
             if config.average_last > 1:
                 self._average(reporter)
         finally:
-            reporter.close()
             self.checkpoints.close()
+            reporter.close()
 
     def _restore(self) -> int:
         found = self.checkpoints.restore(self.shapes, self.batches)
@@ -237,14 +240,15 @@ class Training:
             return
         step, metrics = pending
         window.add(metrics)
-        if not math.isfinite(float(metrics["sums"].objective)):
-            self.checkpoints.wait()
-            kept = self.checkpoints.steps()
-            where = f"step {kept[-1]} is kept and will be gone on from" if kept else "nothing was saved before it"
-            raise UserError(
-                f"the loss of step {step} is not a number; {where}: lower optimizer.peak, lengthen optimizer.warmup or "
-                "set optimizer.clip"
-            )
+        for name, value in (("loss", metrics["sums"].objective), ("gradient", metrics["gradient_norm"])):
+            if not math.isfinite(float(value)):
+                self.checkpoints.wait()
+                kept = self.checkpoints.steps()
+                where = f"the checkpoint of step {kept[-1]} is kept" if kept else "nothing was saved before it"
+                raise UserError(
+                    f"the {name} of step {step} is not a number; {where}: lower optimizer.peak, lengthen "
+                    "optimizer.warmup or set optimizer.clip, in another --workdir"
+                )
 
     def _profile(self, step: int) -> None:
         if self.config.profile_at and step == self.config.profile_at:
