@@ -11,7 +11,7 @@ from zoo.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """`clip` bounds the global norm of the gradient (0: no bound); `decay` is decoupled weight decay, for matrices only.
+    """`clip` bounds the global norm of the gradient (0: no bound); `decay` is decoupled and for matrices only.
 
     `peak` is the highest learning rate. `noam` ignores it unless it is set: its own peak is `(E · warmup)^-½`.
     """
@@ -45,8 +45,9 @@ class OptimizerConfig:
                 raise UserError(f"optimizer.{key}={getattr(self, key):g} is below 0")
         for key, reader in (("decay", "adam"), ("momentum", "sgd")):
             if getattr(self, key) and self.name != reader:
+                value = getattr(self, key)
                 raise UserError(
-                    f"optimizer.{key}={getattr(self, key):g} is read by {reader!r} alone: leave it at 0 for {self.name!r}"
+                    f"optimizer.{key}={value:g} is read by {reader!r} alone: leave it at 0 for {self.name!r}"
                 )
         if self.schedule == "halving" and self.halve_every < 1:
             raise UserError("optimizer.halve_every=0: the schedule 'halving' needs the steps between two halvings")

@@ -175,7 +175,7 @@ class _Events:
 
 
 def _readable(values: dict[str, float]) -> list[str]:
-    """The values as words of a line, split by split, well-known ones first; a split other than "train" is named once."""
+    """The values as words of a line, split by split, known ones first; a split other than "train" is named once."""
     order = list(_READABLE)
 
     def rank(name: str) -> tuple[bool, str, int]:
