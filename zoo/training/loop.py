@@ -33,10 +33,10 @@ class TrainConfig:
     """How long to train, what to report and what to keep.
 
     `select` names the value of an evaluation by which the best checkpoint is chosen; training ends early when it has
-    not improved in `patience` evaluations (0: never). An evaluation reads the first `evaluation_size` examples (0: all).
-    `average_last` checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate` cuts
-    each batch into parts that go through one after the other. `profile_at` is the step from which five are traced for
-    TensorBoard's profiler (0: none).
+    not improved in `patience` evaluations (0: never). An evaluation reads the first `evaluation_size` examples (0:
+    all). `average_last` checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate`
+    cuts each batch into parts that go through one after the other. `profile_at` is the step from which five are traced
+    for TensorBoard's profiler (0: none).
     """
 
     steps: int = 100_000
