@@ -3,6 +3,10 @@
   python train.py --config=zoo/configs/multi30k.py:en-de --config.data.path=DIR
   python train.py --config=zoo/configs/multi30k.py:de-en,rnnsearch --config.data.path=DIR      or: seq2seq, cho
 
+en-de, test_2016_flickr, one seed, beam 5 (α chosen on the validation split), bfloat16 on 2 CPU cores (Xeon with AMX,
+shared with other work: 55 minutes of wall time), 2026-11-23:
+  BLEU 38.2 lower-cased and tokenized by Moses; 38.2 lower-cased, 37.8 cased and detokenized by sacreBLEU (13a)
+
 DIR holds train, val and test_2016_flickr, each with a file for each language, plain or .gz.
 """
 
@@ -33,5 +37,5 @@ def get_config(argument: str = "en-de") -> ml_collections.ConfigDict:
     }
     if model == "transformer":
         config.model.update({"size": "small", "ffn": 512})
-    config.decoding = {"beam_size": 5, "length_penalty": 1.0, "max_extra": 20, "max_length": 100}
+    config.decoding = {"beam_size": 5, "length_penalty": 1.4, "max_extra": 20, "max_length": 100}
     return config
