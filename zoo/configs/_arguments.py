@@ -4,9 +4,9 @@ from typing import Any
 
 from zoo.errors import UserError, nearest
 
-# For small data: the size that learns well from it, and what training it needs to be otherwise.
+# For small data: the size that learns well from it.
 SMALL_MODELS: dict[str, dict[str, Any]] = {
-    "transformer": {"size": "tiny", "scan_layers": False},
+    "transformer": {"size": "tiny"},
     "rnnsearch": {"size": "small"},
     "cho": {"size": "small"},
     "seq2seq": {"size": "small"},

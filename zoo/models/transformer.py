@@ -87,8 +87,8 @@ class TransformerConfig:
 
 
 SIZES: dict[str, TransformerConfig] = {
-    "tiny": TransformerConfig(layers=4, width=128, ffn=256, heads=4, dropout=0.3),
-    "small": TransformerConfig(layers=3, width=256, ffn=1024, heads=4),
+    "tiny": TransformerConfig(layers=4, width=128, ffn=256, heads=4, dropout=0.3, scan_layers=False),
+    "small": TransformerConfig(layers=3, width=256, ffn=1024, heads=4, scan_layers=False),
     "base": TransformerConfig(),
     "big": TransformerConfig(width=1024, ffn=4096, heads=16, dropout=0.3),
     # tensor2tensor's transformer_base since 1.3: norms first, sinusoids in halves, dropout in every place.
