@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -171,6 +172,23 @@ def test_a_finished_run_shows_its_scores_again_and_changes_nothing(workdir, caps
     assert "nrefs:1" in err
     assert "python -m zoo translate" in err
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_average_writes_the_mean_of_the_last_checkpoints_and_eval_scores_it(workdir, tmp_path, capsys):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    assert main(["average", str(copy), "--last=2"]) == 0
+    assert "mean of steps 2, 3" in capsys.readouterr().out
+    import jax
+    import numpy as np
+
+    from zoo.checkpoints import load_parameters
+
+    step, mean = load_parameters(copy, "average")
+    two, three = (load_parameters(copy, which)[1] for which in ("2", "3"))
+    assert step == 3
+    jax.tree.map(lambda m, a, b: np.testing.assert_allclose(m, (a + b) / 2, atol=1e-7), mean, two, three)
+    assert main(["eval", f"--workdir={copy}", "--split=valid", "--checkpoint=average", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checkpoint"] == "average"
 
 
 def test_training_leaves_a_picture_and_a_record(workdir):

@@ -33,7 +33,7 @@ def translated(translator):
     return translator(LINES)
 
 
-def same(one, other):
+def assert_same(one, other):
     assert [(t.text, t.tokens) for t in one] == [(t.text, t.tokens) for t in other]
     np.testing.assert_allclose([t.score for t in one], [t.score for t in other], rtol=1e-4)
 
@@ -45,12 +45,12 @@ def test_the_vocabulary_is_the_models(wild):
 def test_every_line_has_its_own_translations_in_its_place(translator, translated):
     assert len(translated) == len(LINES)
     for line, translations in zip(LINES, translated, strict=True):
-        same(translator([line])[0], translations)
+        assert_same(translator([line])[0], translations)
 
 
 def test_the_order_of_lines_is_the_order_of_translations(translator, translated):
     for one, other in zip(translator(LINES[::-1]), translated[::-1], strict=True):
-        same(one, other)
+        assert_same(one, other)
 
 
 def test_an_empty_or_blank_line_has_one_empty_translation(translated):
@@ -83,7 +83,7 @@ def test_a_translation_is_what_beam_search_finds(wild, translated):
 @pytest.mark.parametrize("batch_tokens", [1, 100])
 def test_the_size_of_batches_changes_nothing(wild, translated, batch_tokens):
     for one, other in zip(Translator(*wild, WORDS, WORDS, CONFIG, batch_tokens)(LINES), translated, strict=True):
-        same(one, other)
+        assert_same(one, other)
 
 
 def test_a_line_that_is_too_long_is_cut_and_named(translator, caplog):
@@ -93,12 +93,12 @@ def test_a_line_that_is_too_long_is_cut_and_named(translator, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "line 2 has 24 tokens: only the first 20 are translated (--max-length)"
     ]
-    same(cut, translator([" ".join(long.split()[:20])])[0])
+    assert_same(cut, translator([" ".join(long.split()[:20])])[0])
 
 
 def test_attention_is_cut_to_the_tokens_and_the_pieces(translator, translated):
     for line, quiet, translations in zip(LINES, translated, translator(LINES, attention=True), strict=True):
-        same(translations, quiet)
+        assert_same(translations, quiet)
         if line.strip():
             for t in translations:
                 assert t.attention.shape == (len(t.tokens) + 1, len(line.split()) + 1)

@@ -42,7 +42,7 @@ def outputs_and_gradients(scan, remat, params, train=False):
     return outputs, gradient
 
 
-def same(one, other):
+def assert_same(one, other):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
 
 
@@ -56,14 +56,14 @@ def test_scan_and_remat_change_nothing(parameters, plain, scan, remat):
     outputs, gradient = outputs_and_gradients(scan, remat, parameters[scan])
     if scan:
         gradient = {f"layers_{i}": layer for i, layer in enumerate(unstacked(gradient["layers"]))}
-    same(outputs, plain[0])
-    same(gradient, plain[1])
+    assert_same(outputs, plain[0])
+    assert_same(gradient, plain[1])
 
 
 @pytest.mark.parametrize("scan", [True, False])
 def test_remat_draws_the_same_dropout_again(parameters, scan):
     with_remat, without = (outputs_and_gradients(scan, remat, parameters[scan], train=True) for remat in (True, False))
-    same(with_remat, without)
+    assert_same(with_remat, without)
     still = outputs_and_gradients(scan, False, parameters[scan])
     assert not np.allclose(still[0][0], without[0][0])
 

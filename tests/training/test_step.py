@@ -67,7 +67,7 @@ class World:
 ADAM = optax.adam(1e-3, eps=1e-6)  # an epsilon above the rounding of gradients
 
 
-def close(one, other, **tolerance):
+def assert_close(one, other, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
 
 
@@ -95,7 +95,7 @@ def test_the_state_is_born_with_the_shapes_and_places_it_was_promised(plain):
 
 def test_a_seed_decides_the_state(plain):
     again, other = World(ADAM).make(), World(ADAM, seed=1).make()
-    close(plain.make(), again, rtol=0)
+    assert_close(plain.make(), again, rtol=0)
     kernels = [s.params["encoder"]["layers_0"]["attention"]["query"]["kernel"] for s in (again, other)]
     assert not np.allclose(*kernels)
 
@@ -115,7 +115,7 @@ def test_an_update_is_the_gradient_of_the_mean_over_tokens(descent):
         return sums.objective / sums.tokens
 
     gradient = jax.jit(jax.grad(mean))(params)
-    close(state.params, jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient), atol=1e-6)
+    assert_close(state.params, jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient), atol=1e-6)
     assert metrics["gradient_norm"] == pytest.approx(float(optax.global_norm(gradient)), rel=1e-5)
     assert metrics["sums"].tokens == (batch.labels != 0).sum()
 
@@ -123,14 +123,14 @@ def test_an_update_is_the_gradient_of_the_mean_over_tokens(descent):
 def test_cutting_a_batch_into_parts_changes_nothing(after_three):
     """The parts have different numbers of tokens, so that a mean of means would be another gradient."""
     state, norms = World(ADAM, accumulate=4).run(3)
-    close(state.params, after_three[0].params, atol=1e-5)
+    assert_close(state.params, after_three[0].params, atol=1e-5)
     np.testing.assert_allclose(norms, after_three[1], rtol=1e-4)
 
 
 def test_a_batch_of_nothing_changes_no_parameter(descent):
     before, nothing = descent.make(), np.zeros((ROWS, 8), np.int32)
     state, metrics = descent.step(descent.make(), Seq2SeqBatch(nothing, nothing, nothing))
-    close(state.params, before.params, rtol=0)
+    assert_close(state.params, before.params, rtol=0)
     assert metrics["gradient_norm"] == 0
 
 
@@ -138,11 +138,11 @@ def test_the_moving_average_is_its_formula():
     world = World(ADAM, ema=0.9)
     state = world.make()
     expected = jax.device_get(state.params)
-    close(state.ema, expected, rtol=0)
+    assert_close(state.ema, expected, rtol=0)
     for i in range(3):
         state, _ = world.step(state, batch_of(i))
         expected = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * np.asarray(p), expected, state.params)
-    close(state.ema, expected, atol=1e-6)
+    assert_close(state.ema, expected, atol=1e-6)
 
 
 def test_the_state_is_donated_and_its_successor_stands_alone(plain):
@@ -151,7 +151,7 @@ def test_the_state_is_donated_and_its_successor_stands_alone(plain):
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.params))
     kept = jax.device_get(new.params)
     plain.make()
-    close(new.params, kept, rtol=0)
+    assert_close(new.params, kept, rtol=0)
 
 
 def test_three_steps_are_one_a_save_and_two(plain, after_three):
@@ -159,7 +159,7 @@ def test_three_steps_are_one_a_save_and_two(plain, after_three):
     saved = jax.device_get(state)
     restored = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), saved, plain.shapes)
     state, _ = plain.run(2, restored, first=1)
-    close(state, after_three[0], rtol=0)
+    assert_close(state, after_three[0], rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ EIGHT_DEVICES = """
     for sizes in ((8, 1, 1), (1, 8, 1), (2, 2, 2)):
         mesh = make_mesh(MeshConfig(*sizes))
         state, found = World(ADAM, mesh, layers=2).run(3)
-        close(state, expected, atol=1e-5)
+        assert_close(state, expected, atol=1e-5)
         np.testing.assert_allclose(found, norms, rtol=1e-4)
 
         def parts(leaf):
