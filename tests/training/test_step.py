@@ -204,7 +204,7 @@ EIGHT_DEVICES = """
     import sys; sys.path.insert(0, {here!r})
     import jax, numpy as np
     from jax.sharding import AxisType, Mesh
-    from test_step import ADAM, World, close
+    from test_step import ADAM, World, assert_close
     from zoo.parallel.mesh import MeshConfig, make_mesh
 
     assert jax.device_count() == 8
