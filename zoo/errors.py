@@ -12,6 +12,12 @@ class UserError(Exception):
     """One line that names the thing, the value and the remedy."""
 
 
+def check_choice(key: str, value: str, known: Iterable[str]) -> None:
+    """Raise `UserError` unless the `value` of a config's `key` is one of the `known`."""
+    if value not in known:
+        raise UserError(f"{key}={value!r}: choose one of {', '.join(known)}")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The remedy for a misspelt `name`: "did you mean X?" when one is close, else the list of what is known."""
     known = sorted(known)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
 from zoo.data.tokenizers import PAD
-from zoo.errors import UserError
+from zoo.errors import check_choice
 from zoo.models.base import Output, Readout
 from zoo.nn.additive import uniform_weights
 from zoo.nn.deep_output import DeepOutput
@@ -41,8 +41,7 @@ class ChoConfig:
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.init not in INITS:
-            raise UserError(f"model.init={self.init!r}: choose one of {', '.join(INITS)}")
+        check_choice("model.init", self.init, INITS)
 
 
 SIZES: dict[str, ChoConfig] = {

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
 from zoo.data.tokenizers import PAD
-from zoo.errors import UserError
+from zoo.errors import check_choice
 from zoo.models.base import Output, Readout
 from zoo.nn.additive import AdditiveAlignment, Aligned, additive_weights
 from zoo.nn.deep_output import DeepOutput
@@ -71,8 +71,7 @@ class RNNsearchConfig:
     dtype: str = "float32"
 
     def __post_init__(self):
-        if self.init not in INITS:
-            raise UserError(f"model.init={self.init!r}: choose one of {', '.join(INITS)}")
+        check_choice("model.init", self.init, INITS)
 
 
 SIZES: dict[str, RNNsearchConfig] = {

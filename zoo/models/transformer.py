@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
-from zoo.errors import UserError
+from zoo.errors import UserError, check_choice
 from zoo.models.base import Output, Readout
 from zoo.nn.attention import BACKENDS, Heads, KeyValue, Mask
 from zoo.nn.dropout import Dropout
@@ -31,11 +31,11 @@ from zoo.nn.layers import (
     layer_norm,
 )
 from zoo.nn.linear import Embedding
-from zoo.nn.positions import LearnedPositions, sinusoids
+from zoo.nn.positions import LAYOUTS, LearnedPositions, sinusoids
 from zoo.nn.stacks import Stack
 
 PAPER = "Vaswani et al. 2017"
-POSITIONS = ("interleaved", "halves", "learned")
+POSITIONS = (*LAYOUTS, "learned")
 TYING = ("none", "output", "all")
 
 
@@ -73,8 +73,7 @@ class TransformerConfig:
             ("tying", TYING),
             ("attention_backend", BACKENDS),
         ):
-            if getattr(self, name) not in known:
-                raise UserError(f"model.{name}={getattr(self, name)!r}: choose one of {', '.join(known)}")
+            check_choice(f"model.{name}", getattr(self, name), known)
         if self.width % self.heads:
             raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}: choose a divisor")
         if self.width % 2:

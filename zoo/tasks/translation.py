@@ -20,7 +20,7 @@ from zoo.data.pipeline import ALONE, Examples, Share, evaluation_batches, traini
 from zoo.data.sources import Pair
 from zoo.decoding.beam import BeamConfig
 from zoo.decoding.translator import Translator
-from zoo.errors import UserError
+from zoo.errors import UserError, check_choice
 from zoo.tasks import metrics
 from zoo.tasks.losses import Sums, cross_entropy
 
@@ -60,8 +60,7 @@ class TranslationData:
     steps: tuple[int, ...] = ()
 
     def __post_init__(self):
-        if self.tokenizer not in ("unigram", "bpe", "word"):
-            raise UserError(f"data.tokenizer={self.tokenizer!r}: choose one of unigram, bpe, word")
+        check_choice("data.tokenizer", self.tokenizer, ("unigram", "bpe", "word"))
         if self.source == self.target:
             raise UserError(f"data.source and data.target are both {self.source!r}: name two languages, as en-de")
         for key, least in (("max_length", 2), ("vocabulary", 5), ("pool", 0), ("max_ratio", 0)):

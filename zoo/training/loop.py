@@ -101,7 +101,6 @@ class Window:
     began: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
     paused: float = 0.0
-    steps: int = 0
     sums: Sums | None = None
     gradient_norm: float = 0.0
 
@@ -109,7 +108,6 @@ class Window:
         sums = jax.tree.map(float, metrics["sums"])
         self.sums = sums if self.sums is None else jax.tree.map(lambda a, b: a + b, self.sums, sums)
         self.gradient_norm = float(metrics["gradient_norm"])
-        self.steps += 1
 
     def values(self, rate: float, flops_per_token: float) -> dict[str, float]:
         elapsed = time.perf_counter() - self.began - self.paused
