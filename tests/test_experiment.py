@@ -12,6 +12,7 @@ from zoo.data.batching import Seq2SeqBatch
 from zoo.errors import UserError
 from zoo.experiment import CONFIGS, differences, from_file, from_workdir, open_workdir, resolve
 from zoo.models import registry
+from zoo.parallel.devices import compute_dtype
 from zoo.tasks.losses import cross_entropy
 from zoo.training.optimizers import optimizer
 from zoo.training.step import TrainState
@@ -19,6 +20,7 @@ from zoo.training.step import TrainState
 ARGUMENTS = {
     "phrases": ["", ":en-de,rnnsearch"],
     "multi30k": [":de-en,seq2seq"],
+    "ladder": [":multi30k,rnnsearch", ":tatoeba,transformer"],
     "translation": [":en-fr"],
     "wmt14": [":en-de", ":en-fr"],
 }
@@ -33,9 +35,8 @@ SMOKE = ("multi30k:de-en,seq2seq", "wmt14:en-de")
 def test_every_config_resolves_and_its_model_takes_a_step_in_shape(spec):
     experiment = from_file(spec)
     size = experiment.data.vocabulary
-    model = registry.of(
-        experiment.model.config(dtype=experiment.train.compute_dtype, source_vocabulary=size, target_vocabulary=size)
-    )
+    dtype = compute_dtype(experiment.train.compute_dtype)
+    model = registry.of(experiment.model.config(dtype=dtype, source_vocabulary=size, target_vocabulary=size))
     rule = optimizer(experiment.optimizer, model.config.width, experiment.train.steps)
     batch = Seq2SeqBatch(*(np.ones((2, 8), np.int32) for _ in range(3)))
 
@@ -86,7 +87,7 @@ def test_an_experiment_survives_its_working_directory(tmp_path):
         ("model.heads", "5", ["model.heads=5", "width=128"]),
         ("model.headz", "4", ["model.headz", "'heads'"]),
         ("model.norm", "middle", ["middle", "post, pre"]),
-        ("train.compute_dtype", "float16", ["float16", "bfloat16"]),
+        ("train.compute_dtype", "float16", ["float16", "auto, float32, bfloat16"]),
         ("train.smoothing", "1.5", ["smoothing=1.5"]),
         ("train.average_last", "50", ["average_last=50", "train.keep"]),
         ("data.tokenizer", "bpee", ["bpee", "unigram"]),

@@ -21,6 +21,7 @@ from typing import Any
 from zoo.decoding.beam import BeamConfig
 from zoo.errors import UserError, nearest
 from zoo.models import registry
+from zoo.parallel.devices import compute_dtype
 from zoo.parallel.mesh import MeshConfig
 from zoo.tasks.translation import Translation, TranslationData
 from zoo.training.loop import TrainConfig
@@ -75,7 +76,7 @@ class Experiment:
 
     def model_config(self, task: Translation) -> Any:
         """The model's config with the vocabularies that `task` has learned."""
-        return self.model.config(dtype=self.train.compute_dtype, **task.vocabularies())
+        return self.model.config(dtype=compute_dtype(self.train.compute_dtype), **task.vocabularies())
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a working directory's `config.json`."""

@@ -32,7 +32,7 @@ def get_config(argument: str = "en-de") -> ml_collections.ConfigDict:
     config.model = {"name": model, **SMALL_MODELS[model], "dropout": 0.3}
     config.optimizer = {"peak": 1.2e-3, "schedule": "cosine", "warmup": 600, "clip": 1.0}
     config.train = {
-        **{"steps": 4000, "compute_dtype": "bfloat16", "smoothing": 0.1, "log_every": 100},
+        **{"steps": 4000, "compute_dtype": "auto", "smoothing": 0.1, "log_every": 100},
         **{"evaluate_every": 1000, "checkpoint_every": 250, "keep": 5, "average_last": 5},
     }
     if model == "transformer":

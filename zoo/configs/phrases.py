@@ -28,7 +28,7 @@ def get_config(argument: str = "en-fr") -> ml_collections.ConfigDict:
     config.model = {"name": model, **SMALL_MODELS[model], "dropout": 0.0}
     config.optimizer = {"peak": 3e-3, "schedule": "cosine", "warmup": 150, "clip": 1.0}
     config.train = {
-        **{"steps": 1200, "compute_dtype": "bfloat16", "smoothing": 0.0, "select": "exact_match"},
+        **{"steps": 1200, "compute_dtype": "auto", "smoothing": 0.0, "select": "exact_match"},
         **{"log_every": 100, "evaluate_every": 400, "checkpoint_every": 200, "evaluation_size": 500},
     }
     config.decoding = {"beam_size": 1, "max_extra": 30, "max_length": 64}

@@ -1,4 +1,6 @@
-"""What accelerators can do at best, to measure ourselves against."""
+"""What the devices at hand can do: at best, to measure ourselves against, and in which numbers."""
+
+from pathlib import Path
 
 import jax
 
@@ -19,3 +21,22 @@ def peak_flops() -> float | None:
     kind = jax.devices()[0].device_kind
     known = [name for name in PEAK_FLOPS if kind.startswith(name)]
     return PEAK_FLOPS[max(known, key=len)] * jax.device_count() if known else None
+
+
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def compute_dtype(name: str) -> str:
+    """`name`, with `auto` resolved: bfloat16 where the device multiplies it in hardware, else float32.
+
+    That is every TPU, NVIDIA from Ampere on, and CPUs with AMX or AVX-512 BF16; elsewhere a CPU converts every operand,
+    and bfloat16 takes half as long again as float32.
+    """
+    if name != "auto":
+        return name
+    if jax.default_backend() == "cpu":
+        flags = CPU_INFO.read_text().split() if CPU_INFO.exists() else ()
+        return "bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
+    capability = getattr(jax.devices()[0], "compute_capability", None)  # of a GPU, such as "9.0"
+    return "float32" if capability is not None and float(capability) < 8 else "bfloat16"

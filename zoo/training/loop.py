@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 
 from zoo.checkpoints import Checkpoints, average_parameters, save_parameters
 from zoo.data.pipeline import Share
-from zoo.errors import UserError
-from zoo.parallel.devices import peak_flops
+from zoo.errors import UserError, check_choice
+from zoo.parallel.devices import COMPUTE_DTYPES, peak_flops
 from zoo.parallel.mesh import batch_shards
 from zoo.parallel.rules import parameter_count, place
 from zoo.tasks.base import Task
@@ -32,11 +32,12 @@ LOWER_IS_BETTER = ("loss", "perplexity")
 class TrainConfig:
     """How long to train, what to report and what to keep.
 
-    `select` names the value of an evaluation by which the best checkpoint is chosen; training ends early when it has
-    not improved in `patience` evaluations (0: never). An evaluation reads the first `evaluation_size` examples (0:
-    all). `average_last` checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate`
-    cuts each batch into parts that go through one after the other. `profile_at` is the step from which five are traced
-    for TensorBoard's profiler (0: none).
+    Products are computed in `compute_dtype`: float32, bfloat16, or what the device is fastest at (auto). `select` names
+    the value of an evaluation by which the best checkpoint is chosen; training ends early when it has not improved in
+    `patience` evaluations (0: never). An evaluation reads the first `evaluation_size` examples (0: all). `average_last`
+    checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate` cuts each batch into
+    parts that go through one after the other. `profile_at` is the step from which five are traced for TensorBoard's
+    profiler (0: none).
     """
 
     steps: int = 100_000
@@ -55,8 +56,7 @@ class TrainConfig:
     wandb: str = ""
 
     def __post_init__(self):
-        if self.compute_dtype not in ("float32", "bfloat16"):
-            raise UserError(f"train.compute_dtype={self.compute_dtype!r}: choose float32 or bfloat16")
+        check_choice("train.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         for key in ("steps", "accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
             if getattr(self, key) < 1:
                 raise UserError(f"train.{key}={getattr(self, key)}: use at least 1")

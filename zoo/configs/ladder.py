@@ -1,0 +1,52 @@
+"""The four generations on the same text with the same tokenizer and a budget of minutes: the ladder of the README.
+
+  python train.py --config=zoo/configs/ladder.py:multi30k,MODEL --config.data.path=DIR       German to English
+  python train.py --config=zoo/configs/ladder.py:tatoeba,MODEL --config.data.path=DIR        English to French
+
+MODEL is seq2seq, cho, rnnsearch or transformer. DIR holds Multi30k's train, val and test_2016_flickr, a file for each
+language, or Tatoeba's en-fr.train.tsv, en-fr.valid.tsv and en-fr.test.tsv, plain or .gz.
+"""
+
+from typing import Any
+
+import ml_collections
+
+from zoo.errors import UserError, nearest
+
+DATA: dict[str, dict[str, Any]] = {
+    "multi30k": {
+        **{"source": "de", "target": "en", "train": "train", "valid": "val", "test": "test_2016_flickr"},
+        **{"max_length": 40, "steps": (14, 18, 24)},
+    },
+    "tatoeba": {
+        **{"source": "en", "target": "fr"},
+        **{split: f"en-fr.{split}.tsv" for split in ("train", "valid", "test")},
+        **{"max_length": 32, "steps": (10, 14, 20)},
+    },
+}
+# About as many products a token in each; the fixed vector is as wide as the other states.
+MODELS: dict[str, dict[str, Any]] = {
+    "seq2seq": {"size": "small"},
+    "cho": {"size": "small"},
+    "rnnsearch": {"size": "small"},
+    "transformer": {"size": "small", "width": 192, "ffn": 512},
+}
+STEPS = {"multi30k": 2000, "tatoeba": 2000}
+
+
+def get_config(argument: str = "multi30k,rnnsearch") -> ml_collections.ConfigDict:
+    data, _, model = argument.partition(",")
+    for name, known in ((data, DATA), (model, MODELS)):
+        if name not in known:
+            raise UserError(f"config argument {argument!r} is not DATA,MODEL: no {name!r}: {nearest(name, known)}")
+    config = ml_collections.ConfigDict()
+    config.name = f"ladder-{data}-{model}"
+    config.data = DATA[data] | {"tokenizer": "bpe", "vocabulary": 4000, "batch_tokens": 1536}
+    config.model = {"name": model, **MODELS[model], "dropout": 0.2}
+    config.optimizer = {"peak": 1.5e-3, "schedule": "cosine", "warmup": 200, "clip": 1.0}
+    config.train = {
+        **{"steps": STEPS[data], "compute_dtype": "auto", "smoothing": 0.1, "log_every": 50, "evaluation_size": 500},
+        **{"evaluate_every": 1000, "checkpoint_every": 100, "keep": 3, "average_last": 3},
+    }
+    config.decoding = {"beam_size": 1, "length_penalty": 1.0, "max_extra": 15, "max_length": 60}
+    return config
