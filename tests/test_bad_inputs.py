@@ -106,6 +106,16 @@ WRONG_STARTS = {
         {},
         ["too large for the words", "at most 48"],
     ),
+    "too many words of the target": (
+        {"data.vocabulary": 46, "data.target_vocabulary": 500, "data.tokenizer": "word", "data.joint": "false"},
+        {},
+        ["data.target_vocabulary=500 is too large", "at most 46"],
+    ),
+    "sentences that parts cannot share": (
+        {"data.batch_sentences": 9, "train.accumulate": 2},
+        {},
+        ["data.batch_sentences=9 does not divide by 2", "train.accumulate", "use 10"],
+    ),
     "a small batch": ({"data.batch_tokens": 8}, {}, ["data.batch_tokens=8", "data.max_length=24", "use at least 24"]),
     "a padded length below 2": ({"data.steps": "-4"}, {}, ["data.steps=(-4,)", "at least 2"]),
     "an unknown dataset": ({"data.train": "tfds:wmt14_translat/de-en"}, {}, ["'wmt14_translat'", "'wmt14_translate'"]),
@@ -147,6 +157,10 @@ def test_the_values_that_can_be_selected_are_those_of_an_evaluation(workdir):
     [
         ("phrases.py:en-xx", ["unknown locale 'xx'", "name one of CLDR's"]),
         ("phrases.py:enfr", ["'enfr'", "en-fr"]),
+        ("bahdanau2014.py:40", ["'40'", "30 or 50"]),
+        ("bahdanau2014.py:50,rnnencdc", ["'rnnencdc'", "did you mean 'rnnencdec'?"]),
+        ("sutskever2014.py:en-fr", ["'en-fr'", "takes none"]),
+        ("cho2014.py:30", ["'30'", "bahdanau2014.py:30,rnnencdec"]),
         ("phrase", ["no config file 'phrase'", "'phrases.py'"]),
         ("nowhere/phrases.py", ["no config file 'nowhere/phrases.py'"]),
         ("HERE/broken.py", ["broken.py, line 2", "KeyError: 'x'", "mend it"]),

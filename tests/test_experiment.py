@@ -23,6 +23,7 @@ ARGUMENTS = {
     "ladder": [":multi30k,rnnsearch", ":tatoeba,transformer"],
     "translation": [":en-fr"],
     "wmt14": [":en-de", ":en-fr"],
+    "bahdanau2014": ["", ":30,rnnencdec"],
 }
 FILES = sorted(p.stem for p in CONFIGS.glob("*.py") if not p.name.startswith("_"))
 
@@ -34,9 +35,9 @@ SMOKE = ("multi30k:de-en,seq2seq", "wmt14:en-de")
 @pytest.mark.parametrize("spec", [pytest.param(s, marks=pytest.mark.smoke if s in SMOKE else ()) for s in SPECS])
 def test_every_config_resolves_and_its_model_takes_a_step_in_shape(spec):
     experiment = from_file(spec)
-    size = experiment.data.vocabulary
-    dtype = compute_dtype(experiment.train.compute_dtype)
-    model = registry.of(experiment.model.config(dtype=dtype, source_vocabulary=size, target_vocabulary=size))
+    source, target = (getattr(experiment.data, key) for key in experiment.data.vocabulary_keys)
+    sizes = {"source_vocabulary": source, "target_vocabulary": target}
+    model = registry.of(experiment.model.config(dtype=compute_dtype(experiment.train.compute_dtype), **sizes))
     rule = optimizer(experiment.optimizer, model.config.width, experiment.train.steps)
     batch = Seq2SeqBatch(*(np.ones((2, 8), np.int32) for _ in range(3)))
 
@@ -92,6 +93,9 @@ def test_an_experiment_survives_its_working_directory(tmp_path):
         ("train.average_last", "50", ["average_last=50", "train.keep"]),
         ("data.tokenizer", "bpee", ["bpee", "unigram"]),
         ("data.target", "en", ["'en'", "two languages"]),
+        ("data.target_vocabulary", "900", ["target_vocabulary=900", "data.joint=false"]),
+        ("data.batch_sentences", "-1", ["batch_sentences=-1", "at least 0"]),
+        ("optimizer.per", "word", ["'word'", "token, sentence"]),
         ("decoding.beam_size", "0", ["beam_size=0"]),
         ("decoding.min_length", "900", ["min_length=900", "max_length"]),
         ("task", "summaries", ["summaries", "translation"]),

@@ -20,11 +20,11 @@ def pairs_of(count, longest, seed=0):
 
 
 CUTS = [(n, Buckets.up_to(40, 160, multiple)) for n in (1, 7, 200, 1000) for multiple in (1, 2, 4)]
-CUTS += [(300, Buckets.up_to(40, 40)), (300, Buckets.up_to(40, 10_000)), (300, Buckets(100, (5, 11, 40)))]
-cuts = pytest.mark.parametrize(("count", "buckets"), CUTS)
+CUTS += [(300, Buckets.up_to(40, 40)), (300, Buckets.up_to(40, 10_000)), (300, Buckets.up_to(40, 100, steps=(5, 11)))]
+BY_SENTENCES = [(n, Buckets.of_sentences(40, 20, 4)) for n in (1, 19, 20, 300)]
 
 
-@cuts
+@pytest.mark.parametrize(("count", "buckets"), CUTS + BY_SENTENCES)
 def test_every_pair_stands_in_one_batch_that_holds_it(count, buckets):
     pairs = pairs_of(count, 40)
     batches = cut(pairs, buckets)
@@ -32,13 +32,39 @@ def test_every_pair_stands_in_one_batch_that_holds_it(count, buckets):
     assert all(length(pairs[i]) <= boundary for boundary, chosen in batches for i in chosen)
 
 
-@cuts
-def test_only_the_last_batch_is_partly_filled_and_none_is_over_the_budget(count, buckets):
+@pytest.mark.parametrize(("count", "buckets"), CUTS + BY_SENTENCES)
+def test_only_the_last_batch_is_partly_filled(count, buckets):
     batches = cut(pairs_of(count, 40), buckets)
     assert all(len(chosen) == buckets.rows(boundary) for boundary, chosen in batches[:-1])
     assert 0 < len(batches[-1][1]) <= buckets.rows(batches[-1][0])
-    assert all(0 < buckets.rows(b) * b <= buckets.tokens for b in buckets.boundaries)
-    assert all(buckets.rows(b) % buckets.rows_multiple == 0 for b in buckets.boundaries)
+
+
+@pytest.mark.parametrize("tokens", [160, 161, 10_000])
+@pytest.mark.parametrize("multiple", [1, 2, 4])
+def test_rows_are_as_many_as_the_budget_allows_and_their_multiple_divides_them(tokens, multiple):
+    buckets = Buckets.up_to(40, tokens, multiple)
+    for boundary in buckets.boundaries:
+        rows = buckets.rows(boundary)
+        assert rows > 0 and rows % multiple == 0
+        assert rows * boundary <= tokens < (rows + multiple) * boundary
+
+
+def test_a_pool_is_sorted_by_length_and_cut_into_batches_of_as_many_sentences():
+    """Bahdanau et al. 2015, appendix B.2: 1600 pairs are fetched, sorted by length and cut into 20 batches of 80."""
+    pairs, buckets = pairs_of(1600, 40), Buckets.of_sentences(40, 80, 1)
+    batches = cut(pairs, buckets)
+    assert [len(chosen) for _, chosen in batches] == [80] * 20
+    lengths = [length(pairs[i]) for _, chosen in batches for i in chosen]
+    assert lengths == sorted(lengths)
+    for boundary, chosen in batches:
+        assert boundary == min(b for b in buckets.boundaries if b >= max(length(pairs[i]) for i in chosen))
+
+
+def test_sentences_that_cannot_be_dealt_out_evenly_are_one_line():
+    with pytest.raises(UserError, match=r"data.batch_sentences=80 does not divide by 3.*accumulate.*use 81") as error:
+        Buckets.of_sentences(40, 80, 3)
+    assert "\n" not in str(error.value)
+    assert Buckets.of_sentences(40, 81, 3).rows(40) == 81
 
 
 def test_nothing_is_cut_into_nothing():

@@ -14,6 +14,7 @@ from zoo.errors import UserError
 
 COUNT, POOL = 150, 40  # the last pool of an epoch is a part of one
 BUCKETS = Buckets.up_to(20, 80, rows_multiple=4, steps=(8, 12))
+SENTENCES = Buckets.of_sentences(20, 4, rows_multiple=4, steps=(8, 12))  # ten batches a pool
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,20 @@ def test_a_state_restores_exactly_the_batches_that_come_next(examples, read, pos
     take(iterator, position % 5)
     iterator.set_state(states[position])
     assert all(map(equal, take(iterator, 10), batches[position : position + 10]))
+
+
+def test_batches_of_as_many_sentences_lose_none_and_keep_their_place(examples):
+    iterator, states, batches = training_batches(examples, SENTENCES, POOL, 0), [], []
+    while sum(len(numbers(batch)) for batch in batches) < COUNT:
+        states.append(iterator.get_state())
+        batches.append(next(iterator))
+    assert sorted(n for batch in batches for n in numbers(batch)) == list(range(COUNT))
+    assert {len(batch.source) for batch in batches} == {4}
+    assert sorted(len(numbers(batch)) for batch in batches) == [COUNT % 4] + [4] * (COUNT // 4)
+    for position in (0, 7, 10, 33):
+        again = training_batches(examples, SENTENCES, POOL, 0)
+        again.set_state(states[position])
+        assert all(map(equal, take(again, 4), batches[position : position + 4]))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

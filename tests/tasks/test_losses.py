@@ -68,7 +68,9 @@ def test_its_value_and_gradient_are_those_of_the_formula_in_any_parts(monkeypatc
     value, gradient = jax.value_and_grad(lambda r: cross_entropy(r, LABELS, 0.1).objective)(readout)
     expected, *gradients = by_numpy(readout, 0.1)
     assert value == pytest.approx(expected, rel=1e-5)
-    assert cross_entropy(readout, LABELS, 0.1).objective == pytest.approx(expected, rel=1e-5)
+    sums = cross_entropy(readout, LABELS, 0.1)
+    assert sums.objective == pytest.approx(expected, rel=1e-5)
+    assert sums.sentences == REAL.any(axis=1).sum()  # a sentence in two parts is one
     for ours, theirs in zip((gradient.states, gradient.matrix, gradient.bias), gradients, strict=True):
         if ours is not None:
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -98,10 +100,11 @@ def test_large_logits_stay_finite():
 
 
 @pytest.mark.smoke
-def test_right_predictions_and_tokens_are_counted():
+def test_right_predictions_tokens_and_sentences_are_counted():
     readout = readout_of()
     sums = cross_entropy(readout, LABELS)
     assert sums.tokens == REAL.sum()
+    assert sums.sentences == REAL.any(axis=1).sum() == T < B
     assert 0 < sums.correct == (np.asarray(readout.logits()).argmax(axis=-1) == LABELS)[REAL].sum()
 
 
@@ -129,7 +132,7 @@ def test_another_padding_id_can_be_named():
 
 
 def test_means_are_sums_by_tokens_and_nothing_has_none():
-    means = Sums(*(np.float32(x) for x in (9, 6, 2, 4))).means()
+    means = Sums(*(np.float32(x) for x in (9, 6, 2, 4, 3))).means()
     assert means == pytest.approx({"loss": 1.5, "perplexity": np.exp(1.5), "accuracy": 0.5})
-    nothing = Sums(*(np.float32(0) for _ in range(4))).means()
+    nothing = Sums.zero().means()
     assert nothing == {"loss": 0.0, "perplexity": 1.0, "accuracy": 0.0}

@@ -12,9 +12,11 @@ import optax
 import pytest
 
 from zoo.data.batching import Seq2SeqBatch, padded
+from zoo.models.base import Readout
 from zoo.models.transformer import Transformer, TransformerConfig
 from zoo.parallel.mesh import MeshConfig, make_mesh
 from zoo.tasks.losses import cross_entropy
+from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer
 from zoo.training.step import born, make_step
 
 V, ROWS = 24, 8
@@ -120,6 +122,49 @@ def test_an_update_is_the_gradient_of_the_mean_over_tokens(descent):
     assert metrics["sums"].tokens == (batch.labels != 0).sum()
 
 
+TARGETS = [np.array(words, np.int32) for words in ([5], [9, 4, 5, 7, 7, 6], [8, 4, 9])]
+SENTENCES = padded([(words, words) for words in TARGETS], ROWS, 8)
+
+
+def mean_over_sentences(table):
+    """The gradient of 1/N Σ -log p(y|x) (Sutskever et al. 2014, eq. 2; Bahdanau et al. 2015, appendix B), where each
+    word's logits are a row of `table`: for every token its softmax, less one at the label."""
+    gradient = np.zeros((V, V))
+    for words in TARGETS:
+        for word, label in zip([1, *words], [*words, 2], strict=True):
+            probabilities = np.exp(table[word]) / np.exp(table[word]).sum()
+            gradient[word] += (probabilities - np.eye(V)[label]) / len(TARGETS)
+    return gradient
+
+
+def assert_sutskevers_update(mesh, accumulate=1):
+    """Section 3.4: the gradient, divided by the number of sentences, is scaled down to the norm 1 and taken 0.7 times.
+
+    Its norm lies above 1; that of the mean over tokens, less than a quarter of it, would not be touched.
+    """
+    settings = OptimizerConfig("sgd", 0.7, "halving", halve_after=9, halve_every=9, clip=1.0, per="sentence")
+    rule = optimizer(settings, V, 9)
+
+    def loss(params, batch, key):
+        return cross_entropy(Readout(jax.nn.one_hot(batch.inputs, V), params["table"]), batch.labels)
+
+    shapes, fresh = born(lambda key: {"table": jax.random.normal(key, (V, V))}, rule, mesh, 0, ema=False)
+    before = np.asarray(fresh().params["table"], np.float64)
+    step = make_step(loss, rule, mesh, shapes, accumulate, count=COUNTS[settings.per])
+    state, metrics = step(fresh(), SENTENCES)
+
+    expected = mean_over_sentences(before)
+    norm = np.linalg.norm(expected)
+    assert norm > 1.2 > norm * len(TARGETS) / sum(len(words) + 1 for words in TARGETS)
+    np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-5)
+    np.testing.assert_allclose(state.params["table"], before - 0.7 * expected / norm, atol=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2], ids=["whole", "one part of two sentences and one of one"])
+def test_a_mean_over_sentences_is_clipped_as_sutskevers(accumulate):
+    assert_sutskevers_update(make_mesh(MeshConfig()), accumulate)
+
+
 def test_cutting_a_batch_into_parts_changes_nothing(after_three):
     """The parts have different numbers of tokens, so that a mean of means would be another gradient."""
     state, norms = World(ADAM, accumulate=4).run(3)
@@ -204,7 +249,7 @@ EIGHT_DEVICES = """
     import sys; sys.path.insert(0, {here!r})
     import jax, numpy as np
     from jax.sharding import AxisType, Mesh
-    from test_step import ADAM, World, assert_close
+    from test_step import ADAM, World, assert_close, assert_sutskevers_update
     from zoo.parallel.mesh import MeshConfig, make_mesh
 
     assert jax.device_count() == 8
@@ -214,6 +259,7 @@ EIGHT_DEVICES = """
 
     for sizes in ((8, 1, 1), (1, 8, 1), (2, 2, 2)):
         mesh = make_mesh(MeshConfig(*sizes))
+        assert_sutskevers_update(mesh)
         state, found = World(ADAM, mesh, layers=2).run(3)
         assert_close(state, expected, atol=1e-5)
         np.testing.assert_allclose(found, norms, rtol=1e-4)

@@ -14,9 +14,9 @@ Not measured here yet.
 import ml_collections
 
 from zoo.configs._arguments import languages
+from zoo.configs._wmt14 import DATASETS, sentences
 from zoo.errors import UserError, nearest
 
-DATASETS = {"de": "tfds:wmt14_translate/de-en", "fr": "tfds:wmt14_translate/fr-en"}
 VOCABULARY = {"de": 37_000, "fr": 32_000}
 
 
@@ -33,9 +33,8 @@ def get_config(argument: str = "en-de,base") -> ml_collections.ConfigDict:
     big, french = size == "big", foreign == "fr"
     config = ml_collections.ConfigDict()
     config.name = f"wmt14-{source}-{target}-{size}"
-    dataset = DATASETS[foreign]
     config.data = {
-        **{"source": source, "target": target, "train": dataset, "valid": dataset, "test": dataset},
+        **sentences(source, target),
         **{"tokenizer": "bpe", "vocabulary": VOCABULARY[foreign], "joint": True},
         **{"max_length": 256, "batch_tokens": 25_000, "pool": 1_000_000},
     }

@@ -1,4 +1,5 @@
-"""Batches of few shapes: examples of like length together, as many rows as a budget of tokens allows."""
+"""Batches of few shapes: examples of like length together, as many rows as a budget of tokens allows, or always as many
+as asked for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,33 +28,46 @@ class Seq2SeqBatch:
 
 @dataclass(frozen=True)
 class Buckets:
-    """The shapes of batches: `boundaries` are lengths (EOS counted); each holds `tokens // boundary` rows, rounded down
-    to a multiple of `rows_multiple` (the shards of a batch times the accumulated parts)."""
+    """The shapes of batches: `boundaries` are lengths (EOS counted), and `counts` how many rows go with each."""
 
-    tokens: int
     boundaries: tuple[int, ...]
-    rows_multiple: int = 1
-
-    def __post_init__(self):
-        if self.tokens < self.boundaries[-1] * self.rows_multiple:
-            each = f" on each of {self.rows_multiple} shards" if self.rows_multiple > 1 else ""
-            raise UserError(
-                f"data.batch_tokens={self.tokens} is below the longest sentence, data.max_length={self.boundaries[-1]}"
-                f"{each}: use at least {self.boundaries[-1] * self.rows_multiple}, or a smaller data.max_length"
-            )
+    counts: tuple[int, ...]
 
     @classmethod
     def up_to(cls, max_length: int, tokens: int, rows_multiple: int = 1, steps: Sequence[int] = ()) -> "Buckets":
-        """Boundaries `steps` (default: multiples of 8 that grow by about a third), cut at `max_length`."""
-        if not steps:
-            steps = [8]
-            while steps[-1] < max_length:
-                steps.append(-(-max(steps[-1] + 8, steps[-1] * 4 // 3) // 8) * 8)
-        boundaries = (*(b for b in sorted(steps) if b < max_length), max_length)
-        return cls(tokens, boundaries, rows_multiple)
+        """Each holds `tokens // boundary` rows, rounded down to a multiple of `rows_multiple` (the shards of a batch
+        times the accumulated parts). The boundaries are `steps` (default: multiples of 8 that grow by about a third),
+        cut at `max_length`."""
+        if tokens < max_length * rows_multiple:
+            each = f" on each of {rows_multiple} shards" if rows_multiple > 1 else ""
+            raise UserError(
+                f"data.batch_tokens={tokens} is below the longest sentence, data.max_length={max_length}{each}: use at "
+                f"least {max_length * rows_multiple}, or a smaller data.max_length"
+            )
+        boundaries = _boundaries(max_length, steps)
+        return cls(boundaries, tuple(tokens // b // rows_multiple * rows_multiple for b in boundaries))
+
+    @classmethod
+    def of_sentences(cls, max_length: int, sentences: int, rows_multiple: int, steps: Sequence[int] = ()) -> "Buckets":
+        """Each holds `sentences` rows, of which `rows_multiple` must be a divisor; boundaries as in `up_to`."""
+        if sentences % rows_multiple:
+            raise UserError(
+                f"data.batch_sentences={sentences} does not divide by {rows_multiple}, the parts of a batch (mesh.data "
+                f"times mesh.fsdp times train.accumulate): use {-(-sentences // rows_multiple) * rows_multiple}"
+            )
+        boundaries = _boundaries(max_length, steps)
+        return cls(boundaries, (sentences,) * len(boundaries))
 
     def rows(self, boundary: int) -> int:
-        return self.tokens // boundary // self.rows_multiple * self.rows_multiple
+        return self.counts[self.boundaries.index(boundary)]
+
+
+def _boundaries(max_length: int, steps: Sequence[int]) -> tuple[int, ...]:
+    if not steps:
+        steps = [8]
+        while steps[-1] < max_length:
+            steps.append(-(-max(steps[-1] + 8, steps[-1] * 4 // 3) // 8) * 8)
+    return (*(b for b in sorted(steps) if b < max_length), max_length)
 
 
 def length(pair: TokenPair) -> int:

@@ -78,6 +78,7 @@ class SentencePiece:
         character_coverage: float = 0.99999,
         sample: int = 1_000_000,
         seed: int = 0,
+        key: str = "data.vocabulary",
     ) -> "SentencePiece":
         """Learn exactly `size` pieces from `lines`, of which a uniform sample of at most `sample` is held in memory.
 
@@ -89,7 +90,8 @@ class SentencePiece:
         The default `character_coverage` forgets characters rarer than one in 100,000, the foreign scripts of crawled
         text. `byte_fallback` spells those in UTF-8 bytes, at the price of 256 rows. `symbols` are never split.
 
-        Raises UserError when `size` is too large or too small for the text, or when there is no text.
+        Raises UserError when `size` is too large or too small for the text, or when there is no text; `key` is where
+        the user has set it.
         """
         model = BytesIO()
         try:
@@ -114,7 +116,7 @@ class SentencePiece:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            raise _size_error(error, size, kind) or error from None
+            raise _size_error(error, size, kind, key) or error from None
         return cls(model.getvalue())
 
     @property
@@ -172,10 +174,12 @@ class WordVocabulary:
         self._ids = {word: row for row, word in enumerate(words, start=len(SPECIALS))}
 
     @classmethod
-    def train(cls, lines: Iterable[str], size: int, *, symbols: Sequence[str] = ()) -> "WordVocabulary":
+    def train(
+        cls, lines: Iterable[str], size: int, *, symbols: Sequence[str] = (), key: str = "data.vocabulary"
+    ) -> "WordVocabulary":
         """Keep `symbols` and the most frequent words, `size` rows with the specials; ties fall in alphabetical order.
 
-        Raises UserError when the text has fewer words than that, or none.
+        Raises UserError when the text has fewer words than that, or none; `key` is where the user has set `size`.
         """
         counts = Counter(word for line in lines for word in line.split())
         if not counts:
@@ -186,7 +190,7 @@ class WordVocabulary:
         if not 0 < room <= len(counts):
             direction = "small" if room <= 0 else "large"
             remedy = f"at least {size - room + 1}" if room <= 0 else f"at most {most}"
-            raise UserError(f"data.vocabulary={size} is too {direction} for the words of this text: set it to {remedy}")
+            raise UserError(f"{key}={size} is too {direction} for the words of this text: set it to {remedy}")
         frequent = sorted(counts, key=lambda word: (-counts[word], word))
         return cls([*symbols, *islice(frequent, room)])
 
@@ -279,9 +283,9 @@ def _normalizer(keep_whitespace: bool) -> sentencepiece.SentencePieceNormalizer:
     return sentencepiece.SentencePieceNormalizer(norm_map=rules, remove_extra_whitespaces=not keep_whitespace)
 
 
-def _size_error(error: RuntimeError, size: int, kind: str) -> UserError | None:
+def _size_error(error: RuntimeError, size: int, kind: str, key: str) -> UserError | None:
     """The library's complaint about the vocabulary's size in the user's terms; None when it is about something else."""
-    message = f"data.vocabulary={size} is too {{}} for {kind} pieces of this text: set it to {{}}"
+    message = f"{key}={size} is too {{}} for {kind} pieces of this text: set it to {{}}"
     if most := re.search(r"Vocabulary size too high .* <= (\d+)", str(error)):
         return UserError(message.format("large", f"at most {most[1]}"))
     if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):

@@ -18,12 +18,18 @@ CHUNK = 2**22  # logits of one device that are in memory at a time
 @struct.dataclass
 class Sums:
     """What a batch adds up to: the `objective` that is minimized, the cross-entropy `loss` in nats, tokens predicted
-    right, and the number of tokens, by which all others are divided at the end. Only the `objective` has a gradient."""
+    right, and the numbers of tokens and of sentences (rows with at least one token), by one of which the others are
+    divided at the end. Only the `objective` has a gradient."""
 
     objective: Float[Array, ""]
     loss: Float[Array, ""]
     correct: Float[Array, ""]
     tokens: Float[Array, ""]
+    sentences: Float[Array, ""]
+
+    @classmethod
+    def zero(cls) -> "Sums":
+        return cls(*jnp.zeros(5))
 
     def __add__(self, other: "Sums") -> "Sums":
         return jax.tree.map(jnp.add, self, other)
@@ -45,8 +51,9 @@ def cross_entropy(readout: Readout, labels: Int[ArrayLike, "B T"], smoothing: fl
     gradient will be asked for, each leaves its own behind, so that nothing is computed twice.
     """
     labels = jnp.asarray(labels)
-    columns = _columns(labels.shape, readout.vocabulary)
-    return _summed(readout, labels, labels != padding, smoothing, columns)
+    real = labels != padding
+    sums = _summed(readout, labels, real, smoothing, _columns(labels.shape, readout.vocabulary))
+    return sums.replace(sentences=real.any(axis=1).sum().astype(jnp.float32))
 
 
 def _columns(shape: tuple[int, int], vocabulary: int) -> int:
@@ -68,7 +75,8 @@ def _whole(chunks: Array) -> Array:
 def _sums_and_errors(
     logits: Float[Array, "B T V"], labels: Int[Array, "B T"], real: Bool[Array, "B T"], smoothing: float
 ) -> tuple[Sums, Float[Array, "B T V"]]:
-    """The sums of a part, and the gradient of its objective with respect to the logits."""
+    """The sums of a part, no sentences counted since it may hold but some of their tokens; and the gradient of its
+    objective with respect to the logits."""
     highest = logits.max(axis=-1, keepdims=True)
     exponentials = jnp.exp(logits - highest)
     normalizer = exponentials.sum(axis=-1, keepdims=True)
@@ -80,7 +88,8 @@ def _sums_and_errors(
     if smoothing:
         objective = (1 - smoothing) * loss + smoothing * (log_normalizer - logits.mean(axis=-1))
     correct = of_label >= highest[..., 0]
-    sums = Sums(*((x * real).sum() for x in (objective, loss, correct)), tokens=real.sum().astype(jnp.float32))
+    objective, loss, correct, tokens = ((x * real).sum() for x in (objective, loss, correct, 1.0))
+    sums = Sums(objective, loss, correct, tokens, sentences=jnp.zeros(()))
     target = jnp.where(is_label, 1 - smoothing, 0.0) + smoothing / logits.shape[-1]
     return sums, (exponentials / normalizer - target) * real[..., None]
 
@@ -93,7 +102,7 @@ def _summed(readout: Readout, labels: Array, real: Array, smoothing: float, colu
         return total + _sums_and_errors(logits, labels, real, smoothing)[0], None
 
     parts = (_chunks(readout.states, columns), _chunks(labels, columns), _chunks(real, columns))
-    return jax.lax.scan(add, Sums(*jnp.zeros(4)), parts)[0]
+    return jax.lax.scan(add, Sums.zero(), parts)[0]
 
 
 def _summed_forward(readout: Readout, labels: Array, real: Array, smoothing: float, columns: int):
@@ -114,7 +123,7 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, smoothing: flo
         )
         return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype).reshape(states.shape)
 
-    start = (Sums(*jnp.zeros(4)), jnp.zeros(matrix.shape), None if low.bias is None else jnp.zeros(low.bias.shape))
+    start = (Sums.zero(), jnp.zeros(matrix.shape), None if low.bias is None else jnp.zeros(low.bias.shape))
     parts = (_chunks(low.states, columns), _chunks(labels, columns), _chunks(real, columns))
     (total, to_matrix, to_bias), to_states = jax.lax.scan(add, start, parts)
     return total, readout.replace(states=_whole(to_states), matrix=to_matrix, bias=to_bias)

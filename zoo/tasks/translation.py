@@ -36,8 +36,10 @@ class TranslationData:
 
     `train`, `valid` and `test` are locations: a prefix (`PREFIX.en`, `PREFIX.fr`), a `.tsv`, `tfds:NAME`, or `phrases`
     for the embedded ones; those of files start from `path`. `train_split` and its sisters name splits of a TFDS
-    dataset. `batch_tokens` bounds the padded tokens of either side of a batch; `pool` is how many pairs are sorted by
-    length together (0: a whole epoch). `steps` are the padded lengths (empty: chosen).
+    dataset. `vocabulary` is the size of each side's vocabulary, or of the joint one; `target_vocabulary` that of the
+    target's where it differs (0: it doesn't). `batch_tokens` bounds the padded tokens of either side of a batch;
+    `batch_sentences` says instead how many pairs each batch of training has (0: by tokens). `pool` is how many pairs
+    are sorted by length together (0: a whole epoch). `steps` are the padded lengths (empty: chosen).
     """
 
     source: str = "en"
@@ -52,10 +54,12 @@ class TranslationData:
     download: bool = False
     tokenizer: str = "unigram"
     vocabulary: int = 8000
+    target_vocabulary: int = 0
     joint: bool = True
     max_length: int = 128
     max_ratio: float = 0.0
     batch_tokens: int = 4096
+    batch_sentences: int = 0
     pool: int = 0
     steps: tuple[int, ...] = ()
 
@@ -63,11 +67,22 @@ class TranslationData:
         check_choice("data.tokenizer", self.tokenizer, ("unigram", "bpe", "word"))
         if self.source == self.target:
             raise UserError(f"data.source and data.target are both {self.source!r}: name two languages, as en-de")
-        for key, least in (("max_length", 2), ("vocabulary", 5), ("pool", 0), ("max_ratio", 0)):
-            if getattr(self, key) < least:
-                raise UserError(f"data.{key}={getattr(self, key)}: use at least {least}")
+        least = {"max_length": 2, "vocabulary": 5, "target_vocabulary": 0, "batch_sentences": 0, "pool": 0}
+        for key, bound in (least | {"max_ratio": 0}).items():
+            if getattr(self, key) < bound:
+                raise UserError(f"data.{key}={getattr(self, key)}: use at least {bound}")
+        if self.joint and self.target_vocabulary:
+            raise UserError(
+                f"data.target_vocabulary={self.target_vocabulary}: a joint vocabulary has one size, data.vocabulary; "
+                "set data.joint=false for two"
+            )
         if any(step < 2 for step in self.steps):
             raise UserError(f"data.steps={self.steps}: a padded length is at least 2")
+
+    @property
+    def vocabulary_keys(self) -> tuple[str, str]:
+        """The keys that hold the size of the source's vocabulary and of the target's."""
+        return "vocabulary", "target_vocabulary" if self.target_vocabulary else "vocabulary"
 
 
 class Translation:
@@ -121,11 +136,14 @@ class Translation:
         return ("joint",) if self.data.joint else ("source", "target")
 
     def _learn_tokenizers(self, directory: Path) -> None:
-        learn = partial(tokenizers.train, self.data.tokenizer, size=self.data.vocabulary)
+        def learn(lines: Iterable[str], key: str) -> tokenizers.Tokenizer:
+            return tokenizers.train(self.data.tokenizer, lines, getattr(self.data, key), key=f"data.{key}")
+
         if self.data.joint:
-            learned = {"joint": learn(lines=(line for pair in self._training_text() for line in pair))}
+            learned = {"joint": learn((line for pair in self._training_text() for line in pair), "vocabulary")}
         else:
-            learned = {n: learn(lines=(p[i] for p in self._training_text())) for i, n in enumerate(self._names())}
+            sides = enumerate(zip(self._names(), self.data.vocabulary_keys, strict=True))
+            learned = {name: learn((pair[i] for pair in self._training_text()), key) for i, (name, key) in sides}
         for name, tokenizer in learned.items():  # only now, when all of them are learned
             tokenizer.save(directory, name)
             log.info("learned a %s vocabulary of %d: %s", self.data.tokenizer, tokenizer.size, directory / name)
@@ -155,9 +173,13 @@ class Translation:
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
-        buckets = Buckets.up_to(self.data.max_length, self.data.batch_tokens, shards, self.data.steps)
-        examples = self._examples("train", Limits(self.data.max_length, self.data.max_ratio))
-        return training_batches(examples, buckets, self.data.pool or len(examples), self.seed, share)
+        data = self.data
+        if data.batch_sentences:
+            buckets = Buckets.of_sentences(data.max_length, data.batch_sentences, shards, data.steps)
+        else:
+            buckets = Buckets.up_to(data.max_length, data.batch_tokens, shards, data.steps)
+        examples = self._examples("train", Limits(data.max_length, data.max_ratio))
+        return training_batches(examples, buckets, data.pool or len(examples), self.seed, share)
 
     def example_batch(self) -> Seq2SeqBatch:
         """The smallest batch, to initialize a model with."""

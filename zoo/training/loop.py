@@ -20,7 +20,7 @@ from zoo.parallel.mesh import batch_shards
 from zoo.parallel.rules import parameter_count, place
 from zoo.tasks.base import Task
 from zoo.tasks.losses import Sums
-from zoo.training.optimizers import OptimizerConfig, optimizer, schedule
+from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule
 from zoo.training.reporting import Reporter
 from zoo.training.step import TrainState, born, make_step
 
@@ -150,9 +150,8 @@ class Training:
             lambda key: model.init(key, batch)["params"], rule, mesh, seed, optimizer_config.ema > 0
         )
         self.flops_per_token = 6 * matrix_parameters(model, self.shapes.params, batch)
-        self.step = make_step(
-            partial(task.loss, model), rule, mesh, self.shapes, config.accumulate, optimizer_config.ema
-        )
+        loss, count = partial(task.loss, model), COUNTS[optimizer_config.per]
+        self.step = make_step(loss, rule, mesh, self.shapes, config.accumulate, optimizer_config.ema, count)
         self.checkpoints = Checkpoints(task.workdir, config.keep)
         self.progress = Progress()
         self.initial: Any | None = None  # parameters to begin with, where not at random

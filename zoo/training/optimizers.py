@@ -1,17 +1,21 @@
 """Optimizers and schedules by name, from optax, as the papers set them."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError, check_choice, nearest
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """`clip` bounds the global norm of the gradient (0: no bound); `decay` is decoupled and for matrices only.
+
+    `per` says of what the gradient is a mean before it is clipped: of the objective of each `token`, or, as in the
+    papers of 2014, of that of each `sentence`, summed over its tokens.
 
     `peak` is the highest learning rate. `noam` ignores it unless it is set: its own peak is `(E · warmup)^-½`.
     """
@@ -27,6 +31,7 @@ class OptimizerConfig:
     momentum: float = 0.0
     rho: float = 0.95
     clip: float = 0.0
+    per: str = "token"
     halve_after: int = 0
     halve_every: int = 0
     ema: float = 0.0
@@ -36,6 +41,7 @@ class OptimizerConfig:
             value = getattr(self, key)
             if value not in known:
                 raise UserError(f"optimizer.{key}={value!r} is unknown: {nearest(value, known)}")
+        check_choice("optimizer.per", self.per, COUNTS)
         if self.schedule != "noam" and self.peak <= 0:
             raise UserError(
                 f"optimizer.peak={self.peak:g}: the schedule {self.schedule!r} needs a learning rate above 0"
@@ -99,6 +105,7 @@ def halving(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
     return rate
 
 
+COUNTS = {"token": attrgetter("tokens"), "sentence": attrgetter("sentences")}  # of the sums of a batch
 SCHEDULES = {f.__name__: f for f in (noam, constant, cosine, linear, halving)}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from jaxtyping import Array, Int
 from zoo.parallel.rules import batch_sharding, replicated, state_shardings
 
 PyTree = Any
-Loss = Callable[[PyTree, PyTree, jax.Array], Any]  # (params, batch, dropout key) -> sums with `objective` and `tokens`
+Loss = Callable[[PyTree, PyTree, jax.Array], Any]  # (params, batch, dropout key) -> sums, `objective` among them
 
 
 @struct.dataclass
@@ -60,11 +61,12 @@ def make_step(
     shapes: TrainState,
     accumulate: int = 1,
     ema: float = 0.0,
+    count: Callable[[Any], Array] = attrgetter("tokens"),
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, dict[str, Any]]]:
     """The jitted update; gives the new state and `sums` and `gradient_norm` of the batch.
 
-    The gradient is that of the summed objective divided by the tokens of the whole batch, so that cutting the batch
-    into `accumulate` parts, or over devices, changes nothing but rounding.
+    The gradient is that of the summed objective divided by the `count` (of tokens, or of sentences) in the sums of the
+    whole batch, so that cutting the batch into `accumulate` parts, or over devices, changes nothing but rounding.
     """
 
     def objective(params, batch, key):
@@ -91,7 +93,7 @@ def make_step(
     def update(state: TrainState, batch: PyTree):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         gradient, sums = accumulated(state.params, batch, key)
-        gradient = jax.tree.map(lambda g: g / jnp.maximum(sums.tokens, 1.0), gradient)
+        gradient = jax.tree.map(lambda g: g / jnp.maximum(count(sums), 1.0), gradient)
         changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, changes)
         average = optax.incremental_update(params, state.ema, 1 - ema) if state.ema is not None else None
