@@ -51,7 +51,7 @@ class Workdir:
 
     @cached_property
     def model(self) -> nn.Module:
-        return registry.of(self.experiment.model_config(self.task))
+        return registry.of(self.experiment.model_config(self.task, self.experiment.decoding.compute_dtype))
 
     @property
     def step(self) -> int:

@@ -95,11 +95,12 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-length", type=positive, metavar="N", help="cut sources and translations after N tokens")
     parser.add_argument("--batch-tokens", type=positive, metavar="N", help="padded source tokens decoded together")
+    parser.add_argument("--compute-dtype", metavar="DTYPE", help="float32 or bfloat16 (faster where hardware has it)")
 
 
 def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
     """The keys of the config that the options of `add_decoding` set."""
-    keys = ("beam_size", "length_penalty", "max_length")
+    keys = ("beam_size", "length_penalty", "max_length", "compute_dtype")
     return tuple((f"decoding.{key}", str(getattr(args, key))) for key in keys if getattr(args, key) is not None)
 
 
