@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from zoo.checkpoints import load_parameters
 from zoo.data.batching import padded
+from zoo.decoding.scoring import Scorer
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError
 from zoo.experiment import Experiment, from_workdir
@@ -75,6 +76,9 @@ class Workdir:
 
     def translator(self, batch_tokens: int = 2048) -> Translator:
         return Translator(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens)
+
+    def scorer(self, batch_tokens: int = 2048) -> Scorer:
+        return Scorer(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens)
 
     def translate(self, lines: list[str]) -> list[str]:
         """The best translation of every line."""

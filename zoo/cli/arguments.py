@@ -87,9 +87,14 @@ def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """The options of beam search, the same wherever something is decoded."""
+    add_scoring(parser)
     parser.add_argument(
         "--beam-size", "--beam", type=positive, metavar="K", help="hypotheses kept at each step (1: greedy)"
     )
+
+
+def add_scoring(parser: argparse.ArgumentParser) -> None:
+    """Those of them that also decide the score of a given translation."""
     parser.add_argument(
         "--length-penalty", "--lenpen", type=number, metavar="A", help="alpha of GNMT: larger favours longer ones"
     )
@@ -99,9 +104,10 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 
 def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
-    """The keys of the config that the options of `add_decoding` set."""
+    """The keys of the config that the options of `add_decoding` or `add_scoring` set."""
     keys = ("beam_size", "length_penalty", "max_length", "compute_dtype")
-    return tuple((f"decoding.{key}", str(getattr(args, key))) for key in keys if getattr(args, key) is not None)
+    given = ((key, getattr(args, key, None)) for key in keys)
+    return tuple((f"decoding.{key}", str(value)) for key, value in given if value is not None)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
