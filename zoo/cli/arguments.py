@@ -110,6 +110,12 @@ def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
     return tuple((f"decoding.{key}", str(value)) for key, value in given if value is not None)
 
 
+def evaluation_changes(args: argparse.Namespace) -> tuple[Change, ...]:
+    """Those, and the key that says how much an evaluation decodes together."""
+    tokens = () if args.batch_tokens is None else (("data.batch_tokens", str(args.batch_tokens)),)
+    return decoding_changes(args) + tokens
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default="best", metavar="WHICH", help="best (default), latest, average or the number of a step"
