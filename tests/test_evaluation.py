@@ -9,6 +9,7 @@ from sacrebleu.metrics import BLEU
 import zoo
 from zoo.errors import UserError
 from zoo.evaluation import by_length, length_table, score, table
+from zoo.tasks import translation
 
 
 @pytest.mark.smoke
@@ -25,6 +26,12 @@ def test_other_data_is_scored_in_place_of_the_split(workdir, tmp_path):
     scores = score(zoo.load(workdir), "test", str(tmp_path / "two.tsv"))
     assert scores["sentences"] == 2
     assert scores["data"] == str(tmp_path / "two.tsv")
+
+
+def test_where_the_true_alignment_is_known_the_error_rate_of_the_models_own_is_told(workdir, monkeypatch):
+    monkeypatch.setattr(translation, "HELD_OUT_PHRASES", 20)
+    assert 0 < score(zoo.load(workdir), "test", "phrases")["alignment_error_rate"] <= 1
+    assert "alignment_error_rate" not in score(zoo.load(workdir), "test")
 
 
 def test_each_bleu_stands_beside_its_signature_and_direction():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from zoo.decoding.alignment import alignment_error_rate, forced_links
 from zoo.errors import UserError
 from zoo.tasks import metrics
 from zoo.workdirs import Workdir
@@ -10,6 +11,9 @@ from zoo.workdirs import Workdir
 
 def score(workdir: Workdir, split: str = "test", location: str = "") -> dict[str, Any]:
     """The values of the task's evaluation on `split`, or on the data at `location`, and what they were measured on.
+
+    Where the true alignment of the data is known, `alignment_error_rate` is that of the references' forced alignment by
+    the model's attention, if it has any: each target word is linked to one source word, so 0 is not always in reach.
 
     Raises `UserError` where there is no such data or no such checkpoint.
     """
@@ -23,7 +27,16 @@ def score(workdir: Workdir, split: str = "test", location: str = "") -> dict[str
         "step": workdir.step,
         "sentences": len(evaluation.samples),
     }
-    return measured | evaluation.values
+    return measured | evaluation.values | _alignment(workdir, split, location)
+
+
+def _alignment(workdir: Workdir, split: str, location: str) -> dict[str, float]:
+    true = workdir.task.alignments(split, location)
+    if true is None:
+        return {}
+    pairs, tokens = list(workdir.task.pairs(split, location)), workdir.experiment.data.batch_tokens
+    links = forced_links(workdir.model, workdir.params, pairs, *workdir.task.tokenizers, tokens)
+    return {} if links is None else {"alignment_error_rate": alignment_error_rate(links, true)}
 
 
 def table(scores: dict[str, Any]) -> str:
@@ -34,7 +47,7 @@ def table(scores: dict[str, Any]) -> str:
     for name, value in scores.items():
         if isinstance(value, float):
             signature = scores.get(f"{name}_signature")
-            lines.append(f"  {name:15} {value:9.4f}" + (f"  {direction} {signature}" if signature else ""))
+            lines.append(f"  {name:20} {value:9.4f}" + (f"  {direction} {signature}" if signature else ""))
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from zoo.checkpoints import load_parameters
 from zoo.data.batching import padded
+from zoo.decoding.alignment import aligning
 from zoo.decoding.scoring import Scorer
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError
@@ -30,8 +31,8 @@ class CrossAttention:
     weights: Float[np.ndarray, "L H T S"]
 
     def alignment(self) -> Float[np.ndarray, "T S"]:
-        """The mean over the heads of the layer before the last, which aligns best (Garg et al. 2019)."""
-        return self.weights[max(len(self.weights) - 2, 0)].mean(axis=0)
+        """Where each piece came from, see `zoo.decoding.alignment.aligning`."""
+        return aligning(self.weights)
 
 
 @dataclass

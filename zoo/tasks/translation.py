@@ -111,6 +111,12 @@ class Translation:
         tfds_split = getattr(self.data, f"{split}_split")
         return sources.parallel(where, self.data.source, self.data.target, tfds_split, download=self.data.download)
 
+    def alignments(self, split: str, location: str = "") -> list[frozenset[tuple[int, int]]] | None:
+        """The true links (source word, target word) of every pair, or None where nobody knows them: they are known of
+        embedded phrases."""
+        pairs = self.pairs(split, location)
+        return [pairs.alignment(i) for i in range(len(pairs))] if isinstance(pairs, Phrases) else None
+
     @cached_property
     def tokenizers(self) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
         """Source and target tokenizer, from the working directory, where `prepare` has left them."""
