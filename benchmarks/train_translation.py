@@ -47,7 +47,7 @@ def _row(arguments: argparse.Namespace, dtype: str, workdir: Path) -> dict[str, 
     experiment = _experiment(arguments, dtype)
     task, mesh = experiment.make_task(workdir), make_mesh(experiment.mesh)
     task.prepare()
-    model = registry.of(experiment.model_config(task))
+    model = registry.of(experiment.model_config(task, dtype))
     rule = optimizer(experiment.optimizer, model.config.width, arguments.steps)
     batch = task.example_batch()
     shapes, fresh = born(lambda key: model.init(key, batch)["params"], rule, mesh, 0, False)

@@ -2,11 +2,14 @@
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import TINY
@@ -370,9 +373,13 @@ OPTIONS = {
     "no directory": (["eval"], ["--workdir=DIR"]),
     "a beam": (["translate", "DIR", "--beam-size=x"], ["--beam-size", "'x' is not a whole number"]),
     "a beam of none": (["translate", "DIR", "--beam=0"], ["--beam", "'0' is not a whole number from 1 on"]),
+    "a dtype": (["score", "DIR", "--compute-dtype=float16"], ["compute_dtype='float16'", "float32, bfloat16"]),
     "a penalty": (["translate", "DIR", "--length-penalty=nan"], ["--length-penalty", "'nan' is not a number"]),
     "n best": (["translate", "DIR", "--beam=2", "--n-best=3"], ["--n-best=3", "beam of 2", "--beam-size=3"]),
     "no text": (["plot", "DIR", "--text="], ["''", "give a sentence"]),
+    "two to look at": (["plot", "DIR", "elsewhere", "--text=a"], ["one working directory, not of 2"]),
+    "two pictures": (["plot", "DIR", "--text=a", "--by-length"], ["--by-length", "not allowed with"]),
+    "the same twice": (["plot", "DIR", "DIR"], ["name every working directory once"]),
     "a layer": (["plot", "DIR", "--text=in 1 days", "--layer=3"], ["--layer=3", "has 2, counted from 1"]),
     "a head": (["plot", "DIR", "--text=in 1 days", "--head=9"], ["--head=9", "has 2, counted from 1"]),
     "a place": (["plot", "DIR", "--out=nowhere/x.png"], ["--out=nowhere/x.png", "no directory nowhere"]),
@@ -391,6 +398,14 @@ def test_a_wrong_word_is_named_with_its_remedy_and_writes_nothing(mistake, workd
         assert part.replace("DIR/", f"{workdir}/") in line
     assert files_under(workdir) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pair_without_a_tab_is_told_by_its_line_and_no_score_before_it_is_written(mistake, workdir, monkeypatch):
+    given = b"in 1 days\tdans 1 jours\n\nin 2 days dans 2 jours\n"
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(given), isatty=lambda: False))
+    line = mistake("score", workdir)
+    for part in ("line 3: no tab", "'in 2 days dans 2 jours'", "source<TAB>target"):
+        assert part in line
 
 
 def test_a_split_that_the_experiment_does_not_have_is_told(mistake, copy):

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -17,18 +18,28 @@ from zoo.errors import UserError
 
 
 @pytest.fixture
-def translate(workdir, monkeypatch, capfdbinary):
-    """`translate(input, *options)`: the exit code, the lines of standard output, and standard error."""
+def feed(workdir, monkeypatch, capfdbinary):
+    """`feed(command, input, *options)`: the exit code, the lines of standard output, and standard error."""
 
-    def run(given: bytes, *options: str) -> tuple[int, list[str], str]:
+    def run(command: str, given: bytes, *options: str) -> tuple[int, list[str], str]:
         stdin = SimpleNamespace(buffer=io.BytesIO(given), isatty=lambda: False)
         monkeypatch.setattr(sys, "stdin", stdin)
         capfdbinary.readouterr()
-        code = main(["translate", str(workdir), *options])
+        code = main([command, str(workdir), *options])
         out, err = capfdbinary.readouterr()
         return code, out.decode().split("\n")[:-1], err.decode()
 
     return run
+
+
+@pytest.fixture
+def translate(feed):
+    return partial(feed, "translate")
+
+
+@pytest.fixture
+def score(feed):
+    return partial(feed, "score")
 
 
 def error_of(capsys, *argv: str) -> str:
@@ -148,6 +159,35 @@ def test_every_word_of_a_translation_is_linked_to_a_word_of_its_source(translate
     assert [target for _, target in first["alignment"]] == list(range(len(first["translation"].split())))
     assert all(source in range(3) for source, _ in first["alignment"])
     assert (empty["translation"], empty["alignment"]) == ("", [])
+
+
+def test_the_score_of_a_translation_is_the_one_that_it_was_translated_with(workdir, score):
+    opened = zoo.load(workdir)
+    lines = [f"in {n} days" for n in range(40)]
+    found = [(line, t) for line, best in zip(lines, opened.translator()(lines), strict=True) for t in best]
+    target = opened.task.tokenizers[1]
+    # A beam may cut a text into other pieces than its tokenizer does.
+    found = [(line, t) for line, t in found if target.encode([t.text])[0] == t.tokens]
+    assert any(t.tokens for _, t in found)
+    code, out, _ = score("".join(f"{line}\t{t.text}\n" for line, t in found).encode())
+    assert code == 0
+    assert [float(line) for line in out] == pytest.approx([t.score for _, t in found], abs=2e-4)
+
+
+def test_every_line_has_its_score_and_every_piece_its_part_of_it(score):
+    given = b"in 1 days\tdans 1 jours\nin 2 days\t\n\nin 1 days\tdans 1 jours\ta third column\r\n"
+    _, plain, _ = score(given, "--tokens", "--lenpen=0")
+    _, objects, _ = score(given, "--tokens", "--lenpen=0", "--json")
+    assert len(plain) == len(objects) == 4
+    assert plain[0] == plain[3]
+    for line, record in zip(plain, map(json.loads, objects), strict=True):
+        whole, _, pieces = line.partition(" ||| ")
+        assert float(whole) == pytest.approx(record["score"], abs=1e-4)
+        assert record["log_probability"] == pytest.approx(sum(value for _, value in record["tokens"]), abs=1e-4)
+        assert record["score"] == pytest.approx(record["log_probability"], abs=1e-6)  # alpha is 0
+        assert pieces == " ".join(f"{piece}:{value:.2f}" for piece, value in record["tokens"])
+        assert record["tokens"][-1][0] == "</s>"
+    assert [len(json.loads(line)["tokens"]) for line in objects[1:3]] == [1, 1]
 
 
 def test_a_reader_that_leaves_is_no_error(workdir):

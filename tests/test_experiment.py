@@ -16,6 +16,7 @@ from zoo.parallel.devices import compute_dtype
 from zoo.tasks.losses import cross_entropy
 from zoo.training.optimizers import optimizer
 from zoo.training.step import TrainState
+from zoo.workdirs import load
 
 ARGUMENTS = {
     "phrases": ["", ":en-de,rnnsearch"],
@@ -97,6 +98,7 @@ def test_an_experiment_survives_its_working_directory(tmp_path):
         ("data.batch_sentences", "-1", ["batch_sentences=-1", "at least 0"]),
         ("optimizer.per", "word", ["'word'", "token, sentence"]),
         ("decoding.beam_size", "0", ["beam_size=0"]),
+        ("decoding.compute_dtype", "float16", ["decoding.compute_dtype='float16'", "float32, bfloat16"]),
         ("decoding.min_length", "900", ["min_length=900", "max_length"]),
         ("task", "summaries", ["summaries", "translation"]),
         ("data", "x", ["config.data"]),
@@ -150,3 +152,9 @@ def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"name": "x", ')
     with pytest.raises(UserError, match=r"config\.json is damaged"):
         from_workdir(tmp_path)
+
+
+def test_a_model_decodes_in_float32_whatever_it_was_trained_in(workdir):
+    trained = (("train.compute_dtype", "bfloat16"),)
+    assert load(workdir, changes=trained).model.config.dtype == "float32"
+    assert load(workdir, changes=(*trained, ("decoding.compute_dtype", "bfloat16"))).model.config.dtype == "bfloat16"

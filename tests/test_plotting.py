@@ -11,6 +11,7 @@ import zoo
 from zoo.errors import UserError
 from zoo.plotting.attention import draw_attention, families
 from zoo.plotting.curves import draw_curves, read_curves
+from zoo.plotting.lengths import draw_by_length
 
 
 def picture(path):
@@ -64,8 +65,28 @@ def test_curves_keep_the_splits_apart_and_pass_over_a_cut_line(tmp_path):
     assert curves["loss"]["valid"] == ([1], [4.0])
     assert curves["loss"]["train"][0] == [1, 2]
     assert np.isnan(curves["loss"]["train"][1][1])
-    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", "a run")
+    draw_curves({"a run": tmp_path / "metrics.jsonl"}, tmp_path / "curves.png")
     assert picture(tmp_path / "curves.png").size
+
+
+def test_every_run_has_a_colour_of_its_own_in_one_picture(tmp_path):
+    for name, losses in (("one", (3.0, 2.0)), ("two", (4.0, 1.0))):
+        lines = [json.dumps({"step": step, "train/loss": loss, "valid/loss": loss}) for step, loss in enumerate(losses)]
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    draw_curves({name: tmp_path / name for name in ("one", "two")}, tmp_path / "both.png")
+    colours = {
+        tuple(np.round(255 * pixel).astype(int)) for pixel in picture(tmp_path / "both.png")[:, :, :3].reshape(-1, 3)
+    }
+    assert {(0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)} <= colours
+
+
+def test_a_line_against_length_is_drawn_for_each_model(tmp_path):
+    pictures = set()
+    for values in ([30.0, 20.0], [30.0, 10.0]):
+        lines = {"a $ b": [40.0, 35.0], "c": values}
+        draw_by_length([(1, 3, 25), (4, 9, 1200)], lines, "en→de", "BLEU nrefs:1", tmp_path / "lengths.png")
+        pictures.add((tmp_path / "lengths.png").read_bytes())
+    assert len(pictures) == 2
 
 
 def test_no_reports_are_no_curves(tmp_path):

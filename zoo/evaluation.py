@@ -1,12 +1,19 @@
 """The scores of a working directory on a split, or on other data."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from zoo.decoding.alignment import alignment_error_rate, forced_links
+from zoo.errors import UserError
+from zoo.tasks import metrics
 from zoo.workdirs import Workdir
 
 
 def score(workdir: Workdir, split: str = "test", location: str = "") -> dict[str, Any]:
     """The values of the task's evaluation on `split`, or on the data at `location`, and what they were measured on.
+
+    Where the true alignment of the data is known, `alignment_error_rate` is that of the references' forced alignment by
+    the model's attention, if it has any: each target word is linked to one source word, so 0 is not always in reach.
 
     Raises `UserError` where there is no such data or no such checkpoint.
     """
@@ -15,12 +22,21 @@ def score(workdir: Workdir, split: str = "test", location: str = "") -> dict[str
     measured = {
         "split": split,
         "data": location or getattr(data, split),
-        "direction": f"{data.source}-{data.target}",
+        "direction": _direction(workdir),
         "checkpoint": workdir.checkpoint,
         "step": workdir.step,
         "sentences": len(evaluation.samples),
     }
-    return measured | evaluation.values
+    return measured | evaluation.values | _alignment(workdir, split, location)
+
+
+def _alignment(workdir: Workdir, split: str, location: str) -> dict[str, float]:
+    true = workdir.task.alignments(split, location)
+    if true is None:
+        return {}
+    pairs, tokens = list(workdir.task.pairs(split, location)), workdir.experiment.data.batch_tokens
+    links = forced_links(workdir.model, workdir.params, pairs, *workdir.task.tokenizers, tokens)
+    return {} if links is None else {"alignment_error_rate": alignment_error_rate(links, true)}
 
 
 def table(scores: dict[str, Any]) -> str:
@@ -31,5 +47,53 @@ def table(scores: dict[str, Any]) -> str:
     for name, value in scores.items():
         if isinstance(value, float):
             signature = scores.get(f"{name}_signature")
-            lines.append(f"  {name:15} {value:9.4f}" + (f"  {direction} {signature}" if signature else ""))
+            lines.append(f"  {name:20} {value:9.4f}" + (f"  {direction} {signature}" if signature else ""))
     return "\n".join(lines)
+
+
+def by_length(workdirs: Sequence[Workdir], split: str = "test", location: str = "") -> dict[str, Any]:
+    """BLEU against the length of the source, after Bahdanau et al. 2015, Figure 2: the `bins`, and for every working
+    directory by its path the corpus BLEU of each.
+
+    Raises `UserError` unless all of them translate the same sentences.
+    """
+    one, *others = workdirs
+    data, pairs = one.experiment.data, list(one.task.pairs(split, location))
+    for other in others:
+        if _direction(other) != _direction(one):
+            raise UserError(
+                f"{other.path} translates {_direction(other)} and {one.path} {_direction(one)}: compare those of one "
+                "direction"
+            )
+        if list(other.task.pairs(split, location)) != pairs:
+            raise UserError(f"{other.path} has other {split} data than {one.path}: name one for all, --data=PATH")
+    bins = metrics.length_bins([source for source, _ in pairs])
+    bleu, signature = {}, ""
+    for each in workdirs:
+        samples = each.task.translated(each.model, each.params, split, location)
+        bleu[str(each.path)], signature = metrics.bleu_of_bins(samples, bins)
+    return {
+        "split": split,
+        "data": location or getattr(data, split),
+        "direction": _direction(one),
+        "bins": [{"first": b.first, "last": b.last, "sentences": len(b.sentences)} for b in bins],
+        "bleu": bleu,
+        "bleu_signature": signature,
+    }
+
+
+def _direction(workdir: Workdir) -> str:
+    return f"{workdir.experiment.data.source}-{workdir.experiment.data.target}"
+
+
+def length_table(scores: dict[str, Any]) -> str:
+    """`by_length`'s result to read: a bin a line, a column for each working directory, and the signature."""
+    names = list(scores["bleu"])
+    rows = [["words", "sentences", *names]]
+    for i, b in enumerate(scores["bins"]):
+        words = f"{b['first']}-{b['last']}" if b["last"] > b["first"] else str(b["first"])
+        rows.append([words, f"{b['sentences']:,}", *(f"{scores['bleu'][name][i]:.1f}" for name in names)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    direction = scores["direction"].replace("-", "→", 1)
+    return "\n".join([*lines, f"BLEU {direction} {scores['split']} ({scores['data']}) {scores['bleu_signature']}"])

@@ -74,9 +74,9 @@ class Experiment:
     def make_task(self, workdir: Path) -> Translation:
         return Translation(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
 
-    def model_config(self, task: Translation) -> Any:
-        """The model's config with the vocabularies that `task` has learned."""
-        return self.model.config(dtype=compute_dtype(self.train.compute_dtype), **task.vocabularies())
+    def model_config(self, task: Translation, dtype: str) -> Any:
+        """The model's config with the vocabularies that `task` has learned, to compute in `dtype` (or `auto`)."""
+        return self.model.config(dtype=compute_dtype(dtype), **task.vocabularies())
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a working directory's `config.json`."""

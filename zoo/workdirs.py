@@ -12,6 +12,8 @@ from jaxtyping import Float
 
 from zoo.checkpoints import load_parameters
 from zoo.data.batching import padded
+from zoo.decoding.alignment import aligning
+from zoo.decoding.scoring import Scorer
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError
 from zoo.experiment import Experiment, from_workdir
@@ -29,8 +31,8 @@ class CrossAttention:
     weights: Float[np.ndarray, "L H T S"]
 
     def alignment(self) -> Float[np.ndarray, "T S"]:
-        """The mean over the heads of the layer before the last, which aligns best (Garg et al. 2019)."""
-        return self.weights[max(len(self.weights) - 2, 0)].mean(axis=0)
+        """Where each piece came from, see `zoo.decoding.alignment.aligning`."""
+        return aligning(self.weights)
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Workdir:
 
     @cached_property
     def model(self) -> nn.Module:
-        return registry.of(self.experiment.model_config(self.task))
+        return registry.of(self.experiment.model_config(self.task, self.experiment.decoding.compute_dtype))
 
     @property
     def step(self) -> int:
@@ -75,6 +77,9 @@ class Workdir:
 
     def translator(self, batch_tokens: int = 2048) -> Translator:
         return Translator(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens)
+
+    def scorer(self, batch_tokens: int = 2048) -> Scorer:
+        return Scorer(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens)
 
     def translate(self, lines: list[str]) -> list[str]:
         """The best translation of every line."""

@@ -99,7 +99,7 @@ def training(pairs_in_files, tmp_path):
     experiment = from_file(SEARCH_50, [(key, str(value)) for key, value in changes.items()])
     task = experiment.make_task(tmp_path)
     task.prepare()
-    model = registry.of(experiment.model_config(task))
+    model = registry.of(experiment.model_config(task, "float32"))
     training = Training(task, model, experiment.train, experiment.optimizer, make_mesh(experiment.mesh), 0)
     yield training
     training.checkpoints.close()

@@ -87,20 +87,35 @@ def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """The options of beam search, the same wherever something is decoded."""
+    add_scoring(parser)
     parser.add_argument(
         "--beam-size", "--beam", type=positive, metavar="K", help="hypotheses kept at each step (1: greedy)"
     )
+
+
+def add_scoring(parser: argparse.ArgumentParser) -> None:
+    """Those of them that also decide the score of a given translation."""
     parser.add_argument(
         "--length-penalty", "--lenpen", type=number, metavar="A", help="alpha of GNMT: larger favours longer ones"
     )
     parser.add_argument("--max-length", type=positive, metavar="N", help="cut sources and translations after N tokens")
     parser.add_argument("--batch-tokens", type=positive, metavar="N", help="padded source tokens decoded together")
+    parser.add_argument(
+        "--compute-dtype", metavar="DTYPE", help="float32 (default), bfloat16 or auto: the device's fastest"
+    )
 
 
 def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
-    """The keys of the config that the options of `add_decoding` set."""
-    keys = ("beam_size", "length_penalty", "max_length")
-    return tuple((f"decoding.{key}", str(getattr(args, key))) for key in keys if getattr(args, key) is not None)
+    """The keys of the config that the options of `add_decoding` or `add_scoring` set."""
+    keys = ("beam_size", "length_penalty", "max_length", "compute_dtype")
+    given = ((key, getattr(args, key, None)) for key in keys)
+    return tuple((f"decoding.{key}", str(value)) for key, value in given if value is not None)
+
+
+def evaluation_changes(args: argparse.Namespace) -> tuple[Change, ...]:
+    """Those, and the key that says how much an evaluation decodes together."""
+    tokens = () if args.batch_tokens is None else (("data.batch_tokens", str(args.batch_tokens)),)
+    return decoding_changes(args) + tokens
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from zoo.cli.arguments import add_checkpoint, add_decoding, decoding_changes
+from zoo.cli.arguments import add_checkpoint, add_decoding, evaluation_changes
 from zoo.errors import UserError
 
 HELP = "score a working directory on its validation or test split, or on other data"
@@ -29,10 +29,7 @@ def run(args: argparse.Namespace) -> None:
     from zoo.evaluation import score, table
     from zoo.workdirs import load
 
-    changes = decoding_changes(args)
-    if args.batch_tokens is not None:
-        changes += (("data.batch_tokens", str(args.batch_tokens)),)
-    scores = score(load(directory, args.checkpoint, changes), args.split, args.data)
+    scores = score(load(directory, args.checkpoint, evaluation_changes(args)), args.split, args.data)
     if not args.json:
         print(table(scores))
         return

@@ -1,51 +1,92 @@
-"""`plot`: pictures of a working directory."""
+"""`plot`: pictures of working directories."""
 
 import argparse
+import json
 from pathlib import Path
 
-from zoo.cli.arguments import add_checkpoint, positive
+from zoo.cli.arguments import add_checkpoint, add_decoding, decoding_changes, evaluation_changes, positive
 from zoo.errors import UserError
 
-HELP = "draw the attention of a translation, or the learning curves of a run"
-EXAMPLE = 'python -m zoo plot runs/phrases --text "Thursday, March 3, 2022" --layer 1 --head 2'
+HELP = "draw learning curves, BLEU against sentence length, or the attention of a translation"
+EXAMPLE = """python -m zoo plot runs/phrases --text "Thursday, March 3, 2022" --layer 1 --head 2
+  python -m zoo plot runs/rnnsearch runs/cho --by-length --split=test"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="a working directory")
-    parser.add_argument("--text", metavar="TEXT", help="the sentence to translate (without it: learning curves)")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="the picture (default: in WORKDIR)")
-    parser.add_argument("--layer", type=positive, metavar="L", help="only this layer, 1 the lowest")
-    parser.add_argument("--head", type=positive, metavar="H", help="only this head, from 1 on")
+    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="working directories, in one picture")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--text", metavar="TEXT", help="the attention of one's translation of this sentence")
+    what.add_argument("--by-length", action="store_true", help="BLEU against the length of the source")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="the picture (default: in the first WORKDIR)")
+    parser.add_argument("--layer", type=positive, metavar="L", help="of --text, only this layer, 1 the lowest")
+    parser.add_argument("--head", type=positive, metavar="H", help="of --text, only this head, from 1 on")
+    parser.add_argument("--split", choices=("valid", "test"), default="test", help="of --by-length (default: test)")
+    parser.add_argument("--data", default="", metavar="PATH", help="other data: a prefix, a .tsv or tfds:NAME")
+    parser.add_argument("--json", action="store_true", help="of --by-length, one JSON object on standard output")
     add_checkpoint(parser)
+    add_decoding(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    out = args.out or args.workdir / ("curves.png" if args.text is None else "attention_heads.png")
     if args.out and not args.out.absolute().parent.is_dir():
         raise UserError(f"--out={args.out}: there is no directory {args.out.parent}")
-    if args.text is None:
-        from zoo.plotting.curves import draw_curves
-
-        draw_curves(args.workdir / "metrics.jsonl", out, str(args.workdir))
+    if len(set(args.workdirs)) < len(args.workdirs):
+        raise UserError(f"{' '.join(map(str, args.workdirs))}: name every working directory once")
+    if args.text is not None:
+        _attention(args)
+    elif args.by_length:
+        _by_length(args)
     else:
-        _attention(args, out)
+        _curves(args)
+
+
+def _place(args: argparse.Namespace, name: str) -> Path:
+    return args.out or args.workdirs[0] / name
+
+
+def _curves(args: argparse.Namespace) -> None:
+    from zoo.plotting.curves import draw_curves
+
+    out = _place(args, "curves.png" if len(args.workdirs) == 1 else "curves_compared.png")
+    draw_curves({str(workdir): workdir / "metrics.jsonl" for workdir in args.workdirs}, out)
     print(out)
 
 
-def _attention(args: argparse.Namespace, out: Path) -> None:
+def _by_length(args: argparse.Namespace) -> None:
+    from zoo.evaluation import by_length, length_table
+    from zoo.plotting.lengths import draw_by_length
+    from zoo.workdirs import load
+
+    workdirs = [load(path, args.checkpoint, evaluation_changes(args)) for path in args.workdirs]
+    scores = by_length(workdirs, args.split, args.data)
+    out = _place(args, "bleu_by_length.png")
+    bins = [(b["first"], b["last"], b["sentences"]) for b in scores["bins"]]
+    title = f"{scores['direction'].replace('-', '→', 1)}, {scores['split']} ({scores['data']})"
+    draw_by_length(bins, scores["bleu"], title, f"BLEU {scores['bleu_signature']}", out)
+    print(json.dumps(scores | {"picture": str(out)}, ensure_ascii=False) if args.json else length_table(scores))
+    if not args.json:
+        print(out)
+
+
+def _attention(args: argparse.Namespace) -> None:
     from zoo.plotting.attention import draw_attention
     from zoo.workdirs import load
 
-    attention = load(args.workdir, args.checkpoint).cross_attention(args.text)
+    workdir, *others = args.workdirs
+    if others:
+        raise UserError(f"--text draws the attention of one working directory, not of {len(args.workdirs)}: name one")
+    attention = load(workdir, args.checkpoint, decoding_changes(args)).cross_attention(args.text)
     if attention is None:
-        raise UserError(f"the model of {args.workdir} has no attention to its source: nothing to draw")
+        raise UserError(f"the model of {workdir} has no attention to its source: nothing to draw")
     layers, heads = attention.weights.shape[:2]
     layers = _chosen("layer", args.layer, layers)
     heads = _chosen("head", args.head, heads)
     weights = attention.weights[layers][:, heads]
     title = f"{args.text} → {attention.text}"
     numbers = [layer + 1 for layer in layers], [head + 1 for head in heads]
+    out = _place(args, "attention_heads.png")
     draw_attention(weights, attention.source, attention.target, title, out, *numbers)
+    print(out)
 
 
 def _chosen(name: str, number: int | None, count: int) -> list[int]:

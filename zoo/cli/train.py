@@ -76,7 +76,7 @@ def _train(workdir: Path, experiment: "Experiment", init_from: Path | None) -> A
         if init_from is not None:
             _take_tokenizer(init_from, workdir)
         task.prepare()
-        model = registry.of(experiment.model_config(task))
+        model = registry.of(experiment.model_config(task, experiment.train.compute_dtype))
         training = Training(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed)
         if init_from is not None and not training.checkpoints.steps():
             step, training.initial = load_parameters(init_from, "best", training.shapes.params)
@@ -121,7 +121,7 @@ def _summarize(workdir: Path, experiment: "Experiment", shapes: Any) -> dict[str
     from zoo.plotting.attention import draw_attention
     from zoo.workdirs import Workdir
 
-    # On the same mesh, what was compiled for the evaluations need not be compiled again.
+    # On the same mesh; and where training and decoding compute in one dtype, nothing need be compiled again.
     opened = Workdir(workdir, experiment, shapes=shapes)
     summary = {"config": experiment.as_dict(), "checkpoint": f"best/{opened.step}", "scores": {}}
     if experiment.data.test:

@@ -5,11 +5,11 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.cli.arguments import add_checkpoint, add_decoding, decoding_changes, positive
+from zoo.cli.lines import chunks, decoded
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ def run(args: argparse.Namespace) -> None:
         data = workdir.experiment.data
         log.info("translating %s to %s line by line; Ctrl-D ends", data.source, data.target)
     lines = _prompted(f"{workdir.experiment.data.source}> ") if interactive else sys.stdin.buffer
-    chunks = _chunks(_decoded(lines), 1 if interactive else CHUNK)
     first = 1
-    for chunk in chunks:
+    for chunk in chunks(decoded(lines), 1 if interactive else CHUNK):
         for number, (line, best) in enumerate(zip(chunk, translator(chunk, args.alignment, first), strict=True), first):
             sys.stdout.buffer.write(f"{write(number, line, best)}\n".encode())
         sys.stdout.buffer.flush()
@@ -64,22 +63,6 @@ def _prompted(prompt: str) -> Iterator[bytes]:
             print(file=sys.stderr)
             return
         yield line
-
-
-def _decoded(lines: Iterator[bytes]) -> Iterator[str]:
-    r"""The text of each line. Only \n ends one: what else Unicode counts as a line break stays inside its line."""
-    for number, raw in enumerate(lines, 1):
-        raw = raw.removesuffix(b"\n").removesuffix(b"\r")
-        try:
-            yield raw.decode()
-        except UnicodeDecodeError:
-            log.warning("line %d is not UTF-8: what cannot be read becomes \ufffd", number)
-            yield raw.decode(errors="replace")
-
-
-def _chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
-    while chunk := list(islice(lines, size)):
-        yield chunk
 
 
 def _writer(args: argparse.Namespace, translator: "Translator") -> Writer:

@@ -1,7 +1,7 @@
 """Batches of few shapes: examples of like length together, as many rows as a budget of tokens allows, or always as many
 as asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,3 +106,20 @@ def padded(pairs: Sequence[TokenPair], rows: int, boundary: int) -> Seq2SeqBatch
         inputs[row, 0], inputs[row, 1 : len(other) + 1] = BOS, other
         labels[row, : len(other)], labels[row, len(other)] = other, EOS
     return Seq2SeqBatch(source, inputs, labels)
+
+
+def given_batches(pairs: Sequence[TokenPair], tokens: int) -> Iterator[tuple[list[int], Seq2SeqBatch]]:
+    """All `pairs`, of whatever length, in batches of few shapes: the indices of a batch's first rows, and the batch.
+
+    Lengths are padded to powers of two from 16 on; a batch has at most `tokens` padded positions of a side, unless one
+    pair alone needs more.
+    """
+    if not pairs:
+        return
+    boundaries = [16]
+    while boundaries[-1] < max(map(length, pairs)):
+        boundaries.append(2 * boundaries[-1])
+    buckets = Buckets.up_to(boundaries[-1], max(tokens, boundaries[-1]), steps=boundaries)
+    most = 1 << (len(pairs) - 1).bit_length()  # a few pairs need not wait for a whole batch
+    for boundary, indices in cut(pairs, buckets):
+        yield indices, padded([pairs[i] for i in indices], min(buckets.rows(boundary), most), boundary)

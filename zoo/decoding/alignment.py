@@ -1,14 +1,25 @@
 """Which word of the source each word of a translation came from, read off the attention."""
 
-import numpy as np
-from jaxtyping import Float
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any
 
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from zoo.data.batching import Seq2SeqBatch, given_batches
 from zoo.data.tokenizers import Tokenizer
 from zoo.decoding.translator import Translation
+from zoo.models.base import Seq2SeqModel
+
+Link = tuple[int, int]
+"""(source word, target word), whitespace words counted from 0."""
 
 
-def word_links(line: str, translation: Translation, source: Tokenizer, target: Tokenizer) -> list[tuple[int, int]]:
-    """(source word, target word) for every word of the translation, whitespace words counted from 0.
+def word_links(line: str, translation: Translation, source: Tokenizer, target: Tokenizer) -> list[Link]:
+    """A link for every word of the translation.
 
     Each is linked to the source word that its pieces looked at most, summed over the pieces of both; the attention to
     EOS counts for nobody. Raises ValueError when `translation` was made without attention.
@@ -18,7 +29,55 @@ def word_links(line: str, translation: Translation, source: Tokenizer, target: T
     if not translation.tokens:
         return []
     looked = translation.attention[:-1, :-1]
-    rows, columns = _words_so_far(translation.tokens, target), source.words(line)[: looked.shape[1]]
+    return _linked(looked, _words_so_far(translation.tokens, target), source.words(line)[: looked.shape[1]])
+
+
+def forced_links(
+    model: Seq2SeqModel,
+    params: Any,
+    pairs: Sequence[tuple[str, str]],
+    source: Tokenizer,
+    target: Tokenizer,
+    batch_tokens: int = 2048,
+) -> list[list[Link]] | None:
+    """The links of every given pair (source, target), as `word_links` has them, while the model is made to say the
+    target by teacher forcing. None when the model has no attention to its source."""
+    sides = source.encode([line for line, _ in pairs]), target.encode([line for _, line in pairs])
+    ids = [(np.array(one, np.int32), np.array(other, np.int32)) for one, other in zip(*sides, strict=True)]
+    links: list[list[Link]] = [[] for _ in pairs]
+    for indices, batch in given_batches(ids, batch_tokens):
+        attention = jax.device_get(_forced_attention(model, params, batch))
+        if attention is None:
+            return None
+        for row, i in enumerate(indices):
+            columns, rows = source.words(pairs[i][0]), target.words(pairs[i][1])
+            if columns and rows:
+                # Row t is where the model looked before it said label t, RNNsearch as the Transformer.
+                links[i] = _linked(attention[row, : len(rows), : len(columns)], rows, columns)
+    return links
+
+
+@partial(jax.jit, static_argnames="model")
+def _forced_attention(model: Seq2SeqModel, params: Any, batch: Seq2SeqBatch) -> Float[Array, "B T S"] | None:
+    attention = model.apply({"params": params}, batch, weights=True).attention
+    return aligning(attention["cross"]) if attention and "cross" in attention else None
+
+
+def aligning(attention: Float[ArrayLike, "L *B H T S"]) -> Float[ArrayLike, "*B T S"]:
+    """Of all cross-attention, the mean over the heads of the layer before the last, which aligns best (Garg et al.
+    2019)."""
+    return attention[max(len(attention) - 2, 0)].mean(axis=-3)
+
+
+def alignment_error_rate(guessed: Sequence[Collection[Link]], sure: Sequence[Collection[Link]]) -> float:
+    """AER over all sentences, 0 the best and 1 the worst (Och & Ney 2003), where every true link is a sure one:
+    `1 - 2 |A ∩ S| / (|A| + |S|)`."""
+    shared = sum(len(set(a) & set(s)) for a, s in zip(guessed, sure, strict=True))
+    return 1 - 2 * shared / max(sum(map(len, guessed)) + sum(map(len, sure)), 1)
+
+
+def _linked(looked: Float[np.ndarray, "T S"], rows: Sequence[int], columns: Sequence[int]) -> list[Link]:
+    """`rows` and `columns` are the word that each piece belongs to."""
     between_words: Float[np.ndarray, "T S"] = np.zeros((max(rows) + 1, max(columns) + 1))
     np.add.at(between_words, np.ix_(rows, columns), looked)
     return [(int(row.argmax()), word) for word, row in enumerate(between_words)]

@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.tokenizers import BOS, EOS, PAD
-from zoo.errors import UserError
+from zoo.errors import UserError, check_choice
 from zoo.models.base import Decodable
+from zoo.parallel.devices import COMPUTE_DTYPES
 
 NEVER = -1e9  # the log-probability of what must not happen; finite, so that sums of it stay ordered
 
@@ -24,15 +26,21 @@ NEVER = -1e9  # the log-probability of what must not happen; finite, so that sum
 @dataclass(frozen=True)
 class BeamConfig:
     """`length_penalty` is α of GNMT (Wu et al. 2016, eq. 14). A translation has at least `min_length` tokens before its
-    EOS and at most `max_extra` more than its source, and never more than `max_length` (EOS not counted)."""
+    EOS and at most `max_extra` more than its source, and never more than `max_length` (EOS not counted).
+
+    The model computes in `compute_dtype`, whatever it was trained in: in bfloat16 a step of the search and a pass over
+    the whole translation differ by more than rounding, and a score could not be had again by teacher forcing.
+    """
 
     beam_size: int = 4
     length_penalty: float = 0.6
     max_extra: int = 50
     max_length: int = 256
     min_length: int = 0
+    compute_dtype: str = "float32"
 
     def __post_init__(self):
+        check_choice("decoding.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         if self.beam_size < 1:
             raise UserError(f"decoding.beam_size={self.beam_size}: a beam has at least one hypothesis")
         if self.max_length < 1 or self.max_extra < 0 or not 0 <= self.min_length <= self.max_length:
@@ -61,7 +69,7 @@ class _Search:
     count: Int[Array, "B"]
 
 
-def normalizer(length: Int[Array, "*B"], alpha: float) -> Float[Array, "*B"]:
+def normalizer(length: Int[ArrayLike, "*B"], alpha: float) -> Float[ArrayLike, "*B"]:
     """Wu et al. 2016, eq. 14: `((5 + |Y|) / 6)^α`, EOS counted in |Y|."""
     return ((5.0 + length) / 6.0) ** alpha
 

@@ -30,6 +30,18 @@ class Translation:
     attention: Float[np.ndarray, "T S"] | None = None
 
 
+def encoded(tokenizer: Tokenizer, lines: Sequence[str], most: int, first: int = 1) -> list[list[int]]:
+    """The ids of each source, cut at `most`, with a warning that names the line; `first` is the number of the first."""
+    ids = tokenizer.encode(list(lines))
+    for number, row in enumerate(ids, first):
+        if len(row) > most:
+            log.warning(
+                "line %d has %d tokens: only the first %d are translated (--max-length)", number, len(row), most
+            )
+            del row[most:]
+    return ids
+
+
 class Translator:
     """Translates with one model. Sentences of like length go together, `batch_tokens` padded source tokens each."""
 
@@ -55,7 +67,7 @@ class Translator:
         """
         empty = Translation("", 0.0, [], np.zeros((1, 1), np.float32) if attention else None)
         results: list[list[Translation]] = [[empty]] * len(lines)
-        ids = self._encode(lines, first)
+        ids = encoded(self.source, lines, self.config.max_length, first)
         most = 1 << (len(lines) - 1).bit_length()  # a few lines need not wait for a whole batch
         for length, rows in self._batches(ids):
             source = np.full((min(self._rows(length), most), length), PAD, np.int32)
@@ -75,19 +87,6 @@ class Translator:
             for i, translations in zip(rows, self._texts(jax.device_get(found), ids, rows), strict=True):
                 results[i] = translations
         return results
-
-    def _encode(self, lines: Sequence[str], first: int) -> list[list[int]]:
-        ids = self.source.encode(list(lines))
-        for number, row in enumerate(ids, first):
-            if len(row) > self.config.max_length:
-                log.warning(
-                    "line %d has %d tokens: only the first %d are translated (--max-length)",
-                    number,
-                    len(row),
-                    self.config.max_length,
-                )
-                del row[self.config.max_length :]
-        return ids
 
     def _rows(self, length: int) -> int:
         return max(1, self.batch_tokens // length)

@@ -1,4 +1,5 @@
-"""Attention as pictures: a row of a panel is a piece that looks, a column is a piece that is looked at."""
+"""Attention as pictures, as in Bahdanau et al. 2015, Figure 3: a row of a panel is a piece that looks, a column is a
+piece that is looked at, named across the top."""
 
 import logging
 from collections.abc import Sequence
@@ -51,9 +52,12 @@ def draw_attention(
 
 
 def _label(panels: np.ndarray, source: Sequence[str], target: Sequence[str]) -> None:
-    """The pieces along the outer panels' outer sides; the others share their axes."""
+    """The pieces along the upper and left panels' outer sides; the others share their axes."""
     # Sums of money come in pairs of dollars, which would be read as mathematics.
-    for axes in panels[-1]:
+    for axes in panels.flat:
+        axes.tick_params(labelbottom=False)
+    for axes in panels[0]:
+        axes.tick_params(labeltop=True)
         axes.set_xticks(range(len(source)), source, rotation=90, parse_math=False)
     for axes in panels[:, 0]:
         axes.set_yticks(range(len(target)), target, parse_math=False)

@@ -1,10 +1,12 @@
 """What a training run did, from its `metrics.jsonl`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from zoo.errors import UserError
 
@@ -40,27 +42,47 @@ def read_curves(path: Path) -> dict[str, dict[str, Curve]]:
     return curves
 
 
-def draw_curves(path: Path, picture: str | Path, title: str) -> None:
-    """Write a PNG with a panel for every value of `path`, training and validation together."""
-    curves = {name: splits for name, splits in sorted(read_curves(path).items(), key=_rank) if name not in LEFT_OUT}
-    rows = -(-len(curves) // COLUMNS)
+def draw_curves(runs: Mapping[str, Path], picture: str | Path) -> None:
+    """Write a PNG with a panel for every value of the `metrics.jsonl` of each run, by the run's name: of one run,
+    training and validation in two colours; of several, a colour for each, and what isn't training dashed."""
+    read = {run: read_curves(path) for run, path in runs.items()}
+    names = {name for curves in read.values() for name in curves} - set(LEFT_OUT)
+    names = sorted(names, key=_rank)
+    rows = -(-len(names) // COLUMNS)
     figure = Figure(figsize=(4 * COLUMNS, 2.8 * rows + 0.4), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for axes, (name, splits) in zip(panels, curves.items(), strict=False):
-        for split, (steps, values) in sorted(splits.items()):
-            axes.plot(steps, values, marker="o" if len(steps) < 30 else "", markersize=3, label=split)
+    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axes, name in zip(panels, names, strict=False):
+        for colour, curves in enumerate(read.values()):
+            for split, (steps, values) in sorted(curves.get(name, {}).items()):
+                own = {"color": f"C{colour}", "linestyle": "-" if split == "train" else "--"} if len(read) > 1 else {}
+                axes.plot(steps, values, marker="o" if len(steps) < 30 else "", markersize=3, label=split, **own)
         axes.set_title(name.replace("_", " "), fontsize="medium")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small", frameon=False)
-    for axes in list(panels)[len(curves) :]:
+        if len(read) == 1:
+            axes.legend(fontsize="small", frameon=False)
+    for axes in panels[len(names) :]:
         axes.set_axis_off()
-    for axes in list(panels)[max(len(curves) - COLUMNS, 0) : len(curves)]:
+    for axes in panels[max(len(names) - COLUMNS, 0) : len(names)]:
         axes.set_xlabel("step")
-    figure.suptitle(title, parse_math=False)
+    if len(read) == 1:
+        figure.suptitle(*read, parse_math=False)
+    else:
+        _name_runs(figure, list(read))
     figure.savefig(picture, format="png")
 
 
-def _rank(item: tuple[str, dict[str, Curve]]) -> tuple[int, str]:
+def _name_runs(figure: Figure, runs: list[str]) -> None:
+    """What the colours and the dashes mean, once for all panels."""
+    lines = [Line2D([], [], color=f"C{colour}", label=run) for colour, run in enumerate(runs)]
+    lines += [Line2D([], [], color="0.4", linestyle=s, label=n) for n, s in (("train", "-"), ("valid", "--"))]
+    legend = figure.legend(
+        handles=lines, loc="outside upper center", ncols=min(len(lines), 6), fontsize="small", frameon=False
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _rank(name: str) -> tuple[int, str]:
     first = ("loss", "accuracy", "bleu", "chrf", "exact_match")
-    return first.index(item[0]) if item[0] in first else len(first), item[0]
+    return first.index(name) if name in first else len(first), name

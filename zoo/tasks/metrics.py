@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Sample = tuple[str, str, str]  # source, reference, output
+BINS = 12  # of sentence lengths, at most
+LEAST_SENTENCES = 20  # of a bin, for its BLEU to say something
 SCORES = ("bleu", "bleu_lowercase", "chrf", "exact_match")
 
 
@@ -34,3 +36,46 @@ def translation(samples: Sequence[Sample]) -> dict[str, Any]:
         "chrf": chrf.corpus_score(outputs, references).score,
         "exact_match": sum(o == r for _, r, o in samples) / len(samples),
     }
+
+
+@dataclass(frozen=True)
+class LengthBin:
+    """The sentences (by their indices) whose source has `first` to `last` whitespace words."""
+
+    first: int
+    last: int
+    sentences: list[int]
+
+
+def length_bins(sources: Sequence[str]) -> list[LengthBin]:
+    """All of `sources` by their length: ranges of equal width, those joined to their neighbours that hold too few."""
+    lengths = [len(source.split()) for source in sources]
+    width = max(1, -(-(max(lengths) - min(lengths) + 1) // BINS))
+    bins: list[LengthBin] = []
+    for first in range(min(lengths), max(lengths) + 1, width):
+        last = min(first + width - 1, max(lengths))
+        inside = [i for i, length in enumerate(lengths) if first <= length <= last]
+        if bins and len(bins[-1].sentences) < LEAST_SENTENCES:
+            bins[-1] = LengthBin(bins[-1].first, last, bins[-1].sentences + inside)
+        else:
+            bins.append(LengthBin(first, last, inside))
+    if len(bins) > 1 and len(bins[-1].sentences) < LEAST_SENTENCES:
+        rest = bins.pop()
+        bins[-1] = LengthBin(bins[-1].first, rest.last, bins[-1].sentences + rest.sentences)
+    return bins
+
+
+def bleu_of_bins(samples: Sequence[Sample], bins: Sequence[LengthBin]) -> tuple[list[float], str]:
+    """The corpus BLEU of every bin, and its signature.
+
+    Of the effective order: a bin of sentences too short for any 4-gram is scored by the n-grams that there are, where
+    it would be 0 otherwise; no other bin is touched.
+    """
+    from sacrebleu.metrics import BLEU
+
+    bleu = BLEU(effective_order=True)
+    scores = [
+        bleu.corpus_score([samples[i][2] for i in b.sentences], [[samples[i][1] for i in b.sentences]]).score
+        for b in bins
+    ]
+    return scores, str(bleu.get_signature())

@@ -126,6 +126,12 @@ class Translation:
         tfds_split = getattr(self.data, f"{split}_split")
         return sources.parallel(where, self.data.source, self.data.target, tfds_split, download=self.data.download)
 
+    def alignments(self, split: str, location: str = "") -> list[frozenset[tuple[int, int]]] | None:
+        """The true links (source word, target word) of every pair, or None where nobody knows them: they are known of
+        embedded phrases."""
+        pairs = self.pairs(split, location)
+        return [pairs.alignment(i) for i in range(len(pairs))] if isinstance(pairs, Phrases) else None
+
     @cached_property
     def tokenizers(self) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
         """Source and target tokenizer, from the working directory, where `prepare` has left them."""
@@ -197,14 +203,20 @@ class Translation:
 
         Nothing is dropped from it: what is too long for the loss is still translated.
         """
-        pairs = list(self.pairs(split, location))[: most or None]
-        translate = Translator(model, params, *self.tokenizers, self.decoding, self.data.batch_tokens)
-        outputs = [best[0].text for best in translate([source for source, _ in pairs])]
-        samples = [(source, reference, output) for (source, reference), output in zip(pairs, outputs, strict=True)]
+        samples = self.translated(model, params, split, location, most)
         sums = self._summed_loss(model, params, split, location, most)
         values = sums.means() | metrics.translation(samples)
         note = f"BLEU {self.data.source}→{self.data.target} {values['bleu_signature']}"
         return metrics.Evaluation(values, samples, note)
+
+    def translated(
+        self, model: Any, params: Any, split: str, location: str = "", most: int = 0
+    ) -> list[metrics.Sample]:
+        """Every source of a split (of its first `most` pairs, if given) with its reference and the best translation."""
+        pairs = list(self.pairs(split, location))[: most or None]
+        translate = Translator(model, params, *self.tokenizers, self.decoding, self.data.batch_tokens)
+        outputs = [best[0].text for best in translate([source for source, _ in pairs])]
+        return [(source, reference, output) for (source, reference), output in zip(pairs, outputs, strict=True)]
 
     def _summed_loss(self, model: Any, params: Any, split: str, location: str, most: int) -> Sums:
         longest = max(4 * self.data.max_length, 512)
