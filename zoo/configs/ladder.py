@@ -24,14 +24,13 @@ DATA: dict[str, dict[str, Any]] = {
         **{"max_length": 32, "steps": (10, 14, 20)},
     },
 }
-# About as many products a token in each; the fixed vector is as wide as the other states.
 MODELS: dict[str, dict[str, Any]] = {
-    "seq2seq": {"size": "small"},
-    "cho": {"size": "small"},
-    "rnnsearch": {"size": "small"},
-    "transformer": {"size": "small", "width": 192, "ffn": 512},
+    "seq2seq": {"size": "tiny", "layers": 2},
+    "cho": {"size": "tiny"},
+    "rnnsearch": {"size": "tiny"},
+    "transformer": {"size": "tiny", "layers": 3, "ffn": 512},
 }
-STEPS = {"multi30k": 2000, "tatoeba": 2000}
+STEPS = {"multi30k": 2500, "tatoeba": 2500}
 
 
 def get_config(argument: str = "multi30k,rnnsearch") -> ml_collections.ConfigDict:
@@ -41,12 +40,12 @@ def get_config(argument: str = "multi30k,rnnsearch") -> ml_collections.ConfigDic
             raise UserError(f"config argument {argument!r} is not DATA,MODEL: no {name!r}: {nearest(name, known)}")
     config = ml_collections.ConfigDict()
     config.name = f"ladder-{data}-{model}"
-    config.data = DATA[data] | {"tokenizer": "bpe", "vocabulary": 4000, "batch_tokens": 1536}
+    config.data = DATA[data] | {"tokenizer": "bpe", "vocabulary": 3000, "batch_tokens": 1536}
     config.model = {"name": model, **MODELS[model], "dropout": 0.2}
-    config.optimizer = {"peak": 1.5e-3, "schedule": "cosine", "warmup": 200, "clip": 1.0}
+    config.optimizer = {"peak": 2e-3, "schedule": "cosine", "warmup": 200, "clip": 1.0}
     config.train = {
         **{"steps": STEPS[data], "compute_dtype": "auto", "smoothing": 0.1, "log_every": 50, "evaluation_size": 500},
-        **{"evaluate_every": 1000, "checkpoint_every": 100, "keep": 3, "average_last": 3},
+        **{"evaluate_every": 1250, "checkpoint_every": 100, "keep": 3, "average_last": 3},
     }
     config.decoding = {"beam_size": 1, "length_penalty": 1.0, "max_extra": 15, "max_length": 60}
     return config
