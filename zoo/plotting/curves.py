@@ -1,8 +1,10 @@
 """What a training run did, from its `metrics.jsonl`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -48,17 +50,22 @@ def draw_curves(path: Path, picture: str | Path, title: str) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, COLUMNS, squeeze=False).flat
     for axes, (name, splits) in zip(panels, curves.items(), strict=False):
-        for split, (steps, values) in sorted(splits.items()):
-            axes.plot(steps, values, marker="o" if len(steps) < 30 else "", markersize=3, label=split)
-        axes.set_title(name.replace("_", " "), fontsize="medium")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small", frameon=False)
+        draw_panel(axes, dict(sorted(splits.items())), name)
     for axes in list(panels)[len(curves) :]:
         axes.set_axis_off()
     for axes in list(panels)[max(len(curves) - COLUMNS, 0) : len(curves)]:
         axes.set_xlabel("step")
     figure.suptitle(title, parse_math=False)
     figure.savefig(picture, format="png")
+
+
+def draw_panel(axes: Axes, curves: Mapping[str, Curve], name: str) -> None:
+    """The curves of the value called `name` onto `axes`, each with its key in the legend."""
+    for label, (steps, values) in curves.items():
+        axes.plot(steps, values, marker="o" if len(steps) < 30 else "", markersize=3, label=label)
+    axes.set_title(name.replace("_", " "), fontsize="medium")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", frameon=False)
 
 
 def _rank(item: tuple[str, dict[str, Curve]]) -> tuple[int, str]:
