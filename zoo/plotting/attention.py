@@ -9,8 +9,10 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 log = logging.getLogger("zoo")
 LONGEST_SIDE = 8000  # pixels, of a picture that viewers still open
@@ -38,29 +40,30 @@ def draw_attention(
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for row, column in np.ndindex(rows, columns):
             axes = panels[row, column]
-            image = axes.imshow(weights[row, column], vmin=0, vmax=1, cmap="Blues", aspect="equal")
+            image = draw_panel(axes, weights[row, column], source, target)
             if layers is not None and heads is not None:
                 axes.set_title(f"layer {layers[row]}, head {heads[column]}", fontsize="medium")
-            axes.tick_params(length=0)
-            for side in axes.spines.values():
-                side.set_color("0.8")
-        _label(panels, source, target)
+        for axes in panels[1:].flat:
+            axes.tick_params(labeltop=False)
         figure.colorbar(image, ax=panels, shrink=min(1.0, 2.5 / height), aspect=15, label="attention")
         size = max(7.0, min(11.0, 110 * width / max(len(title), 1)))
         figure.suptitle(_wrapped(title, int(width * 110 / size)), fontsize=size, parse_math=False)
         figure.savefig(path, format="png")
 
 
-def _label(panels: np.ndarray, source: Sequence[str], target: Sequence[str]) -> None:
-    """The pieces along the upper and left panels' outer sides; the others share their axes."""
+def draw_panel(
+    axes: Axes, weights: Float[np.ndarray, "T S"], source: Sequence[str], target: Sequence[str]
+) -> AxesImage:
+    """One map of weights onto `axes`, white for 0 and dark for 1, the source's pieces across its top, the target's down
+    its left side."""
+    image = axes.imshow(weights, vmin=0, vmax=1, cmap="Blues", aspect="equal")
     # Sums of money come in pairs of dollars, which would be read as mathematics.
-    for axes in panels.flat:
-        axes.tick_params(labelbottom=False)
-    for axes in panels[0]:
-        axes.tick_params(labeltop=True)
-        axes.set_xticks(range(len(source)), source, rotation=90, parse_math=False)
-    for axes in panels[:, 0]:
-        axes.set_yticks(range(len(target)), target, parse_math=False)
+    axes.set_xticks(range(len(source)), source, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(target)), target, parse_math=False)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    for side in axes.spines.values():
+        side.set_color("0.8")
+    return image
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -1,9 +1,10 @@
 """What a training run did, from its `metrics.jsonl`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -53,14 +54,11 @@ def draw_curves(runs: Mapping[str, Path], picture: str | Path) -> None:
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axes, name in zip(panels, names, strict=False):
-        for colour, curves in enumerate(read.values()):
-            for split, (steps, values) in sorted(curves.get(name, {}).items()):
-                own = {"color": f"C{colour}", "linestyle": "-" if split == "train" else "--"} if len(read) > 1 else {}
-                axes.plot(steps, values, marker="o" if len(steps) < 30 else "", markersize=3, label=split, **own)
-        axes.set_title(name.replace("_", " "), fontsize="medium")
-        axes.grid(alpha=0.3)
-        if len(read) == 1:
-            axes.legend(fontsize="small", frameon=False)
+        of_runs = [dict(sorted(curves.get(name, {}).items())) for curves in read.values()]
+        if len(of_runs) == 1:
+            draw_panel(axes, *of_runs, name)
+        else:
+            _compare(axes, of_runs, name)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     for axes in panels[max(len(names) - COLUMNS, 0) : len(names)]:
@@ -72,7 +70,33 @@ def draw_curves(runs: Mapping[str, Path], picture: str | Path) -> None:
     figure.savefig(picture, format="png")
 
 
-def _name_runs(figure: Figure, runs: list[str]) -> None:
+def draw_panel(axes: Axes, curves: Mapping[str, Curve], name: str) -> None:
+    """The curves of the value called `name` onto `axes`, each with its key in the legend."""
+    for label, curve in curves.items():
+        _draw(axes, curve, label=label)
+    _entitle(axes, name)
+    axes.legend(fontsize="small", frameon=False)
+
+
+def _compare(axes: Axes, runs: Sequence[Mapping[str, Curve]], name: str) -> None:
+    """A colour for each run, and what isn't training dashed; `_name_runs` says so."""
+    for colour, curves in enumerate(runs):
+        for split, curve in curves.items():
+            _draw(axes, curve, color=f"C{colour}", linestyle="-" if split == "train" else "--")
+    _entitle(axes, name)
+
+
+def _draw(axes: Axes, curve: Curve, **style: str) -> None:
+    steps, values = curve
+    axes.plot(steps, values, marker="o" if len(steps) < 30 else "", markersize=3, **style)
+
+
+def _entitle(axes: Axes, name: str) -> None:
+    axes.set_title(name.replace("_", " "), fontsize="medium")
+    axes.grid(alpha=0.3)
+
+
+def _name_runs(figure: Figure, runs: Sequence[str]) -> None:
     """What the colours and the dashes mean, once for all panels."""
     lines = [Line2D([], [], color=f"C{colour}", label=run) for colour, run in enumerate(runs)]
     lines += [Line2D([], [], color="0.4", linestyle=s, label=n) for n, s in (("train", "-"), ("valid", "--"))]
