@@ -10,7 +10,7 @@ import pytest
 
 from zoo.data.batching import Seq2SeqBatch
 from zoo.data.tokenizers import BOS, EOS, PAD, UNK
-from zoo.decoding.beam import NEVER, BeamConfig, beam_search, normalizer
+from zoo.decoding.beam import NEVER, BeamConfig, Request, beam_search, normalizer
 from zoo.errors import UserError
 
 LENGTH = 8
@@ -18,6 +18,7 @@ SOURCE = np.array(
     [[5, 6, 7, EOS, 0, 0], [9, EOS, 0, 0, 0, 0], [4, 13, 4, 8, 12, EOS], [10, 11, EOS, 0, 0, 0]], np.int32
 )
 LIMITS = np.array([7, 5, 7, 2], np.int32)
+REQUEST = Request(SOURCE, LIMITS, LENGTH)
 FOUR = BeamConfig(beam_size=4)
 
 
@@ -65,7 +66,7 @@ def every_hypothesis(row, alpha, shortest, longest):
 def test_with_enough_beams_every_hypothesis_is_found_in_order(alpha, shortest):
     config = BeamConfig(beam_size=40, length_penalty=alpha, min_length=shortest)
     limits = np.array([3, 2, 3])
-    found = beam_search(TABLE, ENTRIES, np.array([[0], [1], [2]]), config, 4, limits)
+    found = beam_search(TABLE, ENTRIES, Request(np.array([[0], [1], [2]]), limits, 4), config)
     for row, longest in enumerate(limits):
         expected = every_hypothesis(row, alpha, shortest, longest)
         n = len(expected)
@@ -77,7 +78,9 @@ def test_with_enough_beams_every_hypothesis_is_found_in_order(alpha, shortest):
 @pytest.mark.parametrize("beams", [1, 2, 3])
 def test_no_beam_finds_more_than_there_is(beams):
     """A narrow beam may miss the best; what it gives is among all hypotheses, at its own score."""
-    found = beam_search(TABLE, ENTRIES, np.array([[0], [1], [2]]), BeamConfig(beam_size=beams), 4, np.full(3, 3))
+    found = beam_search(
+        TABLE, ENTRIES, Request(np.array([[0], [1], [2]]), np.full(3, 3), 4), BeamConfig(beam_size=beams)
+    )
     for row in range(3):
         scores = {tuple(words): score for score, words in every_hypothesis(row, 0.6, 0, 3)}
         for tokens, score in zip(found.tokens[row].tolist(), found.scores[row], strict=True):
@@ -89,9 +92,9 @@ def test_a_row_that_has_ended_takes_no_more_while_others_go_on():
     tables = np.random.default_rng(1).normal(size=(16, 6**4, 6)).astype(np.float32)
     config = BeamConfig(beam_size=2, length_penalty=3.0)
     rows = np.arange(16)[:, None]
-    together = jax.device_get(beam_search(TABLE, tables, rows, config, 4, np.full(16, 3)))
+    together = jax.device_get(beam_search(TABLE, tables, Request(rows, np.full(16, 3), 4), config))
     for row in range(16):
-        alone = jax.device_get(beam_search(TABLE, tables, rows[row : row + 1], config, 4, np.array([3])))
+        alone = jax.device_get(beam_search(TABLE, tables, Request(rows[row : row + 1], np.array([3]), 4), config))
         assert (together.tokens[row] == alone.tokens[0]).all()
         np.testing.assert_allclose(together.scores[row], alone.scores[0], rtol=1e-5)
 
@@ -123,7 +126,7 @@ def forward(wild):
 
 @pytest.fixture(scope="module")
 def found(wild):
-    return jax.device_get(beam_search(*wild, SOURCE, FOUR, LENGTH, LIMITS, keep_attention=True))
+    return jax.device_get(beam_search(*wild, REQUEST, FOUR, keep_attention=True))
 
 
 def until_eos(tokens):
@@ -136,7 +139,7 @@ def until_eos(tokens):
 
 @pytest.mark.smoke
 def test_one_beam_is_greedy_search(wild, forward):
-    found = beam_search(*wild, SOURCE, BeamConfig(beam_size=1), LENGTH, LIMITS)
+    found = beam_search(*wild, REQUEST, BeamConfig(beam_size=1))
     histories = [[] for _ in SOURCE]
     for t in range(LENGTH):
         logits = np.array(forward(SOURCE, histories).logits[:, t])
@@ -177,7 +180,7 @@ def test_attention_is_that_of_the_full_pass_and_sums_to_one(found, forward, beam
 
 
 def test_attention_is_kept_only_on_request(wild, found):
-    quiet = beam_search(*wild, SOURCE, FOUR, LENGTH, LIMITS)
+    quiet = beam_search(*wild, REQUEST, FOUR)
     assert quiet.attention is None
     assert (quiet.tokens == found.tokens).all()
 
@@ -198,21 +201,21 @@ def alone(source, limits):
 @pytest.mark.parametrize("change", [in_another_order, with_more_padding, alone])
 def test_the_batch_never_changes_a_rows_result(wild, found, change):
     source, limits, rows = change(SOURCE, LIMITS)
-    again = jax.device_get(beam_search(*wild, source, FOUR, LENGTH, limits))
+    again = jax.device_get(beam_search(*wild, Request(source, limits, LENGTH), FOUR))
     for new, old in enumerate(rows):
         assert (again.tokens[new] == found.tokens[old]).all()
         np.testing.assert_allclose(again.scores[new], found.scores[old], rtol=1e-4)
 
 
 def test_room_that_is_not_used_changes_nothing(wild, found):
-    roomy = jax.device_get(beam_search(*wild, SOURCE, FOUR, LENGTH + 6, LIMITS))
+    roomy = jax.device_get(beam_search(*wild, Request(SOURCE, LIMITS, LENGTH + 6), FOUR))
     assert (roomy.tokens[:, :, :LENGTH] == found.tokens).all() and (roomy.tokens[:, :, LENGTH:] == PAD).all()
 
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_lengths_are_kept(wild, beams):
     config = BeamConfig(beam_size=beams, min_length=2)
-    tokens = np.asarray(beam_search(*wild, SOURCE, config, LENGTH, LIMITS).tokens)
+    tokens = np.asarray(beam_search(*wild, REQUEST, config).tokens)
     for row, limit in zip(tokens, LIMITS, strict=True):
         assert all(2 <= len(until_eos(hypothesis)) - 1 <= limit for hypothesis in row)
 
@@ -236,7 +239,7 @@ def sure_model():
 
 def test_minimum_length_overrides_a_sure_end():
     config = BeamConfig(beam_size=2, min_length=3)
-    tokens = np.asarray(beam_search(TABLE, sure_model(), np.array([[0]]), config, 4, np.array([3])).tokens)
+    tokens = np.asarray(beam_search(TABLE, sure_model(), Request(np.array([[0]]), np.array([3]), 4), config).tokens)
     assert all(len(until_eos(hypothesis)) == 4 for hypothesis in tokens[0])
 
 

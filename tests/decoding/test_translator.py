@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zoo.data.tokenizers import EOS, SPECIALS, WordVocabulary
-from zoo.decoding.beam import BeamConfig, beam_search
+from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.decoding.translator import Translator
 
 WORDS = WordVocabulary([f"w{i}" for i in range(10)])
@@ -73,7 +73,7 @@ def test_nothing_is_translated_into_nothing(translator):
 
 def test_a_translation_is_what_beam_search_finds(wild, translated):
     source = np.array([[*WORDS.encode([LINES[0]])[0], EOS]], np.int32)
-    found = beam_search(*wild, source, CONFIG, 9, np.array([3 + 5]))
+    found = beam_search(*wild, Request(source, np.array([3 + 5]), 9), CONFIG)
     for beam, translation in enumerate(translated[0]):
         tokens = found.tokens[0, beam].tolist()
         assert translation.tokens == tokens[: tokens.index(EOS)]

@@ -93,14 +93,37 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--length-penalty", "--lenpen", type=number, metavar="A", help="alpha of GNMT: larger favours longer ones"
     )
+    parser.add_argument(
+        "--coverage-penalty", type=number, metavar="B", help="beta of GNMT: larger favours those that leave nothing out"
+    )
+    parser.add_argument(
+        "--no-unk", dest="forbid_unknown", action="store_const", const=True, help="never say <unk>, but the next best"
+    )
     parser.add_argument("--max-length", type=positive, metavar="N", help="cut sources and translations after N tokens")
     parser.add_argument("--batch-tokens", type=positive, metavar="N", help="padded source tokens decoded together")
 
 
 def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
     """The keys of the config that the options of `add_decoding` set."""
-    keys = ("beam_size", "length_penalty", "max_length")
+    keys = ("beam_size", "length_penalty", "coverage_penalty", "max_length", "forbid_unknown")
     return tuple((f"decoding.{key}", str(getattr(args, key))) for key in keys if getattr(args, key) is not None)
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """The options of drawing, the same wherever tokens are drawn."""
+    parser.add_argument(
+        "--temperature", type=number, metavar="T", help="below 1: surer; above: wilder; 0: the likeliest"
+    )
+    parser.add_argument("--top-k", type=positive, metavar="K", help="draw from the K likeliest tokens")
+    parser.add_argument("--top-p", type=number, metavar="P", help="draw from the fewest tokens that hold P of all")
+    parser.add_argument("--min-p", type=number, metavar="P", help="draw from those P times as likely as the likeliest")
+    parser.add_argument("--seed", type=seed, metavar="N", help="draw by this number (default: 0)")
+
+
+def sampling_options(args: argparse.Namespace) -> dict[str, float]:
+    """The fields of a `SamplingConfig` that the options of `add_sampling` set."""
+    names = ("temperature", "top_k", "top_p", "min_p")
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +147,38 @@ def number(text: str) -> float:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+
+
+def seed(text: str) -> int:
+    """A whole number that JAX takes for a seed, as an argparse type."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def lines_of(text: str) -> list[str]:
+    r"""The lines of a UTF-8 file, as an argparse type; only \n ends one."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"no file {text}")
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not UTF-8 from byte {error.start} on: convert it") from error
+    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")] if content else []
+
+
+def dictionary(text: str) -> dict[str, str]:
+    """{source word: target word} of a file of such lines, as an argparse type; of a word's lines the first holds."""
+    meanings = {}
+    for number, line in enumerate(lines_of(text), 1):
+        words = line.split("\t")
+        if len(words) != 2 or any(len(word.split()) != 1 for word in words):
+            raise argparse.ArgumentTypeError(
+                f"{text}:{number}: {line[:40]!r} is not a source word, a tab, a target word"
+            )
+        meanings.setdefault(*map(str.strip, words))
+    return meanings
 
 
 def directory(text: str) -> Path:
