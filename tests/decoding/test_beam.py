@@ -68,11 +68,37 @@ def test_with_enough_beams_every_hypothesis_is_found_in_order(alpha, shortest):
     limits = np.array([3, 2, 3])
     found = beam_search(TABLE, ENTRIES, Request(np.array([[0], [1], [2]]), limits, 4), config)
     for row, longest in enumerate(limits):
-        expected = every_hypothesis(row, alpha, shortest, longest)
-        n = len(expected)
-        np.testing.assert_allclose(found.scores[row, :n], [score for score, _ in expected], rtol=1e-5)
-        assert [[t for t in h if t != PAD] for h in found.tokens[row, :n].tolist()] == [words for _, words in expected]
-        assert (found.scores[row, n:] <= NEVER / 2).all()
+        assert_found(found, row, every_hypothesis(row, alpha, shortest, longest))
+
+
+def assert_found(found, row, expected):
+    """All of `expected` in their order, and nothing else."""
+    n = len(expected)
+    np.testing.assert_allclose(found.scores[row, :n], [score for score, _ in expected], rtol=1e-5)
+    assert [[t for t in h if t != PAD] for h in found.tokens[row, :n].tolist()] == [words for _, words in expected]
+    assert (found.scores[row, n:] <= NEVER / 2).all()
+
+
+def test_a_prefix_leaves_those_that_begin_with_it_at_their_own_scores():
+    prefixes = [[5, UNK], [], [4]]
+    prefix = np.array([[*forced, *[PAD] * (4 - len(forced))] for forced in prefixes])
+    config = BeamConfig(beam_size=40, forbid_unknown=True)
+    found = beam_search(TABLE, ENTRIES, Request(np.array([[0], [1], [2]]), np.full(3, 3), 4, prefix), config)
+    for row, forced in enumerate(prefixes):
+        every = every_hypothesis(row, 0.6, 0, 3)
+        begun = [(s, words) for s, words in every if words[: len(forced)] == forced and UNK not in words[len(forced) :]]
+        assert_found(found, row, begun)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_beginning_of_the_greedy_translation_changes_nothing_as_a_prefix(wild, beams):
+    greedy = np.asarray(beam_search(*wild, REQUEST, BeamConfig(beam_size=1)).tokens)[:, 0]
+    whole = np.where(greedy == EOS, PAD, greedy)
+    half = np.where(np.arange(LENGTH) < (whole != PAD).sum(axis=1, keepdims=True) // 2, whole, PAD)
+    again = beam_search(*wild, REQUEST.replace(prefix=half), BeamConfig(beam_size=1))
+    assert (np.asarray(again.tokens)[:, 0] == greedy).all()
+    several = np.asarray(beam_search(*wild, REQUEST.replace(prefix=half), BeamConfig(beam_size=beams)).tokens)
+    assert (np.where(half[:, None] != PAD, several, PAD) == half[:, None]).all()
 
 
 @pytest.mark.parametrize("beams", [1, 2, 3])
@@ -179,6 +205,22 @@ def test_attention_is_that_of_the_full_pass_and_sums_to_one(found, forward, beam
         assert (looked[:, SOURCE[row] == PAD] == 0).all()
 
 
+def test_the_coverage_penalty_is_gnmts(wild, forward):
+    """Wu et al. 2016, eq. 14, with the attention of all target tokens, to the words of the source alone."""
+    config = BeamConfig(beam_size=4, coverage_penalty=0.8)
+    found = jax.device_get(beam_search(*wild, REQUEST, config, keep_attention=True))
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+    hypotheses = [until_eos(tokens) for tokens in found.tokens[:, 0]]
+    log_probs = jax.nn.log_softmax(forward(SOURCE, [h[:-1] for h in hypotheses]).logits)
+    for row, hypothesis in enumerate(hypotheses):
+        total = sum(float(log_probs[row, t, token]) for t, token in enumerate(hypothesis))
+        words = SOURCE[row].tolist().index(EOS)
+        looked = found.attention[row, 0, : len(hypothesis), :words].sum(axis=0)
+        penalty = 0.8 * np.log(np.minimum(looked, 1)).sum()
+        assert penalty < -1e-3
+        assert found.scores[row, 0] == pytest.approx(total / ((5 + len(hypothesis)) / 6) ** 0.6 + penalty, rel=1e-4)
+
+
 def test_attention_is_kept_only_on_request(wild, found):
     quiet = beam_search(*wild, REQUEST, FOUR)
     assert quiet.attention is None
@@ -248,6 +290,7 @@ def test_minimum_length_overrides_a_sure_end():
     [
         ({"beam_size": 0}, "decoding.beam_size=0"),
         ({"max_length": 0}, "max_length=0"),
+        ({"coverage_penalty": -0.5}, "coverage_penalty=-0.5"),
         ({"max_extra": -1}, "max_extra=-1"),
         ({"min_length": -1}, "min_length=-1"),
         ({"min_length": 9, "max_length": 8}, "min_length=9, max_length=8"),
