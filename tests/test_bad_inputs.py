@@ -358,6 +358,16 @@ OPTIONS = {
     "a beam of none": (["translate", "DIR", "--beam=0"], ["--beam", "'0' is not a whole number from 1 on"]),
     "a penalty": (["translate", "DIR", "--length-penalty=nan"], ["--length-penalty", "'nan' is not a number"]),
     "n best": (["translate", "DIR", "--beam=2", "--n-best=3"], ["--n-best=3", "beam of 2", "--beam-size=3"]),
+    "no penalty": (["translate", "DIR", "--coverage-penalty=-1"], ["coverage_penalty=-1", "below 0"]),
+    "a temperature": (["translate", "DIR", "--temperature=-1"], ["temperature=-1 is below 0"]),
+    "a share": (["translate", "DIR", "--top-p=0"], ["top_p=0", "(0, 1]"]),
+    "a number to draw by": (["translate", "DIR", "--seed=-1"], ["--seed", "'-1'", "from 0 to"]),
+    "a beam that draws": (["translate", "DIR", "--top-k=3", "--beam=2"], ["--beam-size=2", "--n-best=N draws"]),
+    "two kinds of prefix": (["translate", "DIR", "--prefix=a", f"--prefixes={__file__}"], ["not allowed with"]),
+    "no prefixes": (["translate", "DIR", "--prefixes=nowhere"], ["--prefixes", "no file nowhere"]),
+    "no dictionary": (["translate", "DIR", "--dictionary=nowhere"], ["--dictionary", "no file nowhere"]),
+    "another dictionary": (["translate", "DIR", f"--dictionary={__file__}"], ["test_bad_inputs.py:1", "a tab"]),
+    "an ensemble with nothing": (["translate", "DIR", "nowhere"], ["nowhere is not a working directory"]),
     "no text": (["plot", "DIR", "--text="], ["''", "give a sentence"]),
     "a layer": (["plot", "DIR", "--text=in 1 days", "--layer=3"], ["--layer=3", "has 2, counted from 1"]),
     "a head": (["plot", "DIR", "--text=in 1 days", "--head=9"], ["--head=9", "has 2, counted from 1"]),
@@ -377,6 +387,35 @@ def test_a_wrong_word_is_named_with_its_remedy_and_writes_nothing(mistake, workd
         assert part.replace("DIR/", f"{workdir}/") in line
     assert files_under(workdir) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dictionary_that_is_not_utf8_is_told(mistake, workdir, tmp_path):
+    (tmp_path / "words.tsv").write_bytes(b"house\tmaison\nna\xefve\tna\xeff\n")
+    line = mistake("translate", workdir, f"--dictionary={tmp_path / 'words.tsv'}")
+    assert "words.tsv is not UTF-8 from byte 15 on" in line
+
+
+def test_an_ensemble_over_different_vocabularies_is_told_by_both_names(mistake, workdir, copy):
+    other = tokenizers.train("unigram", [f"in {n} days" for n in range(200)], 20)
+    other.save(copy / "tokenizer", "joint")
+    line = mistake("translate", workdir, copy)
+    assert f"{workdir} and {copy} have different vocabularies" in line
+
+
+def test_an_ensemble_of_two_directions_is_told_by_both_names(mistake, workdir, copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["data"] |= {"source": "fr", "target": "en"}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert f"{workdir} translates en to fr and {copy} fr to en" in mistake("translate", workdir, copy)
+
+
+@pytest.mark.parametrize("option", ["--coverage-penalty=0.2", "--replace-unk"])
+@pytest.mark.parametrize("name", ["cho", "seq2seq"])
+def test_what_needs_attention_is_refused_to_a_model_without(mistake, copy, name, option):
+    config = json.loads((copy / "config.json").read_text())
+    config["model"] = {"name": name, "size": "tiny"}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert f"{name} has no attention" in mistake("translate", copy, option)
 
 
 def test_a_split_that_the_experiment_does_not_have_is_told(mistake, copy):

@@ -92,6 +92,7 @@ def test_an_experiment_survives_its_working_directory(tmp_path):
         ("data.tokenizer", "bpee", ["bpee", "unigram"]),
         ("data.target", "en", ["'en'", "two languages"]),
         ("decoding.beam_size", "0", ["beam_size=0"]),
+        ("decoding.coverage_penalty", "-1", ["coverage_penalty=-1"]),
         ("decoding.min_length", "900", ["min_length=900", "max_length"]),
         ("task", "summaries", ["summaries", "translation"]),
         ("data", "x", ["config.data"]),

@@ -31,8 +31,12 @@ def members():
 
 
 def first_step(model, params):
-    cache = model.apply({"params": params}, SOURCE, 4, 2, method="prefill")
-    _, logits, attention = model.apply({"params": params}, cache, np.full((3, 2), BOS), method="decode_step")
+    @jax.jit
+    def step(params):
+        cache = model.apply({"params": params}, SOURCE, 4, 2, method="prefill")
+        return model.apply({"params": params}, cache, np.full((3, 2), BOS), method="decode_step")[1:]
+
+    logits, attention = step(params)
     return np.asarray(jax.nn.softmax(logits)), np.asarray(logits), np.asarray(attention)
 
 

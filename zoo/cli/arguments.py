@@ -12,6 +12,7 @@ import zoo
 from zoo.errors import UserError, nearest
 
 Change = tuple[str, str]
+Options = argparse.ArgumentParser | argparse._ArgumentGroup  # what takes options
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,7 +86,7 @@ def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
     return rest, changes
 
 
-def add_decoding(parser: argparse.ArgumentParser) -> None:
+def add_decoding(parser: Options) -> None:
     """The options of beam search, the same wherever something is decoded."""
     parser.add_argument(
         "--beam-size", "--beam", type=positive, metavar="K", help="hypotheses kept at each step (1: greedy)"
@@ -109,7 +110,7 @@ def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
     return tuple((f"decoding.{key}", str(getattr(args, key))) for key in keys if getattr(args, key) is not None)
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
+def add_sampling(parser: Options) -> None:
     """The options of drawing, the same wherever tokens are drawn."""
     parser.add_argument(
         "--temperature", type=number, metavar="T", help="below 1: surer; above: wilder; 0: the likeliest"

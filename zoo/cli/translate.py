@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WORKDIR",
         help="a working directory; the probabilities of several are averaged, and the first says how to decode",
     )
-    add_decoding(parser.add_argument_group("beam search"))
+    add_decoding(parser.add_argument_group("search"))
     add_sampling(parser.add_argument_group("drawing instead (any of these)"))
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -126,9 +126,7 @@ def _inputs(args: argparse.Namespace, prompt: str) -> Iterator[Input]:
             raise UserError("--prefixes goes with the lines of a file: give one by < FILE, or use --prefix")
         lines = list(_decoded(sys.stdin.buffer))
         if len(lines) != len(args.prefixes):
-            raise UserError(
-                f"--prefixes has {len(args.prefixes)} lines for {len(lines)} of the input: give one for each"
-            )
+            raise UserError(f"--prefixes has {len(args.prefixes)} lines, the input {len(lines)}: give one for each")
         yield lines, args.prefixes
         return
     lines = _decoded(_prompted(prompt) if interactive else sys.stdin.buffer)
