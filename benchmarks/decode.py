@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.measuring import Result, matmul_ceiling, median_seconds, peak_memory_bytes, timed
 from zoo.data.batching import Seq2SeqBatch
-from zoo.decoding.beam import BeamConfig, beam_search
+from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.models import build
 
 VOCABULARY = 32_000
@@ -39,9 +39,10 @@ def _row(arguments: argparse.Namespace, dtype: str, beam: int) -> dict[str, Any]
     # The length is fixed, since random weights end nowhere in particular.
     config = replace(BeamConfig(), beam_size=beam, min_length=arguments.length, max_length=arguments.length)
     limits = np.full(arguments.sentences, arguments.length, np.int32)
+    request = Request(source, limits, arguments.length + 1)
 
     def decode():
-        return beam_search(model, params, source, config, arguments.length + 1, limits)
+        return beam_search(model, params, request, config)
 
     _, first = timed(decode)
     seconds = median_seconds(decode, arguments.repeats)

@@ -376,6 +376,16 @@ OPTIONS = {
     "a dtype": (["score", "DIR", "--compute-dtype=float16"], ["compute_dtype='float16'", "float32, bfloat16"]),
     "a penalty": (["translate", "DIR", "--length-penalty=nan"], ["--length-penalty", "'nan' is not a number"]),
     "n best": (["translate", "DIR", "--beam=2", "--n-best=3"], ["--n-best=3", "beam of 2", "--beam-size=3"]),
+    "no penalty": (["translate", "DIR", "--coverage-penalty=-1"], ["coverage_penalty=-1", "below 0"]),
+    "a temperature": (["translate", "DIR", "--temperature=-1"], ["temperature=-1 is below 0"]),
+    "a share": (["translate", "DIR", "--top-p=0"], ["top_p=0", "(0, 1]"]),
+    "a number to draw by": (["translate", "DIR", "--seed=-1"], ["--seed", "'-1'", "from 0 to"]),
+    "a beam that draws": (["translate", "DIR", "--top-k=3", "--beam=2"], ["--beam-size=2", "--n-best=N draws"]),
+    "two kinds of prefix": (["translate", "DIR", "--prefix=a", f"--prefixes={__file__}"], ["not allowed with"]),
+    "no prefixes": (["translate", "DIR", "--prefixes=nowhere"], ["--prefixes", "no file nowhere"]),
+    "no dictionary": (["translate", "DIR", "--dictionary=nowhere"], ["--dictionary", "no file nowhere"]),
+    "another dictionary": (["translate", "DIR", f"--dictionary={__file__}"], ["test_bad_inputs.py:1", "a tab"]),
+    "an ensemble with nothing": (["translate", "DIR", "nowhere"], ["nowhere is not a working directory"]),
     "no text": (["plot", "DIR", "--text="], ["''", "give a sentence"]),
     "two to look at": (["plot", "DIR", "elsewhere", "--text=a"], ["one working directory, not of 2"]),
     "two pictures": (["plot", "DIR", "--text=a", "--by-length"], ["--by-length", "not allowed with"]),
@@ -406,6 +416,35 @@ def test_a_pair_without_a_tab_is_told_by_its_line_and_no_score_before_it_is_writ
     line = mistake("score", workdir)
     for part in ("line 3: no tab", "'in 2 days dans 2 jours'", "source<TAB>target"):
         assert part in line
+
+
+def test_a_dictionary_that_is_not_utf8_is_told(mistake, workdir, tmp_path):
+    (tmp_path / "words.tsv").write_bytes(b"house\tmaison\nna\xefve\tna\xeff\n")
+    line = mistake("translate", workdir, f"--dictionary={tmp_path / 'words.tsv'}")
+    assert "words.tsv is not UTF-8 from byte 15 on" in line
+
+
+def test_an_ensemble_over_different_vocabularies_is_told_by_both_names(mistake, workdir, copy):
+    other = tokenizers.train("unigram", [f"in {n} days" for n in range(200)], 20)
+    other.save(copy / "tokenizer", "joint")
+    line = mistake("translate", workdir, copy)
+    assert f"{workdir} and {copy} have different vocabularies" in line
+
+
+def test_an_ensemble_of_two_directions_is_told_by_both_names(mistake, workdir, copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["data"] |= {"source": "fr", "target": "en"}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert f"{workdir} translates en to fr and {copy} fr to en" in mistake("translate", workdir, copy)
+
+
+@pytest.mark.parametrize("option", ["--coverage-penalty=0.2", "--replace-unk"])
+@pytest.mark.parametrize("name", ["cho", "seq2seq"])
+def test_what_needs_attention_is_refused_to_a_model_without(mistake, copy, name, option):
+    config = json.loads((copy / "config.json").read_text())
+    config["model"] = {"name": name, "size": "tiny"}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert f"{name} has no attention" in mistake("translate", copy, option)
 
 
 def test_a_split_that_the_experiment_does_not_have_is_told(mistake, copy):

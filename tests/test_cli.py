@@ -21,8 +21,8 @@ from zoo.errors import UserError
 def feed(workdir, monkeypatch, capfdbinary):
     """`feed(command, input, *options)`: the exit code, the lines of standard output, and standard error."""
 
-    def run(command: str, given: bytes, *options: str) -> tuple[int, list[str], str]:
-        stdin = SimpleNamespace(buffer=io.BytesIO(given), isatty=lambda: False)
+    def run(command: str, given: bytes, *options: str, terminal: bool = False) -> tuple[int, list[str], str]:
+        stdin = SimpleNamespace(buffer=io.BytesIO(given), isatty=lambda: terminal)
         monkeypatch.setattr(sys, "stdin", stdin)
         capfdbinary.readouterr()
         code = main([command, str(workdir), *options])
@@ -188,6 +188,72 @@ def test_every_line_has_its_score_and_every_piece_its_part_of_it(score):
         assert pieces == " ".join(f"{piece}:{value:.2f}" for piece, value in record["tokens"])
         assert record["tokens"][-1][0] == "</s>"
     assert [len(json.loads(line)["tokens"]) for line in objects[1:3]] == [1, 1]
+
+
+def test_every_one_of_the_best_is_linked_in_json(translate):
+    _, out, _ = translate(b"in 1 days\n", "--json", "--alignment", "--beam=2", "--n-best=2")
+    record = json.loads(out[0])
+    assert record["n_best"][0] == {key: record[key] for key in ("translation", "score", "alignment")}
+    for each in record["n_best"]:
+        assert [target for _, target in each["alignment"]] == list(range(len(each["translation"].split())))
+
+
+def test_drawing_gives_as_many_as_asked_for_and_the_same_for_the_same_seed(translate):
+    lines, options = b"in 1 days\nin 2 days\n", ("--temperature=2", "--n-best=6")
+    _, out, _ = translate(lines, *options)
+    rows = [row.split(" ||| ") for row in out]
+    assert [row[0] for row in rows] == ["0"] * 6 + ["1"] * 6
+    for drawn in (rows[:6], rows[6:]):
+        assert sorted((float(row[2]) for row in drawn), reverse=True) == [float(row[2]) for row in drawn]
+    assert len({row[1] for row in rows}) > 2
+    assert translate(lines, *options, "--seed=0")[1] == out
+    assert translate(lines, *options, "--seed=1")[1] != out
+
+
+def test_a_prefix_for_all_or_one_for_each_begins_the_translations(translate, tmp_path):
+    (tmp_path / "prefixes").write_text("dans 1\n\n\njours\n", encoding="utf-8")
+    lines = b"in 1 days\nin 2 days\n\nin 3 days\n"
+    _, each, _ = translate(lines, f"--prefixes={tmp_path / 'prefixes'}")
+    _, every, _ = translate(lines, "--prefix=dans 1")
+    assert every[0] == each[0] and every[0].startswith("dans 1") and every[1].startswith("dans 1")
+    assert each[3].startswith("jours")
+    assert each[2] == every[2] == ""
+    assert each[1] == translate(lines)[1][1]
+
+
+@pytest.mark.parametrize("option", ["--prefix=" + "dans " * 99, "--prefixes=FILE"])
+def test_prefixes_that_do_not_fit_are_told_before_anything_is_written(translate, tmp_path, option):
+    (tmp_path / "prefixes").write_text("dans\ndans\n", encoding="utf-8")
+    code, out, err = translate(b"in 1 days\n", option.replace("FILE", str(tmp_path / "prefixes")))
+    assert (code, out) == (2, [])
+    assert "has 2 lines, the input 1" in err if "FILE" in option else "line 1: its prefix of" in err
+
+
+def test_an_ensemble_of_a_directory_with_itself_translates_as_it_does(translate, workdir):
+    lines = b"in 1 days\n\nin 12 days\n"
+    assert translate(lines, str(workdir))[:2] == translate(lines)[:2]
+
+
+def test_what_is_unknown_is_looked_up(translate, tmp_path):
+    (tmp_path / "words.tsv").write_text("\u0141\tL\n\u0141\tno\n", encoding="utf-8")
+    line = "\u0141\n".encode()
+    options = ("--prefix=\u0141", "--max-length=2", "--alignment")  # no more than the space and the letter
+    assert translate(line, *options)[1] == ["<unk> ||| 0-0"]
+    assert translate(line, *options, "--replace-unk")[1] == ["\u0141 ||| 0-0"]
+    assert translate(line, *options, f"--dictionary={tmp_path / 'words.tsv'}")[1] == ["L ||| 0-0"]
+
+
+def test_a_prompt_answers_line_by_line_with_all_of_it(translate, tmp_path):
+    options = ("--prefix=dans", "--temperature=2", "--n-best=2", "--alignment", "--replace-unk")
+    lines = b"in 1 days\n\nin 2 days\n"
+    _, piped, _ = translate(lines, *options)
+    code, prompted, err = translate(lines, *options, terminal=True)
+    assert (code, prompted) == (0, piped)
+    assert err.count("en> ") == 4
+    (tmp_path / "prefixes").write_text("dans\n", encoding="utf-8")
+    code, out, err = translate(lines, f"--prefixes={tmp_path / 'prefixes'}", terminal=True)
+    assert (code, out) == (2, [])
+    assert "--prefix" in err
 
 
 def test_a_reader_that_leaves_is_no_error(workdir):

@@ -99,6 +99,7 @@ def test_an_experiment_survives_its_working_directory(tmp_path):
         ("optimizer.per", "word", ["'word'", "token, sentence"]),
         ("decoding.beam_size", "0", ["beam_size=0"]),
         ("decoding.compute_dtype", "float16", ["decoding.compute_dtype='float16'", "float32, bfloat16"]),
+        ("decoding.coverage_penalty", "-1", ["coverage_penalty=-1"]),
         ("decoding.min_length", "900", ["min_length=900", "max_length"]),
         ("task", "summaries", ["summaries", "translation"]),
         ("data", "x", ["config.data"]),

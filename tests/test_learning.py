@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from zoo.data.batching import padded
-from zoo.decoding.beam import BeamConfig, beam_search
+from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.models.transformer import Transformer, TransformerConfig
 from zoo.parallel.mesh import MeshConfig, make_mesh
 from zoo.tasks.losses import cross_entropy
@@ -49,8 +49,7 @@ def test_a_tiny_transformer_learns(training, task):
     seen = {x.tobytes() for i in range(STEPS) for x, _ in strings(task, ROWS, (1, i))}
     unseen = [pair for pair in strings(task, 400, 2) if pair[0].tobytes() not in seen]
     batch = padded(unseen[:200], 200, LONGEST + 1)
-    found = beam_search(
-        MODEL, state.params, batch.source, BeamConfig(beam_size=4), LONGEST + 3, np.full(200, LONGEST + 2)
-    )
+    request = Request(batch.source, np.full(200, LONGEST + 2), LONGEST + 3)
+    found = beam_search(MODEL, state.params, request, BeamConfig(beam_size=4))
     exact = (np.asarray(found.tokens)[:, 0, : LONGEST + 1] == batch.labels).all(axis=1)
     assert exact.mean() >= 0.95

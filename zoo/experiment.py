@@ -65,6 +65,11 @@ class Experiment:
         if self.task != "translation":
             raise UserError(f"task={self.task!r} is not a task of the zoo: known: translation")
         self.model.config()  # an impossible combination is told before any data is read
+        if self.decoding.coverage_penalty and not registry.family(self.model.name).attends:
+            raise UserError(
+                f"decoding.coverage_penalty={self.decoding.coverage_penalty:g}: {self.model.name} has no attention to "
+                "tell what is covered: leave it at 0"
+            )
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: use a whole number from 0 to {2**32 - 1}")
         if self.train.select not in Translation.SCORES:

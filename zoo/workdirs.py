@@ -1,5 +1,6 @@
-"""A working directory opened for use: the model it holds, ready to translate."""
+"""Working directories opened for use: the models they hold, ready to translate, alone or as an ensemble."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,6 +14,8 @@ from jaxtyping import Float
 from zoo.checkpoints import load_parameters
 from zoo.data.batching import padded
 from zoo.decoding.alignment import aligning
+from zoo.decoding.ancestral import Draws
+from zoo.decoding.ensemble import Ensemble
 from zoo.decoding.scoring import Scorer
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError
@@ -75,8 +78,13 @@ class Workdir:
         where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes)
 
-    def translator(self, batch_tokens: int = 2048) -> Translator:
-        return Translator(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens)
+    @property
+    def attends(self) -> bool:
+        """Whether its model looks at the source anew for each target token."""
+        return registry.family(self.experiment.model.name).attends
+
+    def translator(self, batch_tokens: int = 2048, draws: Draws | None = None) -> Translator:
+        return Translator(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens, draws)
 
     def scorer(self, batch_tokens: int = 2048) -> Scorer:
         return Scorer(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens)
@@ -110,3 +118,26 @@ class Workdir:
 def load(path: str | Path, checkpoint: str = "best", changes: tuple[tuple[str, str], ...] = ()) -> Workdir:
     """Open a working directory; `changes` are keys of its config to use otherwise, as `("decoding.beam_size", "1")`."""
     return Workdir(Path(path), from_workdir(Path(path), changes), checkpoint)
+
+
+def ensemble(workdirs: Sequence[Workdir], batch_tokens: int = 2048, draws: Draws | None = None) -> Translator:
+    """A translator by the mean of the models' probabilities; the first decides how it decodes.
+
+    Raises `UserError` for two that differ in their languages or in their vocabularies.
+    """
+    first, *others = workdirs
+    for other in others:
+        _check_alike(first, other)
+    model, params = Ensemble.of([w.model for w in workdirs], [w.params for w in workdirs])
+    return Translator(model, params, *first.task.tokenizers, first.experiment.decoding, batch_tokens, draws)
+
+
+def _check_alike(one: Workdir, other: Workdir) -> None:
+    direction, another = (f"{w.experiment.data.source} to {w.experiment.data.target}" for w in (one, other))
+    if direction != another:
+        raise UserError(f"{one.path} translates {direction} and {other.path} {another}: an ensemble has one direction")
+    if one.task.tokenizers != other.task.tokenizers:
+        raise UserError(
+            f"{one.path} and {other.path} have different vocabularies: train the members of an ensemble on the same "
+            "text with the same data.vocabulary, or copy one's tokenizer/ before training the other"
+        )

@@ -10,7 +10,7 @@ import pytest
 
 from zoo.data.batching import Seq2SeqBatch
 from zoo.data.tokenizers import BOS, EOS, PAD, UNK
-from zoo.decoding.beam import NEVER, BeamConfig, beam_search, normalizer
+from zoo.decoding.beam import NEVER, BeamConfig, Request, beam_search, normalizer
 from zoo.errors import UserError
 
 LENGTH = 8
@@ -18,6 +18,7 @@ SOURCE = np.array(
     [[5, 6, 7, EOS, 0, 0], [9, EOS, 0, 0, 0, 0], [4, 13, 4, 8, 12, EOS], [10, 11, EOS, 0, 0, 0]], np.int32
 )
 LIMITS = np.array([7, 5, 7, 2], np.int32)
+REQUEST = Request(SOURCE, LIMITS, LENGTH)
 FOUR = BeamConfig(beam_size=4)
 
 
@@ -65,19 +66,44 @@ def every_hypothesis(row, alpha, shortest, longest):
 def test_with_enough_beams_every_hypothesis_is_found_in_order(alpha, shortest):
     config = BeamConfig(beam_size=40, length_penalty=alpha, min_length=shortest)
     limits = np.array([3, 2, 3])
-    found = beam_search(TABLE, ENTRIES, np.array([[0], [1], [2]]), config, 4, limits)
+    found = beam_search(TABLE, ENTRIES, Request(np.array([[0], [1], [2]]), limits, 4), config)
     for row, longest in enumerate(limits):
-        expected = every_hypothesis(row, alpha, shortest, longest)
-        n = len(expected)
-        np.testing.assert_allclose(found.scores[row, :n], [score for score, _ in expected], rtol=1e-5)
-        assert [[t for t in h if t != PAD] for h in found.tokens[row, :n].tolist()] == [words for _, words in expected]
-        assert (found.scores[row, n:] <= NEVER / 2).all()
+        assert_found(found, row, every_hypothesis(row, alpha, shortest, longest))
+
+
+def assert_found(found, row, expected):
+    """All of `expected` in their order, and nothing else."""
+    n = len(expected)
+    np.testing.assert_allclose(found.scores[row, :n], [score for score, _ in expected], rtol=1e-5)
+    assert [[t for t in h if t != PAD] for h in found.tokens[row, :n].tolist()] == [words for _, words in expected]
+    assert (found.scores[row, n:] <= NEVER / 2).all()
+
+
+def test_a_prefix_leaves_those_that_begin_with_it_at_their_own_scores():
+    prefixes = [[5, UNK], [], [4]]
+    prefix = np.array([[*forced, *[PAD] * (4 - len(forced))] for forced in prefixes])
+    config = BeamConfig(beam_size=40, forbid_unknown=True)
+    found = beam_search(TABLE, ENTRIES, Request(np.array([[0], [1], [2]]), np.full(3, 3), 4, prefix), config)
+    for row, forced in enumerate(prefixes):
+        every = every_hypothesis(row, 0.6, 0, 3)
+        begun = [(s, words) for s, words in every if words[: len(forced)] == forced and UNK not in words[len(forced) :]]
+        assert_found(found, row, begun)
+
+
+def test_the_beginning_of_the_greedy_translation_changes_nothing_as_a_prefix(wild):
+    greedy = np.asarray(beam_search(*wild, REQUEST, BeamConfig(beam_size=1)).tokens)[:, 0]
+    whole = np.where(greedy == EOS, PAD, greedy)
+    half = np.where(np.arange(LENGTH) < (whole != PAD).sum(axis=1, keepdims=True) // 2, whole, PAD)
+    again = beam_search(*wild, REQUEST.replace(prefix=half), BeamConfig(beam_size=1))
+    assert (np.asarray(again.tokens)[:, 0] == greedy).all()
 
 
 @pytest.mark.parametrize("beams", [1, 2, 3])
 def test_no_beam_finds_more_than_there_is(beams):
     """A narrow beam may miss the best; what it gives is among all hypotheses, at its own score."""
-    found = beam_search(TABLE, ENTRIES, np.array([[0], [1], [2]]), BeamConfig(beam_size=beams), 4, np.full(3, 3))
+    found = beam_search(
+        TABLE, ENTRIES, Request(np.array([[0], [1], [2]]), np.full(3, 3), 4), BeamConfig(beam_size=beams)
+    )
     for row in range(3):
         scores = {tuple(words): score for score, words in every_hypothesis(row, 0.6, 0, 3)}
         for tokens, score in zip(found.tokens[row].tolist(), found.scores[row], strict=True):
@@ -89,9 +115,9 @@ def test_a_row_that_has_ended_takes_no_more_while_others_go_on():
     tables = np.random.default_rng(1).normal(size=(16, 6**4, 6)).astype(np.float32)
     config = BeamConfig(beam_size=2, length_penalty=3.0)
     rows = np.arange(16)[:, None]
-    together = jax.device_get(beam_search(TABLE, tables, rows, config, 4, np.full(16, 3)))
+    together = jax.device_get(beam_search(TABLE, tables, Request(rows, np.full(16, 3), 4), config))
     for row in range(16):
-        alone = jax.device_get(beam_search(TABLE, tables, rows[row : row + 1], config, 4, np.array([3])))
+        alone = jax.device_get(beam_search(TABLE, tables, Request(rows[row : row + 1], np.array([3]), 4), config))
         assert (together.tokens[row] == alone.tokens[0]).all()
         np.testing.assert_allclose(together.scores[row], alone.scores[0], rtol=1e-5)
 
@@ -123,7 +149,7 @@ def forward(wild):
 
 @pytest.fixture(scope="module")
 def found(wild):
-    return jax.device_get(beam_search(*wild, SOURCE, FOUR, LENGTH, LIMITS, keep_attention=True))
+    return jax.device_get(beam_search(*wild, REQUEST, FOUR, keep_attention=True))
 
 
 def until_eos(tokens):
@@ -136,7 +162,7 @@ def until_eos(tokens):
 
 @pytest.mark.smoke
 def test_one_beam_is_greedy_search(wild, forward):
-    found = beam_search(*wild, SOURCE, BeamConfig(beam_size=1), LENGTH, LIMITS)
+    found = beam_search(*wild, REQUEST, BeamConfig(beam_size=1))
     histories = [[] for _ in SOURCE]
     for t in range(LENGTH):
         logits = np.array(forward(SOURCE, histories).logits[:, t])
@@ -176,8 +202,25 @@ def test_attention_is_that_of_the_full_pass_and_sums_to_one(found, forward, beam
         assert (looked[:, SOURCE[row] == PAD] == 0).all()
 
 
+def test_the_coverage_penalty_is_gnmts(wild, forward):
+    """Wu et al. 2016, eq. 14, with the attention of all target tokens, to the words of the source alone."""
+    config = BeamConfig(beam_size=4, coverage_penalty=0.8)
+    found = jax.device_get(beam_search(*wild, REQUEST, config, keep_attention=True))
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+    hypotheses, penalties = [until_eos(tokens) for tokens in found.tokens[:, 0]], []
+    log_probs = jax.nn.log_softmax(forward(SOURCE, [h[:-1] for h in hypotheses]).logits)
+    for row, hypothesis in enumerate(hypotheses):
+        total = sum(float(log_probs[row, t, token]) for t, token in enumerate(hypothesis))
+        words = SOURCE[row].tolist().index(EOS)
+        looked = found.attention[row, 0, : len(hypothesis), :words].sum(axis=0)
+        penalties.append(0.8 * np.log(np.minimum(looked, 1)).sum())
+        normalized = total / ((5 + len(hypothesis)) / 6) ** 0.6
+        assert found.scores[row, 0] == pytest.approx(normalized + penalties[-1], rel=1e-4)
+    assert min(penalties) < -1e-3
+
+
 def test_attention_is_kept_only_on_request(wild, found):
-    quiet = beam_search(*wild, SOURCE, FOUR, LENGTH, LIMITS)
+    quiet = beam_search(*wild, REQUEST, FOUR)
     assert quiet.attention is None
     assert (quiet.tokens == found.tokens).all()
 
@@ -198,21 +241,21 @@ def alone(source, limits):
 @pytest.mark.parametrize("change", [in_another_order, with_more_padding, alone])
 def test_the_batch_never_changes_a_rows_result(wild, found, change):
     source, limits, rows = change(SOURCE, LIMITS)
-    again = jax.device_get(beam_search(*wild, source, FOUR, LENGTH, limits))
+    again = jax.device_get(beam_search(*wild, Request(source, limits, LENGTH), FOUR))
     for new, old in enumerate(rows):
         assert (again.tokens[new] == found.tokens[old]).all()
         np.testing.assert_allclose(again.scores[new], found.scores[old], rtol=1e-4)
 
 
 def test_room_that_is_not_used_changes_nothing(wild, found):
-    roomy = jax.device_get(beam_search(*wild, SOURCE, FOUR, LENGTH + 6, LIMITS))
+    roomy = jax.device_get(beam_search(*wild, Request(SOURCE, LIMITS, LENGTH + 6), FOUR))
     assert (roomy.tokens[:, :, :LENGTH] == found.tokens).all() and (roomy.tokens[:, :, LENGTH:] == PAD).all()
 
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_lengths_are_kept(wild, beams):
     config = BeamConfig(beam_size=beams, min_length=2)
-    tokens = np.asarray(beam_search(*wild, SOURCE, config, LENGTH, LIMITS).tokens)
+    tokens = np.asarray(beam_search(*wild, REQUEST, config).tokens)
     for row, limit in zip(tokens, LIMITS, strict=True):
         assert all(2 <= len(until_eos(hypothesis)) - 1 <= limit for hypothesis in row)
 
@@ -236,7 +279,7 @@ def sure_model():
 
 def test_minimum_length_overrides_a_sure_end():
     config = BeamConfig(beam_size=2, min_length=3)
-    tokens = np.asarray(beam_search(TABLE, sure_model(), np.array([[0]]), config, 4, np.array([3])).tokens)
+    tokens = np.asarray(beam_search(TABLE, sure_model(), Request(np.array([[0]]), np.array([3]), 4), config).tokens)
     assert all(len(until_eos(hypothesis)) == 4 for hypothesis in tokens[0])
 
 
@@ -245,6 +288,7 @@ def test_minimum_length_overrides_a_sure_end():
     [
         ({"beam_size": 0}, "decoding.beam_size=0"),
         ({"max_length": 0}, "max_length=0"),
+        ({"coverage_penalty": -0.5}, "coverage_penalty=-0.5"),
         ({"max_extra": -1}, "max_extra=-1"),
         ({"min_length": -1}, "min_length=-1"),
         ({"min_length": 9, "max_length": 8}, "min_length=9, max_length=8"),

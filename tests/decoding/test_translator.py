@@ -4,10 +4,14 @@ import logging
 
 import numpy as np
 import pytest
+from toys import Bigrams
 
 from zoo.data.tokenizers import EOS, SPECIALS, WordVocabulary
-from zoo.decoding.beam import BeamConfig, beam_search
+from zoo.decoding.ancestral import Draws
+from zoo.decoding.beam import BeamConfig, Request, beam_search
+from zoo.decoding.sampling import SamplingConfig
 from zoo.decoding.translator import Translator
+from zoo.errors import UserError
 
 WORDS = WordVocabulary([f"w{i}" for i in range(10)])
 CONFIG = BeamConfig(beam_size=2, max_length=20, max_extra=5)
@@ -73,7 +77,7 @@ def test_nothing_is_translated_into_nothing(translator):
 
 def test_a_translation_is_what_beam_search_finds(wild, translated):
     source = np.array([[*WORDS.encode([LINES[0]])[0], EOS]], np.int32)
-    found = beam_search(*wild, source, CONFIG, 9, np.array([3 + 5]))
+    found = beam_search(*wild, Request(source, np.array([3 + 5]), 9), CONFIG)
     for beam, translation in enumerate(translated[0]):
         tokens = found.tokens[0, beam].tolist()
         assert translation.tokens == tokens[: tokens.index(EOS)]
@@ -103,3 +107,57 @@ def test_attention_is_cut_to_the_tokens_and_the_pieces(translator, translated):
             for t in translations:
                 assert t.attention.shape == (len(t.tokens) + 1, len(line.split()) + 1)
                 np.testing.assert_allclose(t.attention.sum(axis=-1), 1, atol=1e-5)
+
+
+TABLE = np.random.default_rng(0).normal(size=(5, WORDS.size, WORDS.size)).astype(np.float32)
+PREFIXES = ["w3", "w1 w1", "", "w7 w8 w9", "w2", "w1", "w1 w2 w3 w4"]
+
+
+def toy(batch_tokens=64, draws=None, **changes):
+    """A translator that compiles in no time."""
+    config = BeamConfig(**{"beam_size": 2, "max_length": 20, "max_extra": 5} | changes)
+    return Translator(Bigrams(), TABLE, WORDS, WORDS, config, batch_tokens, draws)
+
+
+@pytest.mark.parametrize("draws", [None, Draws(SamplingConfig(), 3)])
+def test_neither_the_batch_nor_the_prefixes_of_others_change_a_line(draws):
+    together = toy(draws=draws)(LINES, prefixes=PREFIXES)
+    for batch_tokens in (1, 1000):
+        for one, other in zip(toy(batch_tokens, draws)(LINES, prefixes=PREFIXES), together, strict=True):
+            assert_same(one, other)
+    for number, (line, prefix, expected) in enumerate(zip(LINES, PREFIXES, together, strict=True), 1):
+        assert_same(toy(draws=draws)([line], first=number, prefixes=[prefix])[0], expected)
+        if line.strip():
+            assert all(t.text.startswith(prefix) for t in expected)
+
+
+def test_as_many_are_drawn_as_asked_for_best_first():
+    drawn = toy(draws=Draws(SamplingConfig(), 5))(LINES)
+    for line, translations in zip(LINES, drawn, strict=True):
+        assert len(translations) == (5 if line.strip() else 1)
+        assert (np.diff([t.score for t in translations]) <= 0).all()
+    assert len({t.text for t in drawn[0]}) > 1
+
+
+def test_the_own_greedy_translation_is_what_its_prefix_leads_to():
+    greedy = [best[0].text for best in toy(beam_size=1)(LINES)]
+    for cut in (1, 2, 99):
+        prefixes = [" ".join(text.split()[:cut]) for text in greedy]
+        assert [best[0].text for best in toy(beam_size=1)(LINES, prefixes=prefixes)] == greedy
+
+
+def test_a_prefix_longer_than_its_translation_may_be_names_its_line():
+    with pytest.raises(UserError, match="line 12: its prefix of 7 tokens is longer than the 6 that") as error:
+        toy()(["w1 w2", "", "w3"], first=10, prefixes=["w1 " * 7, "w1 " * 90, "w1 " * 7])
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_word_that_is_forbidden_is_never_said():
+    table = TABLE.copy()
+    table[:, :, 3] += 4
+    every = Translator(Bigrams(), table, WORDS, WORDS, CONFIG)(LINES)
+    assert any("<unk>" in t.text for translations in every for t in translations)
+    forbidden = BeamConfig(beam_size=2, max_length=20, max_extra=5, forbid_unknown=True)
+    for draws in (None, Draws(SamplingConfig(), 3)):
+        for translations in Translator(Bigrams(), table, WORDS, WORDS, forbidden, draws=draws)(LINES):
+            assert not any("<unk>" in t.text for t in translations)

@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from zoo.data.batching import Seq2SeqBatch
-from zoo.decoding.beam import BeamConfig, beam_search
+from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.errors import UserError
 from zoo.models import build
 from zoo.models.registry import FAMILIES
@@ -145,9 +145,10 @@ def greedily(model, params, source, length):
 @models
 def test_a_beam_of_one_is_greedy_search_and_one_of_every_word_is_no_worse(name):
     model, params = built(name)
-    source, limits = padded(SOURCES, 5), np.full(3, 3, np.int32)
+    source = padded(SOURCES, 5)
+    request = Request(source, np.full(3, 3, np.int32), 4)
     one, all_words = (
-        beam_search(model, params, source, BeamConfig(beam_size=k, length_penalty=0.0), 4, limits, True) for k in (1, 9)
+        beam_search(model, params, request, BeamConfig(beam_size=k, length_penalty=0.0), True) for k in (1, 9)
     )
     for row in range(3):
         expected = greedily(model, params, source[row : row + 1], 4)

@@ -12,6 +12,7 @@ import zoo
 from zoo.errors import UserError, nearest
 
 Change = tuple[str, str]
+Options = argparse.ArgumentParser | argparse._ArgumentGroup  # what takes options
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,15 +86,21 @@ def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
     return rest, changes
 
 
-def add_decoding(parser: argparse.ArgumentParser) -> None:
+def add_decoding(parser: Options) -> None:
     """The options of beam search, the same wherever something is decoded."""
     add_scoring(parser)
     parser.add_argument(
         "--beam-size", "--beam", type=positive, metavar="K", help="hypotheses kept at each step (1: greedy)"
     )
+    parser.add_argument(
+        "--coverage-penalty", type=number, metavar="B", help="beta of GNMT: larger favours those that leave nothing out"
+    )
+    parser.add_argument(
+        "--no-unk", dest="forbid_unknown", action="store_const", const=True, help="never say <unk>, but the next best"
+    )
 
 
-def add_scoring(parser: argparse.ArgumentParser) -> None:
+def add_scoring(parser: Options) -> None:
     """Those of them that also decide the score of a given translation."""
     parser.add_argument(
         "--length-penalty", "--lenpen", type=number, metavar="A", help="alpha of GNMT: larger favours longer ones"
@@ -107,7 +114,7 @@ def add_scoring(parser: argparse.ArgumentParser) -> None:
 
 def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
     """The keys of the config that the options of `add_decoding` or `add_scoring` set."""
-    keys = ("beam_size", "length_penalty", "max_length", "compute_dtype")
+    keys = ("beam_size", "length_penalty", "coverage_penalty", "max_length", "forbid_unknown", "compute_dtype")
     given = ((key, getattr(args, key, None)) for key in keys)
     return tuple((f"decoding.{key}", str(value)) for key, value in given if value is not None)
 
@@ -116,6 +123,23 @@ def evaluation_changes(args: argparse.Namespace) -> tuple[Change, ...]:
     """Those, and the key that says how much an evaluation decodes together."""
     tokens = () if args.batch_tokens is None else (("data.batch_tokens", str(args.batch_tokens)),)
     return decoding_changes(args) + tokens
+
+
+def add_sampling(parser: Options) -> None:
+    """The options of drawing, the same wherever tokens are drawn."""
+    parser.add_argument(
+        "--temperature", type=number, metavar="T", help="below 1: surer; above: wilder; 0: the likeliest"
+    )
+    parser.add_argument("--top-k", type=positive, metavar="K", help="draw from the K likeliest tokens")
+    parser.add_argument("--top-p", type=number, metavar="P", help="draw from the fewest tokens that hold P of all")
+    parser.add_argument("--min-p", type=number, metavar="P", help="draw from those P times as likely as the likeliest")
+    parser.add_argument("--seed", type=seed, metavar="N", help="draw by this number (default: 0)")
+
+
+def sampling_options(args: argparse.Namespace) -> dict[str, float]:
+    """The fields of a `SamplingConfig` that the options of `add_sampling` set."""
+    names = ("temperature", "top_k", "top_p", "min_p")
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +163,38 @@ def number(text: str) -> float:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+
+
+def seed(text: str) -> int:
+    """A whole number that JAX takes for a seed, as an argparse type."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def lines_of(text: str) -> list[str]:
+    r"""The lines of a UTF-8 file, as an argparse type; only \n ends one."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"no file {text}")
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not UTF-8 from byte {error.start} on: convert it") from error
+    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")] if content else []
+
+
+def dictionary(text: str) -> dict[str, str]:
+    """{source word: target word} of a file of such lines, as an argparse type; of a word's lines the first holds."""
+    meanings = {}
+    for number, line in enumerate(lines_of(text), 1):
+        words = line.split("\t")
+        if len(words) != 2 or any(len(word.split()) != 1 for word in words):
+            raise argparse.ArgumentTypeError(
+                f"{text}:{number}: {line[:40]!r} is not a source word, a tab, a target word"
+            )
+        meanings.setdefault(*map(str.strip, words))
+    return meanings
 
 
 def directory(text: str) -> Path:

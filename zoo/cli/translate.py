@@ -6,54 +6,132 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from zoo.cli.arguments import add_checkpoint, add_decoding, decoding_changes, positive
+from zoo.cli.arguments import (
+    add_checkpoint,
+    add_decoding,
+    add_sampling,
+    decoding_changes,
+    dictionary,
+    lines_of,
+    positive,
+    sampling_options,
+)
 from zoo.cli.lines import chunks, decoded
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
+    from zoo.decoding.ancestral import Draws
     from zoo.decoding.translator import Translation, Translator
+    from zoo.workdirs import Workdir
 
 HELP = "translate standard input to standard output, line by line"
 EXAMPLE = 'echo "Thursday, March 3, 2022" | python -m zoo translate runs/phrases --beam 4 --alignment'
 CHUNK = 2000  # lines that are sorted by length and translated together
 
 log = logging.getLogger("zoo")
+Input = tuple[list[str], list[str] | None]  # lines, and how the translation of each begins
 Writer = Callable[[int, str, "list[Translation]"], str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="a working directory")
-    add_decoding(parser)
     parser.add_argument(
-        "--n-best", "--nbest", type=positive, metavar="N", help="the N best as `line ||| translation ||| score`"
+        "workdirs",
+        type=Path,
+        nargs="+",
+        metavar="WORKDIR",
+        help="a working directory; the probabilities of several are averaged, and the first says how to decode",
     )
-    parser.add_argument("--alignment", action="store_true", help="append ` ||| 0-0 1-2`: source word-target word")
-    parser.add_argument("--json", action="store_true", help="an object a line: translation, score, n_best, alignment")
+    add_decoding(parser.add_argument_group("search"))
+    add_sampling(parser.add_argument_group("drawing instead (any of these)"))
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--n-best",
+        "--nbest",
+        type=positive,
+        metavar="N",
+        help="the N best, or N that are drawn, as `line ||| translation ||| score`",
+    )
+    output.add_argument("--alignment", action="store_true", help="append ` ||| 0-0 1-2`: source word-target word")
+    output.add_argument("--json", action="store_true", help="an object a line: translation, score, n_best, alignment")
+    words = parser.add_argument_group("words")
+    prefix = words.add_mutually_exclusive_group()
+    prefix.add_argument("--prefix", metavar="TEXT", help="begin every translation with TEXT")
+    prefix.add_argument("--prefixes", type=lines_of, metavar="FILE", help="begin each with its own line of FILE")
+    words.add_argument("--replace-unk", action="store_true", help="replace <unk> by the source word it is aligned to")
+    words.add_argument(
+        "--dictionary",
+        type=dictionary,
+        metavar="FILE",
+        help="and translate that word by FILE, lines of source word<TAB>target word",
+    )
     add_checkpoint(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.workdirs import load
+    from zoo.workdirs import ensemble, load
 
-    workdir = load(args.workdir, args.checkpoint, decoding_changes(args))
-    beam = workdir.experiment.decoding.beam_size
+    workdirs = [load(path, args.checkpoint, decoding_changes(args)) for path in args.workdirs]
+    _check_copying(args, workdirs)
+    data, beam = workdirs[0].experiment.data, workdirs[0].experiment.decoding.beam_size
+    how = {"draws": _draws(args, beam)} | ({"batch_tokens": args.batch_tokens} if args.batch_tokens else {})
+    translator = workdirs[0].translator(**how) if len(workdirs) == 1 else ensemble(workdirs, **how)
+    if sys.stdin.isatty():
+        log.info("translating %s to %s line by line; Ctrl-D ends", data.source, data.target)
+    finish, write = _finisher(args, translator), _writer(args, translator)
+    first = 1
+    for lines, prefixes in _inputs(args, f"{data.source}> "):
+        translations = translator(lines, args.alignment or _copies(args), first, prefixes)
+        for number, (line, best) in enumerate(zip(lines, translations, strict=True), first):
+            sys.stdout.buffer.write(f"{write(number, line, [finish(line, each) for each in best])}\n".encode())
+        sys.stdout.buffer.flush()
+        first += len(lines)
+
+
+def _draws(args: argparse.Namespace, beam: int) -> "Draws | None":
+    """What is to be drawn; None for beam search."""
+    options = sampling_options(args)
+    if options or args.seed is not None:
+        from zoo.decoding.ancestral import Draws
+        from zoo.decoding.sampling import SamplingConfig
+
+        if args.beam_size:
+            raise UserError(
+                f"--beam-size={args.beam_size} is for beam search, and --temperature and its like draw: choose one; "
+                "--n-best=N draws N"
+            )
+        return Draws(SamplingConfig(**options), args.n_best or 1, args.seed or 0)
     if args.n_best and args.n_best > beam:
         raise UserError(f"--n-best={args.n_best} is above the beam of {beam}: set --beam-size={args.n_best}")
-    translator = workdir.translator(**({"batch_tokens": args.batch_tokens} if args.batch_tokens else {}))
-    write = _writer(args, translator)
+    return None
+
+
+def _copies(args: argparse.Namespace) -> bool:
+    return args.replace_unk or args.dictionary is not None
+
+
+def _check_copying(args: argparse.Namespace, workdirs: "Sequence[Workdir]") -> None:
+    if _copies(args) and not any(workdir.attends for workdir in workdirs):
+        name = workdirs[0].experiment.model.name
+        raise UserError(f"--replace-unk: {name} has no attention to tell which word <unk> stands for: use --no-unk")
+
+
+def _inputs(args: argparse.Namespace, prompt: str) -> Iterator[Input]:
+    """What is translated together. Lines with prefixes of their own are, all of them, so that one prefix too few or too
+    long is told before anything is written."""
     interactive = sys.stdin.isatty()
-    if interactive:
-        data = workdir.experiment.data
-        log.info("translating %s to %s line by line; Ctrl-D ends", data.source, data.target)
-    lines = _prompted(f"{workdir.experiment.data.source}> ") if interactive else sys.stdin.buffer
-    first = 1
-    for chunk in chunks(decoded(lines), 1 if interactive else CHUNK):
-        for number, (line, best) in enumerate(zip(chunk, translator(chunk, args.alignment, first), strict=True), first):
-            sys.stdout.buffer.write(f"{write(number, line, best)}\n".encode())
-        sys.stdout.buffer.flush()
-        first += len(chunk)
+    if args.prefixes is not None:
+        if interactive:
+            raise UserError("--prefixes goes with the lines of a file: give one by < FILE, or use --prefix")
+        lines = list(decoded(sys.stdin.buffer))
+        if len(lines) != len(args.prefixes):
+            raise UserError(f"--prefixes has {len(args.prefixes)} lines, the input {len(lines)}: give one for each")
+        yield lines, args.prefixes
+        return
+    lines = decoded(_prompted(prompt) if interactive else sys.stdin.buffer)
+    for chunk in chunks(lines, 1 if interactive else CHUNK):
+        yield chunk, None if args.prefix is None else [args.prefix] * len(chunk)
 
 
 def _prompted(prompt: str) -> Iterator[bytes]:
@@ -63,6 +141,18 @@ def _prompted(prompt: str) -> Iterator[bytes]:
             print(file=sys.stderr)
             return
         yield line
+
+
+def _finisher(args: argparse.Namespace, translator: "Translator") -> "Callable[[str, Translation], Translation]":
+    """What becomes of a line's translation before it is written."""
+    if not _copies(args):
+        return lambda line, translation: translation
+    from zoo.decoding.alignment import replace_unknown
+
+    def finish(line: str, translation: "Translation") -> "Translation":
+        return replace_unknown(line, translation, translator.source, translator.target, args.dictionary or {})
+
+    return finish
 
 
 def _writer(args: argparse.Namespace, translator: "Translator") -> Writer:
@@ -82,12 +172,12 @@ def _writer(args: argparse.Namespace, translator: "Translator") -> Writer:
         rows = (f"{number - 1} ||| {t.text} ||| {t.score:.4f}{suffix(line, t)}" for t in best[: args.n_best])
         return "\n".join(rows)
 
+    def record(line: str, translation: "Translation") -> dict[str, Any]:
+        aligned = {"alignment": links(line, translation)} if args.alignment else {}
+        return {"translation": translation.text, "score": translation.score} | aligned
+
     def as_json(number: int, line: str, best: "Sequence[Translation]") -> str:
-        record = {"translation": best[0].text, "score": best[0].score}
-        if args.n_best:
-            record["n_best"] = [{"translation": t.text, "score": t.score} for t in best[: args.n_best]]
-        if args.alignment:
-            record["alignment"] = links(line, best[0])
-        return json.dumps(record, ensure_ascii=False)
+        listed = {"n_best": [record(line, each) for each in best[: args.n_best]]} if args.n_best else {}
+        return json.dumps(record(line, best[0]) | listed, ensure_ascii=False)
 
     return as_json if args.json else n_best if args.n_best else plain

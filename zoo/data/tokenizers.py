@@ -34,7 +34,8 @@ sentencepiece.set_min_log_level(2)  # the library reports its progress on standa
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What the zoo asks of a tokenizer. Instances are immutable and can be pickled, so data workers can share them."""
+    """What the zoo asks of a tokenizer. Instances are immutable and can be pickled, so data workers can share them;
+    those that read and write alike are equal."""
 
     @property
     def size(self) -> int:
@@ -64,6 +65,15 @@ class SentencePiece:
     def __init__(self, model: bytes):
         """`model` is a serialized SentencePiece model whose first ids are `SPECIALS`; RuntimeError if it isn't one."""
         self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SentencePiece) and self._proto() == other._proto()
+
+    def __hash__(self) -> int:
+        return hash(self._proto())
+
+    def _proto(self) -> bytes:
+        return self._model.serialized_model_proto()
 
     @classmethod
     def train(
@@ -145,7 +155,7 @@ class SentencePiece:
         return [min(word, last) for word in index]
 
     def save(self, directory: str | Path, name: str) -> None:
-        _write(epath.Path(directory) / (name + self.suffix), self._model.serialized_model_proto())
+        _write(epath.Path(directory) / (name + self.suffix), self._proto())
 
     @classmethod
     def load(cls, content: bytes) -> "SentencePiece":
@@ -172,6 +182,12 @@ class WordVocabulary:
         self._words = (*SPECIALS, *words)
         # Only words of the text: a "</s>" in it is unknown, and never the end of the sentence.
         self._ids = {word: row for row, word in enumerate(words, start=len(SPECIALS))}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WordVocabulary) and self._words == other._words
+
+    def __hash__(self) -> int:
+        return hash(self._words)
 
     @classmethod
     def train(

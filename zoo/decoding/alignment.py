@@ -1,6 +1,7 @@
 """Which word of the source each word of a translation came from, read off the attention."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from zoo.data.batching import Seq2SeqBatch, given_batches
-from zoo.data.tokenizers import Tokenizer
+from zoo.data.tokenizers import SPECIALS, UNK, Tokenizer
 from zoo.decoding.translator import Translation
 from zoo.models.base import Seq2SeqModel
 
@@ -29,7 +30,7 @@ def word_links(line: str, translation: Translation, source: Tokenizer, target: T
     if not translation.tokens:
         return []
     looked = translation.attention[:-1, :-1]
-    return _linked(looked, _words_so_far(translation.tokens, target), source.words(line)[: looked.shape[1]])
+    return _linked(looked, _words(_beginnings(translation.tokens, target)), source.words(line)[: looked.shape[1]])
 
 
 def forced_links(
@@ -83,8 +84,39 @@ def _linked(looked: Float[np.ndarray, "T S"], rows: Sequence[int], columns: Sequ
     return [(int(row.argmax()), word) for word, row in enumerate(between_words)]
 
 
-def _words_so_far(tokens: list[int], tokenizer: Tokenizer) -> list[int]:
-    """The word that each token belongs to. A model may cut a word as its tokenizer would not, so the text of every
-    prefix tells it."""
-    prefixes = tokenizer.decode([tokens[:end] for end in range(1, len(tokens) + 1)])
-    return [max(len(prefix.split()) - 1, 0) for prefix in prefixes]
+def replace_unknown(
+    line: str, translation: Translation, source: Tokenizer, target: Tokenizer, dictionary: Mapping[str, str]
+) -> Translation:
+    """With each <unk> replaced by the source word that it is aligned to, or what the `dictionary` has for that word
+    (Luong et al. 2015, section 3).
+
+    An <unk> inside a word, as that of a rare character, becomes the source's piece instead. Raises ValueError when
+    `translation` was made without attention.
+    """
+    if UNK not in translation.tokens:
+        return translation
+    words, pieces = line.split(), source.pieces(line)
+    linked = [source_word for source_word, _ in word_links(line, translation, source, target)]
+    beginnings, target_words = _beginnings(translation.tokens, target), translation.text.split()
+    of_token, text, copied = _words(beginnings), "", 0
+    for position in np.flatnonzero(np.array(translation.tokens) == UNK):
+        word, end = of_token[position], len(beginnings[position])
+        if target_words[word] == SPECIALS[UNK]:
+            aligned = words[linked[word]]
+            meant = dictionary.get(aligned, aligned)
+        else:
+            meant = pieces[translation.attention[position, :-1].argmax()].replace("▁", "")
+        text += translation.text[copied : end - len(SPECIALS[UNK])] + meant
+        copied = end
+    return replace(translation, text=text + translation.text[copied:])
+
+
+def _beginnings(tokens: list[int], tokenizer: Tokenizer) -> list[str]:
+    """The text up to each token, that one included."""
+    return tokenizer.decode([tokens[:end] for end in range(1, len(tokens) + 1)])
+
+
+def _words(beginnings: list[str]) -> list[int]:
+    """The word that each token belongs to. A model may cut a word as its tokenizer would not, so the text up to there
+    tells it."""
+    return [max(len(text.split()) - 1, 0) for text in beginnings]

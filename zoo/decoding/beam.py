@@ -15,18 +15,20 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.data.tokenizers import BOS, EOS, PAD
+from zoo.data.tokenizers import BOS, EOS, PAD, UNK
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Decodable
 from zoo.parallel.devices import COMPUTE_DTYPES
 
 NEVER = -1e9  # the log-probability of what must not happen; finite, so that sums of it stay ordered
+UNSEEN = 1e-6  # the least attention that a token of the source is taken to have had, so that its logarithm is finite
 
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """`length_penalty` is α of GNMT (Wu et al. 2016, eq. 14). A translation has at least `min_length` tokens before its
-    EOS and at most `max_extra` more than its source, and never more than `max_length` (EOS not counted).
+    """`length_penalty` and `coverage_penalty` are α and β of GNMT (Wu et al. 2016, eq. 14); the latter asks for a model
+    with attention. A translation has at least `min_length` tokens before its EOS and at most `max_extra` more than its
+    source, and never more than `max_length` (EOS not counted). `forbid_unknown` leaves <unk> out of it.
 
     The model computes in `compute_dtype`, whatever it was trained in: in bfloat16 a step of the search and a pass over
     the whole translation differ by more than rounding, and a score could not be had again by teacher forcing.
@@ -34,15 +36,19 @@ class BeamConfig:
 
     beam_size: int = 4
     length_penalty: float = 0.6
+    coverage_penalty: float = 0.0
     max_extra: int = 50
     max_length: int = 256
     min_length: int = 0
+    forbid_unknown: bool = False
     compute_dtype: str = "float32"
 
     def __post_init__(self):
         check_choice("decoding.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         if self.beam_size < 1:
             raise UserError(f"decoding.beam_size={self.beam_size}: a beam has at least one hypothesis")
+        if self.coverage_penalty < 0:
+            raise UserError(f"decoding.coverage_penalty={self.coverage_penalty:g} is below 0: use 0 for none")
         if self.max_length < 1 or self.max_extra < 0 or not 0 <= self.min_length <= self.max_length:
             raise UserError(
                 f"decoding.min_length={self.min_length}, max_length={self.max_length}, max_extra={self.max_extra}: "
@@ -51,13 +57,59 @@ class BeamConfig:
 
 
 @struct.dataclass
+class Request:
+    """What to translate: sources that end with EOS, padded.
+
+    `length` bounds every row (and the memory); `limits[b] <= length - 1` bounds row `b`'s tokens before its EOS.
+    `prefix[b]`, padded, is how every translation of row `b` begins, whatever else is forbidden; it keeps to the limit.
+    """
+
+    source: Int[Array, "B S"]
+    limits: Int[Array, "B"]
+    length: int = struct.field(pytree_node=False)
+    prefix: Int[Array, "B T"] | None = None
+
+
+@struct.dataclass
 class Hypotheses:
     """Finished translations, best first. `tokens` end with EOS and are padded; `scores` are length-normalized
-    log-probabilities. `attention` is, for each target token (EOS too), where it looked in the source."""
+    log-probabilities, with the penalty for what of the source was not covered. `attention` is, for each target token
+    (EOS too), where it looked in the source; `coverage` is its sum over those tokens."""
 
     tokens: Int[Array, "B K T"]
     scores: Float[Array, "B K"]
-    attention: Float[Array, "B K T S"] | None
+    attention: Float[Array, "B K T S"] | None = None
+    coverage: Float[Array, "B K S"] | None = None
+
+    @classmethod
+    def blank(cls, scores: Float[Array, "B K"], request: Request, config: BeamConfig, keep_attention: bool):
+        """Without a token yet, and with room for what has to be kept."""
+        rows, sources = scores.shape, request.source.shape[1]
+        attention = jnp.zeros((*rows, request.length, sources)) if keep_attention else None
+        coverage = jnp.zeros((*rows, sources)) if config.coverage_penalty else None
+        return cls(jnp.full((*rows, request.length), PAD, jnp.int32), scores, attention, coverage)
+
+    def extended(
+        self,
+        step: Int[Array, ""],
+        tokens: Int[Array, "B K"],
+        scores: Float[Array, "B K"],
+        looked: Float[Array, "B K S"],
+    ) -> "Hypotheses":
+        """With `tokens` at `step`, and where they looked."""
+        attention = None if self.attention is None else self.attention.at[:, :, step].set(looked)
+        coverage = None if self.coverage is None else self.coverage + looked
+        return Hypotheses(self.tokens.at[:, :, step].set(tokens), scores, attention, coverage)
+
+    def finished(self, length: Int[Array, "*N"], source: Int[Array, "B S"], config: BeamConfig) -> "Hypotheses":
+        """With sums of log-probabilities made into what Wu et al. 2016, eq. 14, compares; EOS counts in `length`."""
+        scores = self.scores / normalizer(length, config.length_penalty)
+        if self.coverage is not None:
+            scores = scores + config.coverage_penalty * covered(self.coverage, source)
+        return self.replace(scores=scores)
+
+    def best(self, count: int) -> "Hypotheses":
+        return gathered(self, lax.top_k(self.scores, count)[1])
 
 
 @struct.dataclass
@@ -74,69 +126,65 @@ def normalizer(length: Int[ArrayLike, "*B"], alpha: float) -> Float[ArrayLike, "
     return ((5.0 + length) / 6.0) ** alpha
 
 
-@partial(jax.jit, static_argnames=("model", "config", "keep_attention", "length"))
-def beam_search(
-    model: Decodable,
-    params: Any,
-    source: Int[Array, "B S"],
-    config: BeamConfig,
-    length: int,
-    limits: Int[Array, "B"],
-    keep_attention: bool = False,
-) -> Hypotheses:
-    """The `config.beam_size` best translations of each row.
+def covered(coverage: Float[Array, "B K S"], source: Int[Array, "B S"]) -> Float[Array, "B K"]:
+    """Wu et al. 2016, eq. 14: `Σ_i log min(Σ_j p_ij, 1)` over the tokens of the source, EOS and padding left out."""
+    is_text = ((source != PAD) & (source != EOS))[:, None]
+    return jnp.sum(jnp.log(jnp.clip(coverage, UNSEEN, 1.0)), axis=-1, where=is_text)
 
-    `length` bounds every row (and the memory); `limits[b] <= length - 1` bounds row `b`'s tokens before its EOS.
-    """
-    rows, beams = source.shape[0], config.beam_size
+
+def allowed(request: Request, step: Int[Array, ""], vocabulary: int, config: BeamConfig) -> Bool[Array, "B 1 V"]:
+    """Which tokens may come at `step`: no padding and BOS, EOS not before the minimum length; but EOS alone at a row's
+    limit, and where the prefix has a token, that alone."""
+    ids = jnp.arange(vocabulary)
+    never = (ids == PAD) | (ids == BOS) | ((ids == EOS) & (step < config.min_length))
+    if config.forbid_unknown:
+        never |= ids == UNK
+    may = jnp.where((step >= request.limits)[:, None, None], ids == EOS, ~never)
+    if request.prefix is None:
+        return may
+    forced = request.prefix[:, step][:, None, None]
+    return jnp.where(forced == PAD, may, ids == forced)
+
+
+@partial(jax.jit, static_argnames=("model", "config", "keep_attention"))
+def beam_search(
+    model: Decodable, params: Any, request: Request, config: BeamConfig, keep_attention: bool = False
+) -> Hypotheses:
+    """The `config.beam_size` best translations of each row."""
+    rows, beams, source = request.source.shape[0], config.beam_size, request.source
     apply = partial(model.apply, {"params": params})
 
-    def blank(score):
-        attention = jnp.zeros((rows, beams, length, source.shape[1]), jnp.float32) if keep_attention else None
-        return Hypotheses(jnp.full((rows, beams, length), PAD, jnp.int32), score, attention)
-
     def unfinished(search: _Search) -> Bool[Array, ""]:
-        return (search.step < length) & jnp.any(search.count < beams)
+        return (search.step < request.length) & jnp.any(search.count < beams)
 
     def advance(search: _Search) -> _Search:
         step, alive = search.step, search.alive
         last = jnp.where(step == 0, BOS, alive.tokens[:, :, step - 1])
         cache, logits, attention = apply(search.cache, last, method="decode_step")
-        log_probs = _allowed(jax.nn.log_softmax(logits), step, limits, config.min_length)
+        may = allowed(request, step, logits.shape[-1], config)
+        log_probs = jnp.where(may, jax.nn.log_softmax(logits), NEVER)
         scores, parents, tokens = _best(alive.scores[:, :, None] + log_probs, 2 * beams)
-
-        candidates = _gather(alive, parents)
-        candidates = candidates.replace(tokens=candidates.tokens.at[:, :, step].set(tokens), scores=scores)
-        if keep_attention:
-            looked = jnp.take_along_axis(attention, parents[:, :, None], axis=1)
-            candidates = candidates.replace(attention=candidates.attention.at[:, :, step].set(looked))
+        looked = jnp.take_along_axis(attention, parents[:, :, None], axis=1)
+        candidates = gathered(alive, parents).extended(step, tokens, scores, looked)
 
         ended = tokens == EOS
         # Only an EOS among the best K ends a hypothesis; a row that has ended takes no more.
         ends = ended & (jnp.arange(2 * beams) < beams) & (scores > NEVER / 2) & (search.count < beams)[:, None]
-        done = candidates.replace(scores=jnp.where(ends, scores / normalizer(step + 1, config.length_penalty), NEVER))
-        finished = _top(_joined(search.finished, done), beams)
-        _, order = lax.top_k(jnp.where(ended, 2 * NEVER, scores), beams)
-        alive, parents = _gather(candidates, order), jnp.take_along_axis(parents, order, axis=1)
+        done = candidates.finished(step + 1, source, config)
+        done = done.replace(scores=jnp.where(ends, done.scores, NEVER))
+        finished = _joined(search.finished, done).best(beams)
+        _, order = lax.top_k(jnp.where(ended, -jnp.inf, scores), beams)
+        alive, parents = gathered(candidates, order), jnp.take_along_axis(parents, order, axis=1)
         cache = apply(cache, parents, method="reorder")
         return _Search(cache, step + 1, alive, finished, search.count + ends.sum(axis=1))
 
     # All hypotheses but the first start as impossible: the first step must not take one continuation K times.
     first = jnp.broadcast_to(jnp.where(jnp.arange(beams) == 0, 0.0, NEVER), (rows, beams))
-    cache = apply(source, length, beams, method="prefill")
     nothing = jnp.full((rows, beams), NEVER, jnp.float32)
-    start = _Search(cache, jnp.int32(0), blank(first), blank(nothing), jnp.zeros(rows, jnp.int32))
+    alive, finished = (Hypotheses.blank(scores, request, config, keep_attention) for scores in (first, nothing))
+    cache = apply(source, request.length, beams, method="prefill")
+    start = _Search(cache, jnp.int32(0), alive, finished, jnp.zeros(rows, jnp.int32))
     return lax.while_loop(unfinished, advance, start).finished
-
-
-def _allowed(
-    log_probs: Float[Array, "B K V"], step: Int[Array, ""], limits: Int[Array, "B"], min_length: int
-) -> Float[Array, "B K V"]:
-    """Without padding and BOS; EOS not before the minimum length, and nothing else at a row's limit."""
-    ids = jnp.arange(log_probs.shape[-1])
-    never = (ids == PAD) | (ids == BOS) | ((ids == EOS) & (step < min_length))
-    at_limit = (step >= limits)[:, None, None] & (ids != EOS)
-    return jnp.where(never | at_limit, NEVER, log_probs)
 
 
 def _best(
@@ -154,7 +202,9 @@ def _best(
     return best, (index // within).astype(jnp.int32), jnp.take_along_axis(tokens, index, axis=1).astype(jnp.int32)
 
 
-def _gather(hypotheses: Hypotheses, index: Int[Array, "B C"]) -> Hypotheses:
+def gathered(hypotheses: Hypotheses, index: Int[Array, "B C"]) -> Hypotheses:
+    """Those of each row that `index` names."""
+
     def pick(leaf):
         return jnp.take_along_axis(leaf, index.reshape(index.shape + (1,) * (leaf.ndim - 2)), axis=1)
 
@@ -163,7 +213,3 @@ def _gather(hypotheses: Hypotheses, index: Int[Array, "B C"]) -> Hypotheses:
 
 def _joined(one: Hypotheses, other: Hypotheses) -> Hypotheses:
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), one, other)
-
-
-def _top(hypotheses: Hypotheses, count: int) -> Hypotheses:
-    return _gather(hypotheses, lax.top_k(hypotheses.scores, count)[1])

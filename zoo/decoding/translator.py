@@ -1,4 +1,4 @@
-"""Lines in, translations out: text to ids, batches of few shapes, beam search, and back to text."""
+"""Lines in, translations out: text to ids, batches of few shapes, a search, and back to text."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from zoo.data.tokenizers import BOS, EOS, PAD, Tokenizer
-from zoo.decoding.beam import NEVER, BeamConfig, Hypotheses, beam_search
+from zoo.decoding.ancestral import Draws, sample
+from zoo.decoding.beam import NEVER, BeamConfig, Hypotheses, Request, beam_search
+from zoo.errors import UserError
 from zoo.models.base import Decodable
 
 log = logging.getLogger("zoo")
@@ -43,7 +45,8 @@ def encoded(tokenizer: Tokenizer, lines: Sequence[str], most: int, first: int = 
 
 
 class Translator:
-    """Translates with one model. Sentences of like length go together, `batch_tokens` padded source tokens each."""
+    """Translates with one model, by beam search, or by drawing where `draws` says how. Sentences of like length go
+    together, `batch_tokens` padded source tokens each."""
 
     def __init__(
         self,
@@ -53,40 +56,67 @@ class Translator:
         target: Tokenizer,
         config: BeamConfig,
         batch_tokens: int = 2048,
+        draws: Draws | None = None,
     ):
         self.model, self.params, self.source, self.target = model, params, source, target
-        self.config, self.batch_tokens = config, batch_tokens
+        self.config, self.batch_tokens, self.draws = config, batch_tokens, draws
 
-    def __call__(self, lines: Sequence[str], attention: bool = False, first: int = 1) -> list[list[Translation]]:
-        """The n best translations of every line, best first, or as many as there are.
+    def __call__(
+        self, lines: Sequence[str], attention: bool = False, first: int = 1, prefixes: Sequence[str] | None = None
+    ) -> list[list[Translation]]:
+        """The n best translations of every line, best first, or as many as there are; or as many as are drawn.
 
-        An empty or blank line has one, the empty text.
-
-        A line of more than `decoding.max_length` tokens is cut there, with a warning that names it; `first` is the
-        number of the first line.
+        An empty or blank line has one, the empty text. `prefixes` are what the translation of each other line begins
+        with. `first` is the number of the first line: a line of more than `decoding.max_length` tokens is cut there,
+        with a warning that names it, and it decides what is drawn. Raises `UserError` that names a line whose prefix is
+        longer than its translation may be.
         """
         empty = Translation("", 0.0, [], np.zeros((1, 1), np.float32) if attention else None)
         results: list[list[Translation]] = [[empty]] * len(lines)
         ids = encoded(self.source, lines, self.config.max_length, first)
+        forced = None if prefixes is None else self._forced(prefixes, ids, first)
         most = 1 << (len(lines) - 1).bit_length()  # a few lines need not wait for a whole batch
         for length, rows in self._batches(ids):
-            source = np.full((min(self._rows(length), most), length), PAD, np.int32)
-            limits = np.zeros(len(source), np.int32)
-            for row, i in enumerate(rows):
-                source[row, : len(ids[i])], source[row, len(ids[i])] = ids[i], EOS
-                limits[row] = min(len(ids[i]) + self.config.max_extra, self.config.max_length)
-            found = beam_search(
-                self.model,
-                self.params,
-                source,
-                self.config,
-                min(length + self.config.max_extra, self.config.max_length) + 1,
-                limits,
-                attention,
-            )
+            request = self._request(length, min(self._rows(length), most), ids, rows, forced)
+            numbers = np.zeros(len(request.source), np.int32)
+            numbers[: len(rows)] = np.array(rows) + first
+            found = self._search(request, numbers, attention)
             for i, translations in zip(rows, self._texts(jax.device_get(found), ids, rows), strict=True):
                 results[i] = translations
         return results
+
+    def _search(self, request: Request, numbers: Int[np.ndarray, "B"], attention: bool) -> Hypotheses:
+        if self.draws is None:
+            return beam_search(self.model, self.params, request, self.config, attention)
+        keys, sampling = self.draws.keys(numbers), self.draws.sampling
+        return sample(self.model, self.params, request, keys, self.config, sampling, attention)
+
+    def _request(
+        self, length: int, size: int, ids: list[list[int]], rows: list[int], forced: list[list[int]] | None
+    ) -> Request:
+        """`size` sources of padded `length`: those of the lines `rows`, then empty ones."""
+        source, limits = np.full((size, length), PAD, np.int32), np.zeros(size, np.int32)
+        most = min(length + self.config.max_extra, self.config.max_length) + 1
+        prefix = None if forced is None else np.full((size, most), PAD, np.int32)
+        for row, i in enumerate(rows):
+            source[row, : len(ids[i])], source[row, len(ids[i])] = ids[i], EOS
+            limits[row] = self._limit(ids[i])
+            if prefix is not None:
+                prefix[row, : len(forced[i])] = forced[i]
+        return Request(source, limits, most, prefix)
+
+    def _limit(self, ids: list[int]) -> int:
+        return min(len(ids) + self.config.max_extra, self.config.max_length)
+
+    def _forced(self, prefixes: Sequence[str], ids: list[list[int]], first: int) -> list[list[int]]:
+        forced = self.target.encode(list(prefixes))
+        for number, (prefix, row) in enumerate(zip(forced, ids, strict=True), first):
+            if row and len(prefix) > self._limit(row):
+                raise UserError(
+                    f"line {number}: its prefix of {len(prefix)} tokens is longer than the {self._limit(row)} that its "
+                    "translation may have: shorten it, or raise decoding.max_length (--max-length) or max_extra"
+                )
+        return forced
 
     def _rows(self, length: int) -> int:
         return max(1, self.batch_tokens // length)

@@ -15,17 +15,18 @@ from zoo.models import cho, rnnsearch, seq2seq, transformer
 
 @dataclass(frozen=True)
 class Family:
-    """The models of one paper."""
+    """The models of one paper; `attends`: they look at the source anew for each target token."""
 
     module: type[nn.Module]
     config: type
     sizes: Mapping[str, Any]
     paper: str
+    attends: bool = True
 
 
 FAMILIES: dict[str, Family] = {
-    "seq2seq": Family(seq2seq.Seq2Seq, seq2seq.Seq2SeqConfig, seq2seq.SIZES, seq2seq.PAPER),
-    "cho": Family(cho.Cho, cho.ChoConfig, cho.SIZES, cho.PAPER),
+    "seq2seq": Family(seq2seq.Seq2Seq, seq2seq.Seq2SeqConfig, seq2seq.SIZES, seq2seq.PAPER, attends=False),
+    "cho": Family(cho.Cho, cho.ChoConfig, cho.SIZES, cho.PAPER, attends=False),
     "rnnsearch": Family(rnnsearch.RNNsearch, rnnsearch.RNNsearchConfig, rnnsearch.SIZES, rnnsearch.PAPER),
     "transformer": Family(transformer.Transformer, transformer.TransformerConfig, transformer.SIZES, transformer.PAPER),
 }

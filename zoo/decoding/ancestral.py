@@ -1,0 +1,96 @@
+"""Translations drawn from any model of the contract, a token at a time, in one jitted loop with static shapes.
+
+It is beam search's sibling: the same requests, the same tokens allowed, the same scores. Rows never look at each other,
+and each draw has a key of its own, so a batch gives what its rows give alone.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int
+
+from zoo.data.tokenizers import BOS, EOS, PAD
+from zoo.decoding.beam import NEVER, BeamConfig, Hypotheses, Request, allowed
+from zoo.decoding.sampling import SamplingConfig, draw, penalized, row_keys
+from zoo.models.base import Decodable
+
+
+@dataclass(frozen=True)
+class Draws:
+    """`count` translations are drawn for each line, by `seed`, the line's number and the draw's own."""
+
+    sampling: SamplingConfig
+    count: int = 1
+    seed: int = 0
+
+    def keys(self, lines: Int[ArrayLike, "B"]) -> Array:
+        """`[B, count]` keys for the lines of these numbers in the whole input."""
+        rows = row_keys(self.seed, lines)
+        return _folded(rows[:, None], jnp.arange(self.count))
+
+
+_folded = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
+
+
+@struct.dataclass
+class _Drawing:
+    cache: Any
+    step: Int[Array, ""]
+    drawn: Hypotheses  # here, `scores` are plain sums of log-probabilities
+    ended: Bool[Array, "B K"]
+
+
+@partial(jax.jit, static_argnames=("model", "config", "sampling", "keep_attention"))
+def sample(
+    model: Decodable,
+    params: Any,
+    request: Request,
+    keys: Array,
+    config: BeamConfig,
+    sampling: SamplingConfig,
+    keep_attention: bool = False,
+) -> Hypotheses:
+    """A translation of row `b` for each of `keys [B, K]`, best first; equal ones may come.
+
+    Scores are those of beam search, under the model itself and not under what `sampling` leaves of it. Of `config`, all
+    but `beam_size` holds.
+    """
+    rows, count = keys.shape
+    apply = partial(model.apply, {"params": params})
+
+    def unfinished(state: _Drawing) -> Bool[Array, ""]:
+        return (state.step < request.length) & ~jnp.all(state.ended)
+
+    def advance(state: _Drawing) -> _Drawing:
+        step, drawn, ended = state.step, state.drawn, state.ended
+        last = jnp.where(step == 0, BOS, drawn.tokens[:, :, step - 1])
+        cache, logits, looked = apply(state.cache, last, method="decode_step")
+        may = allowed(request, step, logits.shape[-1], config)
+        scaled = _repeated_less(logits, drawn.tokens, sampling.repetition_penalty)
+        tokens = draw(_folded(keys, step), jnp.where(may, scaled, NEVER), sampling)
+        gained = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, :, None], axis=-1)[:, :, 0]
+        scores = drawn.scores + jnp.where(ended, 0.0, gained)
+        looked = jnp.where(ended[:, :, None], 0.0, looked)
+        drawn = drawn.extended(step, jnp.where(ended, PAD, tokens), scores, looked)
+        return _Drawing(cache, step + 1, drawn, ended | (tokens == EOS))
+
+    cache = apply(request.source, request.length, count, method="prefill")
+    nothing = Hypotheses.blank(jnp.zeros((rows, count)), request, config, keep_attention)
+    start = _Drawing(cache, jnp.int32(0), nothing, jnp.zeros((rows, count), bool))
+    drawn = lax.while_loop(unfinished, advance, start).drawn
+    return drawn.finished((drawn.tokens != PAD).sum(axis=-1), request.source, config).best(count)
+
+
+def _repeated_less(logits: Float[Array, "B K V"], tokens: Int[Array, "B K T"], penalty: float) -> Float[Array, "B K V"]:
+    """The logits under the penalty for what stands in `tokens`."""
+    if penalty == 1:
+        return logits
+    row, draws = jnp.ogrid[: tokens.shape[0], : tokens.shape[1]]
+    said = jnp.zeros(logits.shape, bool).at[row[:, :, None], draws[:, :, None], tokens].set(True)
+    return penalized(logits, said, penalty)
