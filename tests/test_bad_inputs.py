@@ -425,7 +425,7 @@ def test_a_dictionary_that_is_not_utf8_is_told(mistake, workdir, tmp_path):
 
 
 def test_an_ensemble_over_different_vocabularies_is_told_by_both_names(mistake, workdir, copy):
-    other = tokenizers.train("unigram", [f"in {n} days" for n in range(200)], 20)
+    other = tokenizers.train("unigram", [f"in {n} days" for n in range(200)], 22)
     other.save(copy / "tokenizer", "joint")
     line = mistake("translate", workdir, copy)
     assert f"{workdir} and {copy} have different vocabularies" in line
