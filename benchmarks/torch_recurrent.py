@@ -70,13 +70,13 @@ MODELS = {"seq2seq": TorchSeq2Seq, "rnnsearch": TorchRNNsearch}
 
 
 def updates(
-    name: str, config: Seq2SeqConfig | RNNsearchConfig, rate: float, clip: float, batch: Seq2SeqBatch, threads: int
+    name: str, config: Seq2SeqConfig | RNNsearchConfig, rate: float, clip: float, batch: Seq2SeqBatch
 ) -> tuple[Callable[[], float], int]:
     """One update of a fresh model on `batch`, again and again, and how many parameters it has.
 
-    The update gives its loss as a number, and with that waits for the device. In bfloat16, autocast.
+    The update gives its loss as a number, and with that waits for the device. In bfloat16, autocast. PyTorch takes the
+    threads that it takes by itself, one for each core that the process may use.
     """
-    torch.set_num_threads(threads)
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = MODELS[name](config).to(device)

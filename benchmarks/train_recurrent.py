@@ -6,7 +6,6 @@ both. Only `ratio`, over the first row of the same model, is to be compared betw
 
 import argparse
 import importlib.util
-import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -36,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=256, help="of all layers and embeddings (default: 256)")
     parser.add_argument("--vocabulary", type=int, default=8000, help="words of either side (default: 8000)")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each, of which the median counts (default: 9)")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="to compute in (default: both)")
     parser.add_argument("--updates", type=int, default=3, help="updates in a turn (default: 3)")
 
 
@@ -59,7 +59,7 @@ class Contestant:
 
 def run(arguments: argparse.Namespace) -> Result:
     rows = [row for name in MODELS for row in _rows(arguments, name)]
-    return Result("train-recurrent", rows, {f"{d}_matmul_flops": matmul_ceiling(d) for d in DTYPES})
+    return Result("train-recurrent", rows, {f"{d}_matmul_flops": matmul_ceiling(d) for d in arguments.dtypes})
 
 
 def _rows(arguments: argparse.Namespace, name: str) -> list[dict[str, Any]]:
@@ -84,14 +84,15 @@ def _rows(arguments: argparse.Namespace, name: str) -> list[dict[str, Any]]:
 
 def _contestants(arguments: argparse.Namespace, name: str) -> list[Contestant]:
     batch = _full_batch(arguments)
-    zoo = [_zoo(name, _config(arguments, name, dtype), batch) for dtype in DTYPES]
+    zoo = [_zoo(name, _config(arguments, name, dtype), batch) for dtype in arguments.dtypes]
     if importlib.util.find_spec("torch") is None:
         print("no torch here, so the zoo runs alone: pip install -e '.[bench]'", file=sys.stderr)
         return zoo
     from benchmarks import torch_recurrent
 
-    torch = [_torch(name, _config(arguments, name, dtype), batch) for dtype in torch_recurrent.dtypes()]
-    assert abs(zoo[0].parameters / torch[0].parameters - 1) < 0.02, f"the zoo's {name} and PyTorch's are not alike"
+    dtypes = [dtype for dtype in arguments.dtypes if dtype in torch_recurrent.dtypes()]
+    torch = [_torch(name, _config(arguments, name, dtype), batch) for dtype in dtypes]
+    assert all(abs(zoo[0].parameters / t.parameters - 1) < 0.02 for t in torch), f"{name}: not models of one size"
     return torch + zoo
 
 
@@ -132,5 +133,5 @@ def _zoo(name: str, config: Any, batch: Seq2SeqBatch) -> Contestant:
 def _torch(name: str, config: Any, batch: Seq2SeqBatch) -> Contestant:
     from benchmarks.torch_recurrent import updates
 
-    update, parameters = updates(name, config, OPTIMIZER.peak, OPTIMIZER.clip, batch, os.cpu_count() or 1)
+    update, parameters = updates(name, config, OPTIMIZER.peak, OPTIMIZER.clip, batch)
     return Contestant(f"torch {name} {config.dtype}", update, parameters)
