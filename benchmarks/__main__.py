@@ -4,7 +4,11 @@ import argparse
 import importlib
 import json
 
-BENCHMARKS = {"train-translation": "benchmarks.train_translation", "decode": "benchmarks.decode"}
+BENCHMARKS = {
+    "train-translation": "benchmarks.train_translation",
+    "train-recurrent": "benchmarks.train_recurrent",
+    "decode": "benchmarks.decode",
+}
 
 
 def main() -> None:
@@ -29,7 +33,9 @@ def _table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _figure(value: float) -> str:
+def _figure(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
 
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 @dataclass
 class Result:
-    """Rows to compare: each names its `system`; `ratio` is its speed over that of the first row."""
+    """Rows to compare: each names its `system`; `ratio` is its speed over that of the system that it stands `beside`
+    (not said: over that of the first row)."""
 
     name: str
     rows: list[dict[str, Any]]
@@ -22,8 +23,9 @@ class Result:
     device: str = field(default_factory=lambda: f"{jax.device_count()} x {jax.devices()[0].device_kind}")
 
     def __post_init__(self):
+        speeds = {row["system"]: row["tokens_per_second"] for row in self.rows}
         for row in self.rows:
-            row["ratio"] = row["tokens_per_second"] / self.rows[0]["tokens_per_second"]
+            row["ratio"] = row["tokens_per_second"] / speeds[row.get("beside", self.rows[0]["system"])]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

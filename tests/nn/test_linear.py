@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from zoo.nn.linear import Dense, Embedding, as_matrix, dot
+from zoo.nn.linear import Dense, Embedding, as_matrix, dot, summed_outer
 
 BF16_STEP = 2**-8  # the relative spacing of bfloat16
 
@@ -42,6 +42,14 @@ def test_dot_and_its_gradients_are_matrix_products(contract, dtype, tolerance):
     for ours, theirs in zip(product_and_gradients(contract, dtype), by_numpy(contract), strict=True):
         assert ours.dtype == jnp.float32
         assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("columns", [5, 1024])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_summed_outer_product_is_one_whatever_its_columns(columns, dtype):
+    a, b = (x.astype(dtype) for x in (normal(6, 8), normal(6, columns)))
+    exact = np.asarray(a, np.float64).T @ np.asarray(b, np.float64)
+    assert np.abs(jax.jit(summed_outer)(a, b) - exact).max() <= 1e-6 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("contract", [0, 1])

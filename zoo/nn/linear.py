@@ -22,8 +22,10 @@ def _product(x: Array, y: Array, contract: tuple[int, int]) -> Array:
 def summed_outer(a: Float[Array, "N I"], b: Float[Array, "N O"]) -> Float[Array, "I O"]:
     """`aᵀ b` in float32: the gradient of every weight.
 
-    XLA's CPU back-end converts both operands of a bfloat16 `aᵀ b` to float32. Cut in two along the contraction, the
-    transpose cannot be folded into the product and the bfloat16 kernel is used: 2 to 4 times faster.
+    XLA's CPU back-end folds the transpose into the product, and is slow then in two cases. Both operands of a bfloat16
+    product are converted to float32: cut in two along the contraction it cannot be folded, and the bfloat16 kernel is
+    used, 2 to 4 times faster. And where the rows of a float32 `b` lie a multiple of 4 KiB apart, they compete for the
+    same lines of the cache: with the transpose held apart the product is 1.4 to 1.8 times faster.
     """
 
     def whole(a, b):
@@ -33,9 +35,14 @@ def summed_outer(a: Float[Array, "N I"], b: Float[Array, "N O"]) -> Float[Array,
         transposed, half = a.T, a.shape[0] // 2
         return _product(transposed[:, :half], b[:half], (1, 0)) + _product(transposed[:, half:], b[half:], (1, 0))
 
-    if a.dtype != jnp.bfloat16 or a.shape[0] < 2:
-        return whole(a, b)
-    return lax.platform_dependent(a, b, cpu=halves, default=whole)
+    def apart(a, b):
+        return _product(lax.optimization_barrier(a.T), b, (1, 0))
+
+    if a.dtype == jnp.bfloat16 and a.shape[0] > 1:
+        return lax.platform_dependent(a, b, cpu=halves, default=whole)
+    if a.dtype == jnp.float32 and b.shape[1] % 1024 == 0:
+        return lax.platform_dependent(a, b, cpu=apart, default=whole)
+    return whole(a, b)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -1,0 +1,50 @@
+"""The benchmark of the recurrent models runs, and what stands beside the zoo is the same model. Nothing is timed."""
+
+import argparse
+import importlib.util
+
+import pytest
+
+from benchmarks import train_recurrent
+from benchmarks.measuring import Result
+from zoo.models import registry
+
+
+@pytest.fixture
+def minute(monkeypatch) -> argparse.Namespace:
+    """One round of a minute size in float32, without the ceiling."""
+    monkeypatch.setattr(train_recurrent, "matmul_ceiling", lambda dtype: 1.0)
+    parser = argparse.ArgumentParser()
+    train_recurrent.add_arguments(parser)
+    sizes = "--sentences=2 --length=3 --width=8 --vocabulary=12 --rounds=1 --updates=1 --dtypes float32"
+    return parser.parse_args(sizes.split())
+
+
+def test_without_pytorch_the_zoo_trains_alone_and_one_line_says_so(minute, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(train_recurrent, "MODELS", ("seq2seq",))
+    (row,) = train_recurrent.run(minute).as_dict()["rows"]
+    assert row["system"] == "zoo seq2seq float32"
+    assert row["tokens_per_second"] > 0 and row["ratio"] == 1
+    assert capsys.readouterr().err.count("pip install -e '.[bench]'") == 1
+
+
+@pytest.mark.parametrize("name", train_recurrent.MODELS)
+def test_the_model_beside_the_zoos_has_its_parameters_and_learns_the_batch(minute, name):
+    pytest.importorskip("torch")
+    config = train_recurrent._config(minute, name, "float32")
+    peer = train_recurrent._torch(name, config, train_recurrent._full_batch(minute))
+    losses = [peer.update() for _ in range(5)]
+    assert losses[-1] < losses[0]
+    large = train_recurrent._config(argparse.Namespace(width=64, vocabulary=1000), name, "float32")
+    parameters = train_recurrent._torch(name, large, train_recurrent._full_batch(minute)).parameters
+    assert parameters == pytest.approx(registry.parameter_count(large), rel=0.02)
+
+
+def test_the_ratio_is_over_the_system_that_a_row_stands_beside():
+    rows = [
+        {"system": "one", "tokens_per_second": 2.0},
+        {"system": "two", "tokens_per_second": 3.0},
+        {"system": "three", "tokens_per_second": 6.0, "beside": "two"},
+    ]
+    assert [row["ratio"] for row in Result("names", rows).rows] == [1, 1.5, 2]
