@@ -10,13 +10,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from zoo.cli import average, console, evaluate, models, plot, train, translate
+from zoo.cli import average, console, evaluate, generate, models, plot, train, translate
 from zoo.cli.arguments import parse
 from zoo.errors import UserError
 
 COMMANDS = {
     "train": train,
     "translate": translate,
+    "generate": generate,
     "eval": evaluate,
     "models": models,
     "average": average,

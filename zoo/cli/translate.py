@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import load
 
-    workdir = load(args.workdir, args.checkpoint, decoding_changes(args))
+    workdir = load(args.workdir, args.checkpoint, decoding_changes(args), task="translation")
     beam = workdir.experiment.decoding.beam_size
     if args.n_best and args.n_best > beam:
         raise UserError(f"--n-best={args.n_best} is above the beam of {beam}: set --beam-size={args.n_best}")

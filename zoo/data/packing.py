@@ -26,8 +26,8 @@ class Rows:
     PACKINGS = ("stream", "segments")
 
     def __init__(self, documents: Iterable[Ids], length: int, packing: str):
-        before = [BOS] if packing == "segments" else []
-        whole = [np.array([*before, *ids, EOS], np.int32) for ids in documents]
+        before = np.array([BOS] if packing == "segments" else [], np.int32)
+        whole = [np.concatenate([before, ids, [EOS]], dtype=np.int32) for ids in documents]
         self.length, self.apart = length, packing == "segments"
         self._flat = np.concatenate(whole) if whole else np.zeros(0, np.int32)
         self._ends = np.cumsum([len(ids) for ids in whole], dtype=np.int64)

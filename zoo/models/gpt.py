@@ -169,7 +169,8 @@ class GPT(nn.Module):
         self._check_length(prompt_length + length)
         is_token = jnp.asarray(source) >= 0
         prompt = KeyValue.empty((c.layers, rows, prompt_length, c.heads, self.heads.size), jnp.dtype(c.dtype))
-        seen = Mask(causal=True).dense(prompt_length, prompt_length) & is_token[:, None, None]
+        # What fills a prompt up stands behind its tokens, where causality hides it, and no later step has it marked.
+        seen = Mask(causal=True).dense(prompt_length, prompt_length)
         x = self._embed(jnp.maximum(source, 0), jnp.arange(prompt_length), False)
         _, (prompt, _) = self.decoder.step(x, prompt, StepView(0, seen))
         ancestry = Ancestry.after(is_token, beams, length)
