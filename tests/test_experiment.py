@@ -5,12 +5,11 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
-import numpy as np
 import pytest
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batching import LanguageBatch
 from zoo.errors import UserError
-from zoo.experiment import CONFIGS, differences, from_file, from_workdir, open_workdir, resolve
+from zoo.experiment import CONFIGS, TASKS, differences, from_file, from_workdir, open_workdir, resolve
 from zoo.models import registry
 from zoo.parallel.devices import compute_dtype
 from zoo.tasks.losses import cross_entropy
@@ -25,6 +24,7 @@ ARGUMENTS = {
     "translation": [":en-fr"],
     "wmt14": [":en-de", ":en-fr"],
     "bahdanau2014": ["", ":30,rnnencdec"],
+    "gpt": ["", ":gpt1", ":gpt3_175b"],
 }
 FILES = sorted(p.stem for p in CONFIGS.glob("*.py") if not p.name.startswith("_"))
 
@@ -36,11 +36,15 @@ SMOKE = ("multi30k:de-en,seq2seq", "wmt14:en-de")
 @pytest.mark.parametrize("spec", [pytest.param(s, marks=pytest.mark.smoke if s in SMOKE else ()) for s in SPECS])
 def test_every_config_resolves_and_its_model_takes_a_step_in_shape(spec):
     experiment = from_file(spec)
-    source, target = (getattr(experiment.data, key) for key in experiment.data.vocabulary_keys)
-    sizes = {"source_vocabulary": source, "target_vocabulary": target}
+    kind, data = TASKS[experiment.task], experiment.data
+    if kind.batch is LanguageBatch:
+        sizes = {"vocabulary": data.vocabulary}
+    else:
+        source, target = (getattr(data, key) for key in data.vocabulary_keys)
+        sizes = {"source_vocabulary": source, "target_vocabulary": target}
     model = registry.of(experiment.model.config(dtype=compute_dtype(experiment.train.compute_dtype), **sizes))
     rule = optimizer(experiment.optimizer, model.config.width, experiment.train.steps)
-    batch = Seq2SeqBatch(*(np.ones((2, 8), np.int32) for _ in range(3)))
+    batch = kind.batch.example()
 
     def step(key):
         params = nn.unbox(model.init(key, batch))["params"]
@@ -112,6 +116,22 @@ def test_a_wrong_key_or_value_is_named_with_its_remedy(key, value, told):
     assert "\n" not in str(error.value)
     for part in told:
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, r"model.name='transformer' is not for task='language_modeling': use gpt"),
+        ({"model": {"name": "gpt", "size": "nano"}}, r"data.length=512 is above model.max_length=64"),
+        ({"model": {"name": "gpt", "size": "gpt1"}, "train": {"select": "bleu"}}, r"train.select='bleu'.*loss"),
+        ({"decoding": {"beam_size": 4}}, r"config.decoding.beam_size is not a key: .*temperature"),
+        ({"data": {"source": "en"}}, r"config.data.source is not a key"),
+        ({"task": "translation", "model": {"name": "gpt", "size": "nano"}}, r"model.name='gpt' .*'translation': .*cho"),
+    ],
+)
+def test_a_task_has_keys_and_models_of_its_own(changes, told):
+    with pytest.raises(UserError, match=told):
+        resolve({"task": "language_modeling", "train": {"select": "loss"}, **changes})
 
 
 def test_a_wrong_type_in_a_file_is_named_too():

@@ -18,19 +18,18 @@ def score(workdir: Workdir, split: str = "test", location: str = "") -> dict[str
     Raises `UserError` where there is no such data or no such checkpoint.
     """
     evaluation = workdir.task.evaluate(workdir.model, workdir.params, split, location)
-    data = workdir.experiment.data
     measured = {
         "split": split,
-        "data": location or getattr(data, split),
-        "direction": _direction(workdir),
+        "data": location or getattr(workdir.experiment.data, split),
         "checkpoint": workdir.checkpoint,
         "step": workdir.step,
-        "sentences": len(evaluation.samples),
     }
-    return measured | evaluation.values | _alignment(workdir, split, location)
+    return measured | evaluation.measured | evaluation.values | _alignment(workdir, split, location)
 
 
 def _alignment(workdir: Workdir, split: str, location: str) -> dict[str, float]:
+    if workdir.experiment.task != "translation":
+        return {}
     true = workdir.task.alignments(split, location)
     if true is None:
         return {}
@@ -41,9 +40,10 @@ def _alignment(workdir: Workdir, split: str, location: str) -> dict[str, float]:
 
 def table(scores: dict[str, Any]) -> str:
     """`score`'s result to read: what was measured in the first line, then a value a line; a BLEU with its signature."""
-    direction = scores["direction"].replace("-", "→", 1)
-    what = f"{scores['split']} ({scores['data']}), {direction}"
-    lines = [f"{what}, {scores['sentences']:,} sentences, step {scores['step']}"]
+    direction = scores.get("direction", "").replace("-", "→", 1)
+    counts = [f"{scores[what]:,} {what}" for what in ("sentences", "documents", "tokens") if what in scores]
+    what = [f"{scores['split']} ({scores['data']})", *filter(None, [direction]), *counts, f"step {scores['step']}"]
+    lines = [", ".join(what)]
     for name, value in scores.items():
         if isinstance(value, float):
             signature = scores.get(f"{name}_signature")

@@ -18,11 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.data.batching import LanguageBatch, Seq2SeqBatch
 from zoo.decoding.beam import BeamConfig
+from zoo.decoding.generation import GenerationConfig
 from zoo.errors import UserError, nearest
 from zoo.models import registry
 from zoo.parallel.devices import compute_dtype
 from zoo.parallel.mesh import MeshConfig
+from zoo.tasks.language_modeling import LanguageModeling, LanguageModelingData
 from zoo.tasks.translation import Translation, TranslationData
 from zoo.training.loop import TrainConfig
 from zoo.training.optimizers import OptimizerConfig
@@ -32,6 +35,28 @@ OURS = (Path(), Path("zoo/configs"))  # where a user may say that they lie
 # What may change when a run goes on: how long, how often, where; not what is computed.
 FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.keep", "mesh.")
 FREE += ("train.patience", "train.profile_at", "train.wandb", "train.average_last", "decoding.", "data.path")
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """A task, the dataclasses of its keys `data` and `decoding`, and the batches of the models that it trains."""
+
+    task: type[Translation | LanguageModeling]
+    data: type
+    decoding: type
+    batch: type
+
+
+TASKS: dict[str, TaskKind] = {
+    "translation": TaskKind(Translation, TranslationData, BeamConfig, Seq2SeqBatch),
+    "language_modeling": TaskKind(LanguageModeling, LanguageModelingData, GenerationConfig, LanguageBatch),
+}
+
+
+def _task_kind(name: str) -> TaskKind:
+    if name not in TASKS:
+        raise UserError(f"task={str(name)!r} is not a task of the zoo: {nearest(name, TASKS)}")
+    return TASKS[name]
 
 
 @dataclass(frozen=True)
@@ -49,37 +74,45 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that decides a run."""
+    """All that decides a run. `task` decides the keys of `data` and `decoding`."""
 
     name: str = "experiment"
     seed: int = 0
     task: str = "translation"
     model: ModelChoice = field(default_factory=ModelChoice)
-    data: TranslationData = field(default_factory=TranslationData)
+    data: TranslationData | LanguageModelingData = field(default_factory=TranslationData)
     train: TrainConfig = field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    decoding: BeamConfig = field(default_factory=BeamConfig)
+    decoding: BeamConfig | GenerationConfig = field(default_factory=BeamConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self):
-        if self.task != "translation":
-            raise UserError(f"task={self.task!r} is not a task of the zoo: known: translation")
-        self.model.config()  # an impossible combination is told before any data is read
-        if self.decoding.coverage_penalty and not registry.family(self.model.name).attends:
+        kind = _task_kind(self.task)
+        config = self.model.config()  # an impossible combination is told before any data is read
+        fitting = [name for name, family in registry.FAMILIES.items() if family.batch is kind.batch]
+        if self.model.name not in fitting:
+            raise UserError(f"model.name={self.model.name!r} is not for task={self.task!r}: use {' or '.join(fitting)}")
+        if isinstance(self.data, LanguageModelingData) and self.data.length > config.max_length:
+            raise UserError(
+                f"data.length={self.data.length} is above model.max_length={config.max_length}, the positions that are "
+                "learned: lower one or raise the other"
+            )
+        uncovered = isinstance(self.decoding, BeamConfig) and self.decoding.coverage_penalty
+        if uncovered and not registry.family(self.model.name).attends:
             raise UserError(
                 f"decoding.coverage_penalty={self.decoding.coverage_penalty:g}: {self.model.name} has no attention to "
                 "tell what is covered: leave it at 0"
             )
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: use a whole number from 0 to {2**32 - 1}")
-        if self.train.select not in Translation.SCORES:
-            remedy = nearest(self.train.select, Translation.SCORES)
+        if self.train.select not in kind.task.SCORES:
+            remedy = nearest(self.train.select, kind.task.SCORES)
             raise UserError(f"train.select={self.train.select!r} is not a value of an evaluation: {remedy}")
 
-    def make_task(self, workdir: Path) -> Translation:
-        return Translation(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
+    def make_task(self, workdir: Path) -> Translation | LanguageModeling:
+        return _task_kind(self.task).task(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
 
-    def model_config(self, task: Translation, dtype: str) -> Any:
+    def model_config(self, task: Translation | LanguageModeling, dtype: str) -> Any:
         """The model's config with the vocabularies that `task` has learned, to compute in `dtype` (or `auto`)."""
         return self.model.config(dtype=compute_dtype(dtype), **task.vocabularies())
 
@@ -163,6 +196,10 @@ def _build(cls: type, tree: Any, path: str) -> Any:
     if cls is ModelChoice:
         return _model_choice(tree)
     hints = typing.get_type_hints(cls)
+    if cls is Experiment:
+        kind = _task_kind(tree.get("task", Experiment.task))
+        hints |= {"data": kind.data, "decoding": kind.decoding}
+        tree = {"data": {}, "decoding": {}} | tree
     values = {}
     for key, value in tree.items():
         if key not in hints:

@@ -1,4 +1,4 @@
-"""Working directories opened for use: the models they hold, ready to translate, alone or as an ensemble."""
+"""Working directories opened for use: the models they hold, ready to translate (alone or as an ensemble) or to write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,13 @@ from zoo.data.batching import padded
 from zoo.decoding.alignment import aligning
 from zoo.decoding.ancestral import Draws
 from zoo.decoding.ensemble import Ensemble
+from zoo.decoding.generation import Generator
 from zoo.decoding.scoring import Scorer
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError
 from zoo.experiment import Experiment, from_workdir
 from zoo.models import registry
+from zoo.tasks.language_modeling import LanguageModeling
 from zoo.tasks.translation import Translation
 
 
@@ -40,7 +42,7 @@ class CrossAttention:
 
 @dataclass
 class Workdir:
-    """`load("runs/phrases").translate(["Thursday, March 3, 2022"])`.
+    """`load("runs/phrases").translate(["Thursday, March 3, 2022"])`, or `load("runs/gpt-nano").generate(["The"])`.
 
     `shapes` of the parameters say by their shardings where to load them; without it, onto the first device.
     """
@@ -51,7 +53,7 @@ class Workdir:
     shapes: Any | None = None
 
     @cached_property
-    def task(self) -> Translation:
+    def task(self) -> Translation | LanguageModeling:
         return self.experiment.make_task(self.path)
 
     @cached_property
@@ -89,6 +91,13 @@ class Workdir:
     def scorer(self, batch_tokens: int = 2048) -> Scorer:
         return Scorer(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens)
 
+    def generator(self) -> Generator:
+        return self.task.generator(self.model, self.params)
+
+    def generate(self, prompts: list[str], seed: int = 0) -> list[str]:
+        """What follows each prompt."""
+        return self.generator()(prompts, seed)
+
     def translate(self, lines: list[str]) -> list[str]:
         """The best translation of every line."""
         return [best[0].text for best in self.translator()(lines)]
@@ -98,8 +107,8 @@ class Workdir:
 
         Raises `UserError` when `line`, or its translation, is empty.
         """
-        source, target = self.task.tokenizers
         text = self.translate([line])[0]
+        source, target = self.task.tokenizers
         most = self.experiment.decoding.max_length
         ids, written = source.encode([line])[0][:most], target.encode([text])[0]
         if not (ids and written):
@@ -115,8 +124,16 @@ class Workdir:
         return CrossAttention(text, *labels, weights)
 
 
-def load(path: str | Path, checkpoint: str = "best", changes: tuple[tuple[str, str], ...] = ()) -> Workdir:
-    """Open a working directory; `changes` are keys of its config to use otherwise, as `("decoding.beam_size", "1")`."""
+def load(
+    path: str | Path, checkpoint: str = "best", changes: tuple[tuple[str, str], ...] = (), task: str = ""
+) -> Workdir:
+    """Open a working directory; `changes` are keys of its config to use otherwise, as `("decoding.beam_size", "1")`.
+
+    Raises `UserError` where there is none, and where it is not of the `task` that is asked for.
+    """
+    if task and (found := from_workdir(Path(path)).task) != task:
+        remedy = {"translation": "translate", "language_modeling": "generate"}[found]
+        raise UserError(f"{path} holds a model of task={found!r}: use python -m zoo {remedy} {path}")
     return Workdir(Path(path), from_workdir(Path(path), changes), checkpoint)
 
 

@@ -63,6 +63,35 @@ def test_the_ids_of_the_specials_are_the_same_everywhere(tokenizer):
     assert not {PAD, BOS, EOS} & set(tokenizer.encode(["<pad> <s> </s>"])[0])
 
 
+@pytest.mark.parametrize("kind", ["bytes", "characters"])
+def test_bytes_and_characters_keep_every_text_as_it_stands(kind, tmp_path):
+    texts = [*LINES[:50], "  a\n\n\tb c \r\n", "字🦓", ""]
+    learned = tokenizers.train(kind, texts, 300)
+    learned.save(tmp_path, "text")
+    loaded = tokenizers.load(tmp_path, "text")
+    ids = loaded.encode(texts)
+    assert loaded.decode(ids) == texts and ids == learned.encode(texts) and loaded.size == learned.size
+    assert loaded.decode([[BOS, *ids[0], PAD, EOS, *ids[1]]]) == [texts[0]]
+    assert all(len(SPECIALS) <= i < loaded.size for row in ids for i in row)
+    for line in texts:
+        (row,) = loaded.encode([line])
+        assert len(loaded.pieces(line)) == len(loaded.words(line)) == len(row)
+        if kind == "characters":
+            assert joined(loaded, line) == line.split()
+
+
+def test_the_most_frequent_characters_are_kept_and_others_are_unk(tmp_path):
+    few = tokenizers.train("characters", ["abbcc", "cbb"], len(SPECIALS) + 2)
+    assert few.encode(["abc"]) == [[UNK, len(SPECIALS), len(SPECIALS) + 1]]
+    assert few.decode(few.encode(["abc"])) == ["<unk>bc"]
+    assert tokenizers.train("bytes", [], 5).size == 260
+    assert "data.vocabulary=4" in message(tokenizers.train, "characters", ["a"], 4)
+    (tmp_path / "text.characters").write_text('"aa"')
+    assert "can't be read" in message(tokenizers.load, tmp_path, "text")
+    (tmp_path / "text.characters").rename(tmp_path / "text.bytes")
+    assert "can't be read" in message(tokenizers.load, tmp_path, "text")
+
+
 @pytest.mark.parametrize("kind", SUBWORDS)
 def test_subwords_survive_the_round_trip(kind):
     subwords = tokenizers.train(kind, LINES, SIZE)
@@ -228,10 +257,10 @@ def test_an_unknown_kind_is_named():
 
 def test_a_missing_or_doubled_file_is_named(tmp_path):
     line = message(tokenizers.load, tmp_path, "joint")
-    assert f"{tmp_path}/joint.model and {tmp_path}/joint.words are missing" in line
+    assert f"{tmp_path}/joint.model and {tmp_path}/joint.words and" in line and "are missing" in line
     for kind in ("word", "bpe"):
         tokenizers.train(kind, LINES, SIZE).save(tmp_path, "joint")
-    assert "are both there" in message(tokenizers.load, tmp_path, "joint")
+    assert "are all there" in message(tokenizers.load, tmp_path, "joint")
 
 
 def test_a_damaged_or_foreign_file_is_named(tokenizer, tmp_path):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from zoo.cli import average, console, evaluate, models, plot, score, train, translate
+from zoo.cli import average, console, evaluate, generate, models, plot, score, train, translate
 from zoo.cli.arguments import parse
 from zoo.errors import UserError
 
@@ -18,6 +18,7 @@ COMMANDS = {
     "train": train,
     "translate": translate,
     "score": score,
+    "generate": generate,
     "eval": evaluate,
     "models": models,
     "average": average,

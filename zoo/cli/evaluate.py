@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", nargs="?", type=Path, metavar="WORKDIR", help="a working directory")
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="the same")
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="which split (default: test)")
-    parser.add_argument("--data", default="", metavar="PATH", help="other data: a prefix, a .tsv or tfds:NAME")
+    parser.add_argument("--data", default="", metavar="PATH", help="other data: a prefix, a .tsv, text, tfds:NAME")
     add_checkpoint(parser)
     add_decoding(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")

@@ -15,7 +15,7 @@ def run(args: argparse.Namespace) -> None:
     from zoo.models.registry import FAMILIES, parameter_count
 
     rows = [
-        {"model": name, "size": size, "paper": family.paper, "parameters": parameter_count(config)}
+        {"model": name, "size": size, "paper": family.paper_of(size), "parameters": parameter_count(config)}
         for name, family in FAMILIES.items()
         for size, config in family.sizes.items()
     ]

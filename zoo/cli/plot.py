@@ -57,7 +57,7 @@ def _by_length(args: argparse.Namespace) -> None:
     from zoo.plotting.lengths import draw_by_length
     from zoo.workdirs import load
 
-    workdirs = [load(path, args.checkpoint, evaluation_changes(args)) for path in args.workdirs]
+    workdirs = [load(path, args.checkpoint, evaluation_changes(args), task="translation") for path in args.workdirs]
     scores = by_length(workdirs, args.split, args.data)
     out = _place(args, "bleu_by_length.png")
     bins = [(b["first"], b["last"], b["sentences"]) for b in scores["bins"]]
@@ -75,7 +75,8 @@ def _attention(args: argparse.Namespace) -> None:
     workdir, *others = args.workdirs
     if others:
         raise UserError(f"--text draws the attention of one working directory, not of {len(args.workdirs)}: name one")
-    attention = load(workdir, args.checkpoint, decoding_changes(args)).cross_attention(args.text)
+    opened = load(workdir, args.checkpoint, decoding_changes(args), task="translation")
+    attention = opened.cross_attention(args.text)
     if attention is None:
         raise UserError(f"the model of {workdir} has no attention to its source: nothing to draw")
     layers, heads = attention.weights.shape[:2]

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import load
 
-    workdir = load(args.workdir, args.checkpoint, decoding_changes(args))
+    workdir = load(args.workdir, args.checkpoint, decoding_changes(args), task="translation")
     scorer = workdir.scorer(**({"batch_tokens": args.batch_tokens} if args.batch_tokens else {}))
     if sys.stdin.isatty():
         log.info("scoring lines of source<TAB>target; Ctrl-D ends")

@@ -15,6 +15,7 @@ from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.experiment import Experiment
+    from zoo.workdirs import Workdir
 
 HELP = "train a model, or go on with the one in a working directory"
 EXAMPLE = "python train.py --config=zoo/configs/phrases.py:en-de --workdir=runs/en-de --config.train.steps=500"
@@ -116,25 +117,30 @@ def _finished(workdir: Path, experiment: "Experiment") -> dict[str, Any] | None:
 
 
 def _summarize(workdir: Path, experiment: "Experiment", shapes: Any) -> dict[str, Any]:
-    """Score the best parameters on the test split, if there is one, and draw what they looked at."""
+    """Score the best parameters on the test split, if there is one, and draw what a translation looked at."""
     from zoo.evaluation import score
-    from zoo.plotting.attention import draw_attention
     from zoo.workdirs import Workdir
 
     # On the same mesh; and where training and decoding compute in one dtype, nothing need be compiled again.
     opened = Workdir(workdir, experiment, shapes=shapes)
     summary = {"config": experiment.as_dict(), "checkpoint": f"best/{opened.step}", "scores": {}}
     if experiment.data.test:
-        log.info("translating the test split")
+        log.info("scoring the test split")
         summary["scores"] = score(opened, "test")
-        summary["sentence"] = _sentence(opened.task.pairs("test"))
-        attention = opened.cross_attention(summary["sentence"])
-        if attention is not None:
-            title = f"{summary['sentence']} → {attention.text}"
-            path = workdir / "attention.png"
-            draw_attention(attention.alignment()[None, None], attention.source, attention.target, title, path)
+        if experiment.task == "translation":
+            summary["sentence"] = _sentence(opened.task.pairs("test"))
+            _draw_attention(opened, summary["sentence"])
     (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
+
+
+def _draw_attention(opened: "Workdir", sentence: str) -> None:
+    from zoo.plotting.attention import draw_attention
+
+    attention = opened.cross_attention(sentence)
+    if attention is not None:
+        title, path = f"{sentence} → {attention.text}", opened.path / "attention.png"
+        draw_attention(attention.alignment()[None, None], attention.source, attention.target, title, path)
 
 
 def _sentence(pairs: Iterable[tuple[str, str]]) -> str:
@@ -152,5 +158,9 @@ def _show(workdir: Path, summary: dict[str, Any]) -> None:
     log.info("parameters  %s", workdir / summary["checkpoint"])
     if (workdir / "attention.png").exists():
         log.info("attention   %s", workdir / "attention.png")
-    sentence = shlex.quote(summary.get("sentence", "..."))
-    log.info("next        echo %s | python -m zoo translate %s", sentence, shlex.quote(str(workdir)))
+    sentence, directory = shlex.quote(summary.get("sentence", "...")), shlex.quote(str(workdir))
+    following = {
+        "translation": f"echo {sentence} | python -m zoo translate {directory}",
+        "language_modeling": f"python -m zoo generate {directory} --prompt ...",
+    }
+    log.info("next        %s", following[summary["config"]["task"]])

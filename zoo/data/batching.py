@@ -15,6 +15,7 @@ from zoo.errors import UserError
 Ids = Int[np.ndarray, "_"]
 TokenPair = tuple[Ids, Ids]
 Indices = Sequence[int] | Int[np.ndarray, "_"]
+NOTHING = -1  # the label of a position that predicts nothing, and what fills a prompt up: any id from 0 on is a token
 
 
 @struct.dataclass
@@ -24,6 +25,30 @@ class Seq2SeqBatch:
     source: Int[ArrayLike, "B S"]
     inputs: Int[ArrayLike, "B T"]
     labels: Int[ArrayLike, "B T"]
+
+    @classmethod
+    def example(cls) -> "Seq2SeqBatch":
+        """The smallest batch, to initialize a model with."""
+        return cls(*(np.ones((1, 2), np.int32) for _ in range(3)))
+
+
+@struct.dataclass
+class LanguageBatch:
+    """Text, each of whose tokens is followed by its label. `labels` are `NOTHING` where nothing is to be predicted.
+
+    In a packed batch `segments` numbers the documents of a row from 1, with 0 for padding, and `positions` starts at 0
+    in each; without them every row is one stretch of text.
+    """
+
+    inputs: Int[ArrayLike, "B T"]
+    labels: Int[ArrayLike, "B T"]
+    segments: Int[ArrayLike, "B T"] | None = None
+    positions: Int[ArrayLike, "B T"] | None = None
+
+    @classmethod
+    def example(cls) -> "LanguageBatch":
+        """The smallest batch, to initialize a model with."""
+        return cls(*(np.ones((1, 2), np.int32) for _ in range(2)))
 
 
 @dataclass(frozen=True)

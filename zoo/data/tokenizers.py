@@ -3,12 +3,13 @@
 Every tokenizer gives the first four ids the same meaning, so models, losses and decoding never ask which one is used.
 """
 
+import json
 import os
 import re
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -242,23 +243,118 @@ class WordVocabulary:
         return cls(rows[len(SPECIALS) :])
 
 
+class Bytes:
+    """The bytes of the text in UTF-8: 256 ids behind the specials, for any text, with nothing to learn."""
+
+    suffix = ".bytes"
+
+    @property
+    def size(self) -> int:
+        return len(SPECIALS) + 256
+
+    def encode(self, lines: list[str]) -> list[list[int]]:
+        return [(np.frombuffer(line.encode(), np.uint8) + np.int32(len(SPECIALS))).tolist() for line in lines]
+
+    def decode(self, ids: Rows) -> list[str]:
+        rows = ([i - len(SPECIALS) for i in _text_ids(row) if i >= len(SPECIALS)] for row in ids)
+        return [bytes(row).decode(errors="replace") for row in rows]
+
+    def pieces(self, line: str) -> list[str]:
+        return [chr(byte) if 32 < byte < 127 else f"<{byte:02x}>" for byte in line.encode()]
+
+    def words(self, line: str) -> list[int]:
+        return [word for character, word in _words_of_characters(line) for _ in character.encode()]
+
+    def save(self, directory: str | Path, name: str) -> None:
+        _write(epath.Path(directory) / (name + self.suffix), b"UTF-8\n")
+
+    @classmethod
+    def load(cls, content: bytes) -> "Bytes":
+        """Undo `save`. Raises ValueError when `content` is no such file."""
+        if content != b"UTF-8\n":
+            raise ValueError("it doesn't name UTF-8")
+        return cls()
+
+
+class Characters:
+    """The characters of the text, the most frequent first, <unk> for all others."""
+
+    suffix = ".characters"
+
+    def __init__(self, characters: str):
+        """`characters` are the rows after the specials, each once."""
+        self._characters = characters
+        self._ids = {character: row for row, character in enumerate(characters, start=len(SPECIALS))}
+
+    @classmethod
+    def train(cls, lines: Iterable[str], size: int) -> "Characters":
+        """Keep the most frequent characters, at most `size` rows with the specials; ties fall in the order of Unicode.
+
+        Raises UserError when there is no text, or no room for any of it.
+        """
+        counts = Counter()
+        for line in lines:
+            counts.update(line)
+        if not counts:
+            raise UserError("the tokenizer's training text is empty: check the files that data.path names")
+        if size <= len(SPECIALS):
+            raise UserError(f"data.vocabulary={size} leaves no room for characters: use at least {len(SPECIALS) + 1}")
+        return cls("".join(sorted(counts, key=lambda c: (-counts[c], c))[: size - len(SPECIALS)]))
+
+    @property
+    def size(self) -> int:
+        return len(SPECIALS) + len(self._characters)
+
+    def encode(self, lines: list[str]) -> list[list[int]]:
+        return [[self._ids.get(character, UNK) for character in line] for line in lines]
+
+    def decode(self, ids: Rows) -> list[str]:
+        rows = (*SPECIALS, *self._characters)
+        return ["".join(rows[i] for i in _text_ids(row)) for row in ids]
+
+    def pieces(self, line: str) -> list[str]:
+        return list(line)
+
+    def words(self, line: str) -> list[int]:
+        return [word for _, word in _words_of_characters(line)]
+
+    def save(self, directory: str | Path, name: str) -> None:
+        _write(epath.Path(directory) / (name + self.suffix), json.dumps(self._characters).encode())
+
+    @classmethod
+    def load(cls, content: bytes) -> "Characters":
+        """Undo `save`. Raises ValueError when `content` is no such file."""
+        characters = json.loads(content)
+        if not isinstance(characters, str) or not characters or len(set(characters)) < len(characters):
+            raise ValueError("it is no text of different characters")
+        return cls(characters)
+
+
+KINDS = ("unigram", "bpe", "word", "bytes", "characters")
+READERS = (SentencePiece, WordVocabulary, Bytes, Characters)
+
+
 def train(kind: str, lines: Iterable[str], size: int, **options: Any) -> Tokenizer:
     """Train a tokenizer of `size` rows; `options` are those of the kind's own `train`. Raises UserError as they do."""
+    if kind == "bytes":
+        return Bytes()
+    if kind == "characters":
+        return Characters.train(lines, size)
     if kind == "word":
         return WordVocabulary.train(lines, size, **options)
     if kind in ("unigram", "bpe"):
         return SentencePiece.train(lines, size, kind, **options)
-    raise UserError(f"unknown kind of tokenizer {kind!r}: {nearest(kind, ('unigram', 'bpe', 'word'))}")
+    raise UserError(f"unknown kind of tokenizer {kind!r}: {nearest(kind, KINDS)}")
 
 
 def load(directory: str | Path, name: str) -> Tokenizer:
     """Read back what `save` wrote. Raises UserError when the file is missing, truncated or foreign."""
-    paths = {epath.Path(directory) / (name + reader.suffix): reader for reader in (SentencePiece, WordVocabulary)}
+    paths = {epath.Path(directory) / (name + reader.suffix): reader for reader in READERS}
     present = [path for path in paths if path.exists()]
     if len(present) != 1:
-        state = "both there" if present else "missing"
-        remedy = "delete the one not trained with" if present else "copy it from where it was trained, or train again"
-        raise UserError(f"tokenizer files {' and '.join(map(str, paths))} are {state}: {remedy}")
+        state = "all there" if present else "missing"
+        remedy = "delete those not trained with" if present else "copy it from where it was trained, or train again"
+        raise UserError(f"tokenizer files {' and '.join(map(str, present or paths))} are {state}: {remedy}")
     (path,) = present
     try:
         return paths[path].load(path.read_bytes())
@@ -307,6 +403,16 @@ def _size_error(error: RuntimeError, size: int, kind: str, key: str) -> UserErro
     if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
         return UserError(message.format("small", f"at least {least[1]}"))
     return None
+
+
+def _words_of_characters(line: str) -> Iterator[tuple[str, int]]:
+    """Each character with the index in `line.split()` of its word; white space belongs to the word that follows."""
+    last = max(len(line.split()) - 1, 0)
+    word, in_word = 0, False
+    for character in line:
+        word += in_word and character.isspace()
+        in_word = not character.isspace()
+        yield character, min(word, last)
 
 
 def _text_ids(row: Row) -> list[int]:

@@ -11,7 +11,7 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batching import LanguageBatch, Seq2SeqBatch
 from zoo.nn.linear import dot
 
 Cache = Any  # a tree of arrays that only its own model looks into
@@ -61,13 +61,13 @@ class Decodable(Protocol):
     """What a search asks of a model, all of it through `apply`."""
 
     def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> Cache:
-        """Encode the source and make room for `length` target tokens of `beams` hypotheses for each row."""
+        """Encode the source, or run the prompt, and make room for `length` tokens of `beams` hypotheses each."""
         ...
 
     def decode_step(
         self, cache: Cache, tokens: Int[ArrayLike, "B K"]
     ) -> tuple[Cache, Float[Array, "B K V"], Float[Array, "B K S"]]:
-        """One more token for every hypothesis: the logits of the next, and the attention to the source (sums to 1)."""
+        """One more token for every hypothesis: the logits of the next, and where it looked (sums to 1)."""
         ...
 
     def reorder(self, cache: Cache, parents: Int[ArrayLike, "B K"]) -> Cache:
@@ -81,4 +81,13 @@ class Seq2SeqModel(Decodable, Protocol):
 
     def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
         """Teacher forcing: what is predicted at every target position."""
+        ...
+
+
+@runtime_checkable
+class LanguageModel(Decodable, Protocol):
+    """A model of `p(text)`."""
+
+    def __call__(self, batch: LanguageBatch, train: bool = False, weights: bool = False) -> Output:
+        """What is predicted at every position."""
         ...

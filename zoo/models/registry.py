@@ -1,27 +1,32 @@
 """Every model of the zoo by name: its module, its config and its published sizes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batching import LanguageBatch, Seq2SeqBatch
 from zoo.errors import UserError, nearest
-from zoo.models import cho, rnnsearch, seq2seq, transformer
+from zoo.models import cho, gpt, rnnsearch, seq2seq, transformer
 
 
 @dataclass(frozen=True)
 class Family:
-    """The models of one paper; `attends`: they look at the source anew for each target token."""
+    """The models of one paper, and what they read. `attends`: they look at the source anew for each target token.
+    `papers` names those of sizes that another one published."""
 
     module: type[nn.Module]
     config: type
     sizes: Mapping[str, Any]
     paper: str
+    batch: type[Seq2SeqBatch | LanguageBatch] = Seq2SeqBatch
     attends: bool = True
+    papers: Mapping[str, str] = field(default_factory=dict)
+
+    def paper_of(self, size: str) -> str:
+        return self.papers.get(size, self.paper)
 
 
 FAMILIES: dict[str, Family] = {
@@ -29,6 +34,7 @@ FAMILIES: dict[str, Family] = {
     "cho": Family(cho.Cho, cho.ChoConfig, cho.SIZES, cho.PAPER, attends=False),
     "rnnsearch": Family(rnnsearch.RNNsearch, rnnsearch.RNNsearchConfig, rnnsearch.SIZES, rnnsearch.PAPER),
     "transformer": Family(transformer.Transformer, transformer.TransformerConfig, transformer.SIZES, transformer.PAPER),
+    "gpt": Family(gpt.GPT, gpt.GPTConfig, gpt.SIZES, gpt.PAPER, LanguageBatch, papers=gpt.PAPERS),
 }
 
 
@@ -62,11 +68,15 @@ def build(name: str, size: str, **fields_to_change: Any) -> nn.Module:
 
 def of(config: Any) -> nn.Module:
     """The model of a config."""
-    return next(f.module for f in FAMILIES.values() if isinstance(config, f.config))(config)
+    return _family_of(config).module(config)
+
+
+def _family_of(config: Any) -> Family:
+    return next(f for f in FAMILIES.values() if isinstance(config, f.config))
 
 
 def parameter_count(config: Any) -> int:
     """Exactly, and without making any of them."""
-    batch = Seq2SeqBatch(*(np.ones((1, 2), np.int32) for _ in range(3)))
+    batch = _family_of(config).batch.example()
     shapes = jax.eval_shape(lambda key: of(config).init(key, batch)["params"], jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))

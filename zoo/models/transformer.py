@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike
@@ -17,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from zoo.data.batching import Seq2SeqBatch
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Output, Readout
-from zoo.nn.attention import BACKENDS, Heads, KeyValue, Mask
+from zoo.nn.attention import BACKENDS, Ancestry, Heads, KeyValue, Mask
 from zoo.nn.dropout import Dropout
 from zoo.nn.layers import (
     ACTIVATIONS,
@@ -98,13 +97,12 @@ SIZES: dict[str, TransformerConfig] = {
 @struct.dataclass
 class TransformerCache:
     """`past` and `source` hold every layer (axis 0). Slot `t * K + k` of `past` is what hypothesis `k` wrote at step
-    `t`; `ancestry` marks the slots that are each hypothesis's own past, so that a beam is reordered without moving a
-    key."""
+    `t`."""
 
     past: KeyValue
     source: KeyValue
     source_is_token: Bool[Array, "B S"]
-    ancestry: Bool[Array, "B K slots"]
+    ancestry: Ancestry
     step: Int[Array, ""]
 
 
@@ -194,7 +192,7 @@ class Transformer(nn.Module):
         self._check_length(length)
         memory, _ = self.encode(source)
         past = KeyValue.empty((c.layers, batch, length * beams, c.heads, c.width // c.heads), jnp.dtype(c.dtype))
-        ancestry = jnp.zeros((batch, beams, length * beams), bool)
+        ancestry = Ancestry.empty(batch, beams, length)
         source_is_token = jnp.greater(source, 0)
         return TransformerCache(past, self.decoder.remember(memory.states), source_is_token, ancestry, jnp.int32(0))
 
@@ -204,17 +202,14 @@ class Transformer(nn.Module):
         """The beams are the queries' axis: all hypotheses of a sentence look at one memory and one past, each through
         its own mask. The attention is the mean over heads of the layer before the last, which aligns best (Garg et al.
         2019)."""
-        beams = tokens.shape[1]
-        slot = cache.step * beams
-        own = jnp.broadcast_to(jnp.eye(beams, dtype=bool), (tokens.shape[0], beams, beams))
-        ancestry = jax.lax.dynamic_update_slice_in_dim(cache.ancestry, own, slot, axis=2)
-        view = StepView(slot, ancestry[:, None], cache.source_is_token[:, None, None])
+        ancestry = cache.ancestry
+        view = StepView(ancestry.slot, ancestry.marked()[:, None], cache.source_is_token[:, None, None])
         x = self._embed(self.target_embedding, tokens, cache.step[None], False)
         x, (past, cross) = self.decoder.step(x, DecoderCache(cache.past, cache.source), view)
         if self.config.norm == "pre":
             x = self.decoder_norm(x)
-        cache = replace(cache, past=past, ancestry=ancestry, step=cache.step + 1)
+        cache = replace(cache, past=past, ancestry=ancestry.grown(), step=cache.step + 1)
         return cache, self.readout(x).logits(), cross[max(self.config.layers - 2, 0)].mean(axis=1)
 
     def reorder(self, cache: TransformerCache, parents: Int[ArrayLike, "B K"]) -> TransformerCache:
-        return replace(cache, ancestry=jnp.take_along_axis(cache.ancestry, parents[:, :, None], axis=1))
+        return replace(cache, ancestry=cache.ancestry.reordered(parents))

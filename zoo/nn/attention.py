@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.nn.dropout import Dropout
@@ -121,14 +121,52 @@ class KeyValue:
     def empty(cls, shape: tuple[int, ...], dtype) -> "KeyValue":
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
-    def write(self, new: "KeyValue", slot: Int[Array, ""]) -> "KeyValue":
+    def write(self, new: "KeyValue", slot: Int[ArrayLike, ""]) -> "KeyValue":
         """With `new` in the slots from `slot` on."""
         return jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, slot, axis=-3), self, new)
 
 
+@struct.dataclass
+class Ancestry:
+    """Which slots of a cache every hypothesis of a beam has for its past, and which comes next.
+
+    A step writes the keys of all hypotheses into as many slots; a beam is reordered by its marks, without moving a key.
+    """
+
+    marks: Bool[Array, "B K slots"]
+    slot: Int[Array, ""]
+
+    @classmethod
+    def empty(cls, rows: int, beams: int, steps: int) -> "Ancestry":
+        return cls(jnp.zeros((rows, beams, steps * beams), bool), jnp.int32(0))
+
+    @classmethod
+    def after(cls, prompt: Bool[Array, "B S"], beams: int, steps: int) -> "Ancestry":
+        """Of hypotheses that all begin with their row's prompt, which lies in the first slots where it is true."""
+        rows, length = prompt.shape
+        marks = jnp.pad(prompt, ((0, 0), (0, steps * beams)))
+        return cls(jnp.broadcast_to(marks[:, None], (rows, beams, marks.shape[1])), jnp.int32(length))
+
+    def marked(self) -> Bool[Array, "B K slots"]:
+        """With the slots that this step writes: the first for the first hypothesis, and so on."""
+        rows, beams, _ = self.marks.shape
+        own = jnp.broadcast_to(jnp.eye(beams, dtype=bool), (rows, beams, beams))
+        return jax.lax.dynamic_update_slice_in_dim(self.marks, own, self.slot, axis=2)
+
+    def grown(self) -> "Ancestry":
+        """After this step."""
+        return Ancestry(self.marked(), self.slot + self.marks.shape[1])
+
+    def reordered(self, parents: Int[ArrayLike, "B K"]) -> "Ancestry":
+        return self.replace(marks=jnp.take_along_axis(self.marks, parents[:, :, None], axis=1))
+
+
 @dataclass(frozen=True)
 class Heads:
-    """How a multi-head layer is cut and computed."""
+    """How a multi-head layer is cut and computed: `size` is that of one head, `width / heads` unless it is given.
+
+    `residual_init` is for the map that ends on the residual, where that differs from the others.
+    """
 
     width: int
     heads: int
@@ -137,10 +175,12 @@ class Heads:
     backend: str = "auto"
     dtype: DTypeLike = jnp.float32
     kernel_init: Initializer = GLOROT_UNIFORM
+    residual_init: Initializer | None = None
+    head_size: int | None = None
 
     @property
     def size(self) -> int:
-        return self.width // self.heads
+        return self.head_size or self.width // self.heads
 
 
 class MultiHeadAttention(nn.Module):
@@ -158,7 +198,8 @@ class MultiHeadAttention(nn.Module):
         self.query = Dense((c.heads, c.size), **into)
         self.key = Dense((c.heads, c.size), **into)
         self.value = Dense((c.heads, c.size), **into)
-        self.output = Dense(c.width, **(into | {"axes": ("heads", "kv", "embed")}), inputs=2)
+        out = {"axes": ("heads", "kv", "embed"), "kernel_init": c.residual_init or c.kernel_init}
+        self.output = Dense(c.width, **(into | out), inputs=2)
         self.dropout = Dropout(c.dropout)
 
     def __call__(
@@ -180,6 +221,17 @@ class MultiHeadAttention(nn.Module):
 
     def keys_values(self, memory: Float[Array, "B S E"]) -> KeyValue:
         return KeyValue(self.key(memory), self.value(memory))
+
+    def step(
+        self, x: Float[Array, "B T E"], past: KeyValue, slot: Int[ArrayLike, ""], seen: Bool[Array, "#B 1 #T slots"]
+    ) -> tuple[Float[Array, "B T E"], tuple[KeyValue, Float[Array, "B H T slots"]]]:
+        """`__call__` for new positions only: their keys and values go into `past` from `slot` on.
+
+        Gives the output, and with it the grown past and the weights over its slots.
+        """
+        past = past.write(self.keys_values(x), slot)
+        mixed, weights = self.look(x, past, seen)
+        return mixed, (past, weights)
 
     def look(
         self, x: Float[Array, "B T E"], pair: KeyValue, seen: Bool[Array, "#B 1 #T S"]

@@ -7,7 +7,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 from flax import struct
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.nn.attention import Heads, KeyValue, Mask, MultiHeadAttention
@@ -24,7 +24,10 @@ NORMS = ("post", "pre")
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """What all layers of a stack have in common. `norm` is `post` (the paper) or `pre` (Xiong et al. 2020)."""
+    """What all layers of a stack have in common. `norm` is `post` (the paper) or `pre` (Xiong et al. 2020).
+
+    Both sublayers' last maps begin as the attention's `residual_init` says, where it says anything.
+    """
 
     attention: Heads
     ffn: int
@@ -83,11 +86,15 @@ class FeedForward(nn.Module):
         shared = {"dtype": c.dtype, "kernel_init": c.kernel_init}
         hidden = ACTIVATIONS[c.activation](Dense(c.ffn, axes=("embed", "mlp"), name="expand", **shared)(x))
         hidden = Dropout(c.ffn_dropout)(hidden, train)
+        shared["kernel_init"] = c.attention.residual_init or c.kernel_init
         return Dense(c.width, axes=("mlp", "embed"), name="contract", **shared)(hidden)
 
 
 class EncoderLayer(nn.Module):
-    """The box "N×" on the left of Figure 1."""
+    """The box "N×" on the left of Figure 1.
+
+    Under a causal mask it is the layer of a decoder without a source (Radford et al. 2018), and `step` decodes with it.
+    """
 
     config: LayerConfig
 
@@ -101,6 +108,12 @@ class EncoderLayer(nn.Module):
         """Gives `x` and, if asked for, the attention weights `[B, H, S, S]`."""
         x, seen = self.attention_residual(x, lambda x: self.attention(x, x, mask, train, weights), train)
         x, _ = self.feed_forward_residual(x, lambda x: (self.feed_forward(x, train), None), train)
+        return x, seen
+
+    def step(self, x: Float[Array, "B T E"], past: KeyValue, view: "StepView"):
+        """`__call__` for new positions only. Gives `x`, the grown past, and the weights over its slots."""
+        x, seen = self.attention_residual(x, lambda x: self.attention.step(x, past, view.slot, view.past), False)
+        x, _ = self.feed_forward_residual(x, lambda x: (self.feed_forward(x), None), False)
         return x, seen
 
 
@@ -124,12 +137,12 @@ class DecoderCache:
 class StepView:
     """What a decoding step may see: `past` among the slots of the cache, `source` among the source's positions.
 
-    `slot` is where the step's own keys and values are written.
+    `slot` is where the step's own keys and values are written. A decoder without a source has `None`.
     """
 
-    slot: Int[Array, ""]
+    slot: Int[ArrayLike, ""]
     past: Bool[Array, "B 1 T slots"]
-    source: Bool[Array, "B 1 1 S"]
+    source: Bool[Array, "B 1 1 S"] | None = None
 
 
 class DecoderLayer(nn.Module):
@@ -161,12 +174,9 @@ class DecoderLayer(nn.Module):
 
     def step(self, x: Float[Array, "B T E"], cache: DecoderCache, view: StepView):
         """`__call__` for new positions only. Gives `x`, grown past, and the weights to the source `[B, H, T, S]`."""
-
-        def look_back(x):
-            past = cache.past.write(self.self_attention.keys_values(x), view.slot)
-            return self.self_attention.look(x, past, view.past)[0], past
-
-        x, past = self.self_attention_residual(x, look_back, False)
+        x, (past, _) = self.self_attention_residual(
+            x, lambda x: self.self_attention.step(x, cache.past, view.slot, view.past), False
+        )
         x, cross = self.cross_attention_residual(
             x, lambda x: self.cross_attention.look(x, cache.source, view.source), False
         )

@@ -15,8 +15,8 @@ class Stack(nn.Module):
     """`length` layers, one after the other.
 
     `layer` makes one: a module with `__call__(x, given, train, weights) -> (x, extra)` and, for decoding,
-    `remember(memory) -> (memory, kept)` and `step(x, cache, view) -> (x, extra)`. What the layers give comes back
-    stacked, with axis 0 for the layers; caches go in the same way.
+    `step(x, cache, view) -> (x, extra)` and, where there is a source, `remember(memory) -> (memory, kept)`. What the
+    layers give comes back stacked, with axis 0 for the layers; caches go in the same way.
 
     With `scan`, parameters carry a leading axis `layers` under one name, `layers`; without, each layer has a subtree of
     its own, `layers_0` and so on (`stacked` and `unstacked` convert). `remat` recomputes activations in the backward
@@ -70,10 +70,9 @@ def _scanned(layer: Callable[..., nn.Module], length: int) -> Callable[..., nn.M
         "length": length,
         "metadata_params": {nn.PARTITION_NAME: "layers"},
     }
-    methods = {"__call__": lifted | {"in_axes": (nn.broadcast, nn.broadcast, nn.broadcast)}}
-    if hasattr(getattr(layer, "func", layer), "step"):
-        methods["step"] = lifted | {"in_axes": (0, nn.broadcast)}
-        methods["remember"] = lifted | {"in_axes": ()}
+    axes = {"__call__": (nn.broadcast, nn.broadcast, nn.broadcast), "step": (0, nn.broadcast), "remember": ()}
+    known = getattr(layer, "func", layer)
+    methods = {name: lifted | {"in_axes": given} for name, given in axes.items() if hasattr(known, name)}
     return nn.scan(layer, methods=methods)
 
 

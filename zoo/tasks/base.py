@@ -1,5 +1,6 @@
 """The contract of a task: what the trainer knows of translation, language modeling or classification."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +12,14 @@ from zoo.tasks.losses import Sums
 from zoo.tasks.metrics import Evaluation
 
 PyTree = Any
+SPLITS = ("train", "valid", "test")
+
+
+def lacks_tokenizers(workdir: Path, names: Sequence[str]) -> bool:
+    """Whether the tokenizers of these names are to be learned; beside parameters another vocabulary would be wrong
+    without a word."""
+    there = all(any((workdir / "tokenizer").glob(f"{name}.*")) for name in names)
+    return not there and not (workdir / "checkpoints").exists()
 
 
 @runtime_checkable

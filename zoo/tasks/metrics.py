@@ -1,22 +1,25 @@
-"""Scores of translations, each by the library that defines it."""
+"""Scores of translations, each by the library that defines it, and of language models."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 Sample = tuple[str, str, str]  # source, reference, output
 BINS = 12  # of sentence lengths, at most
 LEAST_SENTENCES = 20  # of a bin, for its BLEU to say something
 SCORES = ("bleu", "bleu_lowercase", "chrf", "exact_match")
+LANGUAGE_SCORES = ("bits_per_byte", "word_perplexity")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The values of an evaluation, what the model said, and how the values are to be read."""
+    """The values of an evaluation, what the model said, how the values are to be read, and what was `measured`."""
 
     values: dict[str, Any]
     samples: list[Sample]
     note: str = ""
+    measured: dict[str, Any] = field(default_factory=dict)
 
 
 def translation(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -79,3 +82,11 @@ def bleu_of_bins(samples: Sequence[Sample], bins: Sequence[LengthBin]) -> tuple[
         for b in bins
     ]
     return scores, str(bleu.get_signature())
+
+
+def language(loss: float, documents: Iterable[str]) -> dict[str, float]:
+    """From the summed `loss` in nats over `documents`: bits for each of their bytes in UTF-8, and the perplexity of a
+    word between white space. Both compare models of different vocabularies, as the perplexity of a token does not."""
+    counts = [(len(document.encode()), len(document.split())) for document in documents]
+    size, words = (max(sum(column), 1) for column in zip(*counts, strict=True))
+    return {"bits_per_byte": loss / math.log(2) / size, "word_perplexity": math.exp(min(loss / words, 700.0))}

@@ -10,7 +10,6 @@ from typing import Any
 
 import grain
 import jax
-import numpy as np
 
 from zoo.data import sources, tokenizers
 from zoo.data.batching import Buckets, Seq2SeqBatch
@@ -22,12 +21,12 @@ from zoo.decoding.beam import BeamConfig
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError, check_choice
 from zoo.tasks import metrics
+from zoo.tasks.base import SPLITS, lacks_tokenizers
 from zoo.tasks.losses import Sums, cross_entropy
 
 log = logging.getLogger("zoo")
 PHRASES = "phrases"
 HELD_OUT_PHRASES = 1000  # of the endless ones, those that valid and test are made of
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,8 @@ class Translation:
                 raise UserError(f"data.{split}={getattr(self.data, split)!r} holds no pairs of sentences: name others")
             if split != "train":
                 deque(pairs, maxlen=0)
-        directory = self.workdir / "tokenizer"
-        # Beside parameters another vocabulary would be wrong without a word.
-        trained = (self.workdir / "checkpoints").exists()
-        if not trained and not all(any(directory.glob(f"{name}.*")) for name in self._names()):
-            self._learn_tokenizers(directory)
+        if lacks_tokenizers(self.workdir, self._names()):
+            self._learn_tokenizers(self.workdir / "tokenizer")
 
     def pairs(self, split: str, location: str = "") -> Iterable[Pair]:
         """The text of a split, or of any other `location`."""
@@ -188,8 +184,7 @@ class Translation:
         return training_batches(examples, buckets, data.pool or len(examples), self.seed, share)
 
     def example_batch(self) -> Seq2SeqBatch:
-        """The smallest batch, to initialize a model with."""
-        return Seq2SeqBatch(*(np.ones((1, 2), np.int32) for _ in range(3)))
+        return Seq2SeqBatch.example()
 
     def loss(self, model: Any, params: Any, batch: Seq2SeqBatch, key: jax.Array | None = None) -> Sums:
         """Summed over the batch; with a `key` for dropout while training, without while evaluating."""
@@ -207,7 +202,8 @@ class Translation:
         sums = self._summed_loss(model, params, split, location, most)
         values = sums.means() | metrics.translation(samples)
         note = f"BLEU {self.data.source}→{self.data.target} {values['bleu_signature']}"
-        return metrics.Evaluation(values, samples, note)
+        measured = {"direction": f"{self.data.source}-{self.data.target}", "sentences": len(samples)}
+        return metrics.Evaluation(values, samples, note, measured)
 
     def translated(
         self, model: Any, params: Any, split: str, location: str = "", most: int = 0

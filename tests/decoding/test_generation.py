@@ -1,0 +1,122 @@
+"""The laws of generation: each token drawn from what the whole text before it predicts, whatever is beside it."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from zoo.data.batching import LanguageBatch
+from zoo.data.tokenizers import EOS, SPECIALS, Bytes
+from zoo.decoding.generation import NEVER_SAID, GenerationConfig, Generator
+from zoo.errors import UserError
+from zoo.models.gpt import GPT, GPTConfig
+
+MODEL = GPT(
+    GPTConfig(
+        **{"vocabulary": Bytes().size, "layers": 2, "width": 16, "ffn": 32, "heads": 2, "max_length": 16},
+        **{"dropout": 0.0, "attention_dropout": 0.0, "norm": "pre"},
+    )
+)
+GREEDY = GenerationConfig(temperature=0, max_new_tokens=6)
+PROMPTS = ["ab", "b", "cdefg"]
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Never trained, at several times their size, so that predictions differ; EOS is never likely."""
+    made = jax.jit(lambda: nn.unbox(MODEL.init(jax.random.key(0), LanguageBatch.example())))()["params"]
+    made = jax.tree.map(lambda x: 8 * x, made)
+    table = made["embedding"]["table"]
+    return {**made, "embedding": {"table": table.at[EOS].set(0)}}
+
+
+def generator(params, config=GREEDY, **start):
+    return Generator(MODEL, params, Bytes(), config, **start)
+
+
+def ids_of(prompts):
+    return [[1, *row] for row in Bytes().encode(prompts)]
+
+
+@pytest.fixture(scope="module")
+def logits(params):
+    """The logits behind a text of at most 16 ids, by the full forward pass."""
+    forward = jax.jit(lambda inputs: MODEL.apply({"params": params}, LanguageBatch(inputs, inputs)).logits)
+
+    def last(ids):
+        inputs = np.zeros((1, 16), np.int32)
+        inputs[0, : len(ids)] = ids
+        found = np.array(forward(inputs)[0, len(ids) - 1])
+        found[list(NEVER_SAID)] = -np.inf
+        return found
+
+    return last
+
+
+@pytest.mark.smoke
+def test_without_temperature_each_token_is_the_most_likely_behind_the_whole_text(params, logits):
+    for prompt, new in zip(ids_of(PROMPTS), generator(params).continuations(ids_of(PROMPTS)), strict=True):
+        assert len(new) == 6
+        for t, token in enumerate(new):
+            assert token == logits(prompt + new[:t]).argmax()
+
+
+def test_beyond_the_positions_that_are_learned_the_last_half_or_more_is_gone_on_from(params, logits):
+    (prompt,) = ids_of(["abcde"])
+    (new,) = generator(params, replace(GREEDY, max_new_tokens=30)).continuations([prompt])
+    assert len(new) == 30
+    text = prompt + new
+    for start, end in ((6, 16), (16, 24), (24, 32)):  # first to the end of the room, then half of it at a time
+        window = text[max(0, end - 16) : start]
+        for t in range(start, end):
+            assert text[t] == logits(window + text[start:t]).argmax()
+
+
+def test_a_row_draws_the_same_alone_and_among_others(params):
+    drawing = generator(params, GenerationConfig(temperature=1.5, top_k=50, max_new_tokens=6))
+    together = drawing.continuations(ids_of(PROMPTS), seed=3)
+    assert drawing.continuations(ids_of(PROMPTS[:1]), seed=3) == together[:1]
+    assert drawing.continuations(ids_of(PROMPTS), seed=4) != together
+    same = drawing.continuations(ids_of(["ab", "ab"]), seed=3)
+    assert same[0] == together[0] and same[0] != same[1]
+
+
+def test_an_end_of_the_text_ends_it_and_no_other(params):
+    rows = ids_of(PROMPTS)
+    before = generator(params).continuations(rows)
+    # The positions of the first prompt's third step make EOS likely there and nowhere else.
+    table = params["embedding"]["table"]
+    state = MODEL.apply({"params": params}, LanguageBatch(*2 * (np.array([rows[0] + before[0][:2]]),))).readout.states
+    ending = {**params, "embedding": {"table": table.at[EOS].set(20 * state[0, -1])}}
+    after = generator(ending).continuations(rows)
+    assert len(after[0]) <= 2 and after[0] == before[0][: len(after[0])]
+    assert all(EOS not in row for row in after)
+
+
+def test_what_was_said_is_not_said_again_under_a_penalty(params):
+    (prompt,) = ids_of(["ab"])
+    config = replace(GREEDY, max_new_tokens=12)
+    (plain,) = generator(params, config).continuations([prompt])
+    (penalized,) = generator(params, replace(config, repetition_penalty=1e6)).continuations([prompt])
+    assert len(set(plain)) < 12
+    assert len(set(penalized)) == 12 and not set(prompt) & set(penalized)
+
+
+def test_specials_are_never_said(params):
+    drawing = generator(params, GenerationConfig(temperature=50, max_new_tokens=10))
+    assert all(token >= len(SPECIALS) for row in drawing.continuations(ids_of(PROMPTS * 5)) for token in row)
+
+
+def test_the_text_is_what_follows_the_prompt(params):
+    (new,) = generator(params).continuations(ids_of(["ab"]))
+    assert generator(params)(["ab"]) == Bytes().decode([new])
+    (new,) = generator(params).continuations([[EOS]])
+    assert generator(params, blank=(EOS,))([""]) == Bytes().decode([new])
+
+
+@pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}])
+def test_a_config_that_cannot_be_is_one_line(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        GenerationConfig(**wrong)

@@ -1,0 +1,172 @@
+"""Documents for language models: text files, archives of them, TensorFlow datasets, and the manual of Python itself.
+
+Every source can be iterated again and again and streams, so corpora may be larger than memory. Text stays as it is,
+line breaks included; bytes that are no UTF-8 become U+FFFD.
+"""
+
+import gzip
+import lzma
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from io import BufferedIOBase
+
+from etils import epath
+
+from zoo.data.sources import Tfds
+from zoo.errors import UserError
+
+PYDOC = "pydoc"
+SPLITS = ("train", "valid", "test")
+UNPACKERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
+KINDS = (".txt", ".gz", ".xz", ".tar", ".tgz")
+DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.ReadError)
+
+
+def documents(
+    location: str, split: str, tfds_split: str = "train", column: str = "text", download: bool = False
+) -> Iterable[str]:
+    """The documents at `location`, in an order that does not change.
+
+    `location` is `pydoc` (then `split` says which of its documents), `tfds:NAME` (then `tfds_split` and `column`), or a
+    path: a file, a folder (all of its text files, and those in folders below), a pattern such as `books/*.txt`, an
+    archive, or a folder inside one, `books.tar.xz/train`. A file is a document; `.gz` and `.xz` are unpacked. A share
+    behind it, as in `novel.txt[:90%]`, takes that part of every document's characters.
+
+    Raises `UserError` where there is no such text.
+    """
+    if location == PYDOC:
+        return Pydoc(split)
+    if location.startswith("tfds:"):
+        return TfdsText(location.removeprefix("tfds:"), column, tfds_split, download)
+    path, begin, end = _share(location)
+    found = TextFiles(path)
+    return found if (begin, end) == (0, 100) else Shares(found, begin, end)
+
+
+def _share(location: str) -> tuple[str, int, int]:
+    """`PATH[A%:B%]` as path, A and B; a location without a share is whole."""
+    match = re.fullmatch(r"(.+)\[(?:(\d+)%)?:(?:(\d+)%)?\]", location)
+    if match is None:
+        return location, 0, 100
+    begin, end = int(match[2] or 0), int(match[3] or 100)
+    if not 0 <= begin < end <= 100:
+        raise UserError(f"{location}: a share runs from a smaller to a larger per cent, as [:90%] or [90%:]")
+    return match[1], begin, end
+
+
+class Pydoc:
+    """The topics of Python's own `help()`: text that is wherever Python is. A tenth each is for valid and test.
+
+    A text is in the split of its title, since some topics have one text.
+    """
+
+    def __init__(self, split: str):
+        self.split = split
+
+    def __iter__(self) -> Iterator[str]:
+        from pydoc_data.topics import topics
+
+        for text in dict.fromkeys(topics[name] for name in sorted(topics)):
+            title = text.partition("\n")[0]
+            if {0: "valid", 1: "test"}.get(zlib.crc32(title.encode()) % 10, "train") == self.split:
+                yield text
+
+
+class TfdsText:
+    """One column of a prepared TensorFlow dataset."""
+
+    def __init__(self, location: str, column: str, split: str, download: bool):
+        """Raises `UserError` as `Tfds` does."""
+        self._rows = Tfds(location, column, column, split, download=download)
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for text, _ in self._rows)
+
+
+class Shares:
+    """The part of every document from `begin` to `end` per cent of its characters."""
+
+    def __init__(self, whole: Iterable[str], begin: int, end: int):
+        self._whole, self._begin, self._end = whole, begin, end
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self._whole:
+            yield text[len(text) * self._begin // 100 : len(text) * self._end // 100]
+
+
+class TextFiles:
+    """The text files and archives at a path, in the order of their names."""
+
+    def __init__(self, location: str):
+        """Raises `UserError` where there are none."""
+        self.location, self._inside = location, ""
+        path = epath.Path(location).expanduser()
+        archive = next((p for p in path.parents if p.name.endswith(ARCHIVES) and p.is_file()), None)
+        if archive is not None:
+            self._inside = f"{path.relative_to(archive)}"
+            self.paths = [archive]
+        elif path.is_dir():
+            self.paths = [p for p in _files(path) if p.name.endswith(KINDS)]
+        elif path.exists():
+            self.paths = [path]
+        else:
+            self.paths = sorted(epath.Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        if not self.paths:
+            raise UserError(f"no text at {location}: name a file, a folder or a pattern of {', '.join(KINDS)}")
+
+    def __iter__(self) -> Iterator[str]:
+        """Raises `UserError` for what is damaged, and for a folder that an archive does not have."""
+        empty = True
+        for path in self.paths:
+            with _damage_told(path):
+                for text in self._members(path) if path.name.endswith(ARCHIVES) else _alone(path):
+                    empty = False
+                    yield text
+        if empty:
+            raise UserError(f"{self.location} holds no text: name a folder of its archive that does")
+
+    def _members(self, path: epath.Path) -> Iterator[str]:
+        folder = f"{self._inside}/" if self._inside else ""
+        with _unpacked(path) as file:
+            with tarfile.open(fileobj=file, mode="r|") as archive:
+                for member in archive:
+                    name = member.name.removeprefix("./")
+                    if member.isfile() and (name == self._inside or name.startswith(folder)):
+                        yield _text(archive.extractfile(member))
+            while file.read(2**20):  # a truncated archive shows only at its end
+                pass
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+    """All files below, a folder's in the order of their names."""
+    for path in sorted(folder.iterdir()):
+        yield from _files(path) if path.is_dir() else [path]
+
+
+@contextmanager
+def _unpacked(path: epath.Path) -> Iterator[BufferedIOBase]:
+    """The bytes of a file, decompressed if its name says that they are compressed."""
+    unpack = UNPACKERS.get(path.suffix, nullcontext)
+    with path.open("rb") as raw, unpack(raw) as file:
+        yield file
+
+
+def _alone(path: epath.Path) -> Iterator[str]:
+    with _unpacked(path) as file:
+        yield _text(file)
+
+
+def _text(file: BufferedIOBase) -> str:
+    return file.read().decode("utf-8-sig", errors="replace")
+
+
+@contextmanager
+def _damage_told(path: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise UserError(f"{path} is truncated or damaged: fetch it again ({error})") from error

@@ -1,0 +1,180 @@
+"""Language modeling: documents, a loss over every token, and how well a model compresses text."""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from zoo.data import text, tokenizers
+from zoo.data.batching import NOTHING, Ids, LanguageBatch
+from zoo.data.packing import Rows, evaluation_rows, training_rows
+from zoo.data.pipeline import ALONE, Share
+from zoo.data.tokenizers import BOS, EOS
+from zoo.decoding.generation import GenerationConfig, Generator
+from zoo.errors import UserError, check_choice
+from zoo.tasks import metrics
+from zoo.tasks.base import SPLITS, lacks_tokenizers
+from zoo.tasks.losses import Sums, cross_entropy
+
+log = logging.getLogger("zoo")
+SHOWN = 60  # characters of a document that a sample gives the model, and that it shows of the rest
+TOKENIZED_TOGETHER = 100  # documents
+
+
+@dataclass(frozen=True)
+class LanguageModelingData:
+    """Where the documents come from and how they are cut.
+
+    `train`, `valid` and `test` are locations as `zoo.data.text` has them; those of files start from `path`.
+    `train_split` and its sisters name splits of a TFDS dataset, `column` its text. A batch is `batch_rows` rows of
+    `length` tokens; `packing` is `stream` or `segments` (documents that do not see each other).
+    """
+
+    train: str = text.PYDOC
+    valid: str = text.PYDOC
+    test: str = text.PYDOC
+    path: str = ""
+    train_split: str = "train"
+    valid_split: str = "validation"
+    test_split: str = "test"
+    column: str = "text"
+    download: bool = False
+    tokenizer: str = "bpe"
+    vocabulary: int = 8000
+    length: int = 512
+    batch_rows: int = 64
+    packing: str = "segments"
+
+    def __post_init__(self):
+        check_choice("data.tokenizer", self.tokenizer, ("bpe", "unigram", "bytes", "characters"))
+        check_choice("data.packing", self.packing, Rows.PACKINGS)
+        for key, least in (("length", 2), ("vocabulary", 5), ("batch_rows", 1)):
+            if getattr(self, key) < least:
+                raise UserError(f"data.{key}={getattr(self, key)}: use at least {least}")
+
+
+class LanguageModeling:
+    """A language modeling task over a working directory, which keeps its tokenizer."""
+
+    SCORES = ("loss", "perplexity", "accuracy", *metrics.LANGUAGE_SCORES)
+
+    def __init__(
+        self, data: LanguageModelingData, decoding: GenerationConfig, smoothing: float, workdir: Path, seed: int = 0
+    ):
+        self.data, self.decoding, self.smoothing = data, decoding, smoothing
+        self.workdir, self.seed = workdir, seed
+
+    def prepare(self) -> None:
+        """See that there is text in every split, and learn the tokenizer that the working directory lacks."""
+        for split in SPLITS if self.data.test else SPLITS[:2]:
+            documents = iter(self.documents(split))
+            if not any(document.strip() for document in documents):
+                raise UserError(f"data.{split}={getattr(self.data, split)!r} holds no text: name another")
+            if split != "train":
+                deque(documents, maxlen=0)
+        if lacks_tokenizers(self.workdir, ("text",)):
+            kept = {"keep_whitespace": True, "byte_fallback": True} if self.data.tokenizer in ("bpe", "unigram") else {}
+            lines = (line for document in self.documents("train") for line in document.splitlines(keepends=True))
+            learned = tokenizers.train(self.data.tokenizer, lines, self.data.vocabulary, **kept)
+            learned.save(self.workdir / "tokenizer", "text")
+            log.info("a vocabulary of %d %s: %s", learned.size, self.data.tokenizer, self.workdir / "tokenizer")
+
+    def documents(self, split: str, location: str = "") -> Iterable[str]:
+        """The text of a split, or of any other `location`."""
+        where = location or getattr(self.data, split)
+        if not where:
+            raise UserError(
+                f"this experiment has no data.{split}: train with --config.data.{split}=, or eval with --data=, and a "
+                "file, a folder or tfds:NAME"
+            )
+        if self.data.path and not where.startswith("tfds:") and not location:
+            where = str(Path(self.data.path) / where)
+        tfds_split = getattr(self.data, f"{split}_split")
+        return text.documents(where, split, tfds_split, self.data.column, self.data.download)
+
+    @cached_property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """From the working directory, where `prepare` has left it."""
+        return tokenizers.load(self.workdir / "tokenizer", "text")
+
+    def vocabularies(self) -> dict[str, int]:
+        """The fields of a model's config that the data decides."""
+        return {"vocabulary": self.tokenizer.size}
+
+    def _encoded(self, documents: Iterable[str]) -> Iterator[Ids]:
+        documents = iter(documents)
+        while some := list(islice(documents, TOKENIZED_TOGETHER)):
+            yield from (np.asarray(ids, np.int32) for ids in self.tokenizer.encode(some))
+
+    def _rows(self, documents: Iterable[str]) -> Rows:
+        return Rows(self._encoded(documents), self.data.length, self.data.packing)
+
+    def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
+        """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
+        rows = self._rows(self.documents("train"))
+        return training_rows(rows, self.data.batch_rows, shards, self.seed, share)
+
+    def example_batch(self) -> LanguageBatch:
+        """The smallest batch, to initialize a model with."""
+        return LanguageBatch.example()
+
+    def loss(self, model: Any, params: Any, batch: LanguageBatch, key: jax.Array | None = None) -> Sums:
+        """Summed over the batch; with a `key` for dropout while training, without while evaluating."""
+        if key is None:
+            return _evaluation_loss(model, params, batch)
+        output = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
+        return cross_entropy(output.readout, batch.labels, self.smoothing, NOTHING)
+
+    def evaluate(self, model: Any, params: Any, split: str, location: str = "", most: int = 0) -> metrics.Evaluation:
+        """Perplexity by token and word and bits per byte on a split, and how the model goes on with its first texts.
+
+        With `most`, only as many whole documents from its beginning as `most` rows need.
+        """
+        documents = list(self._first(self.documents(split, location), most * self.data.length))
+        if not documents:
+            raise UserError(f"{location or f'data.{split}'} holds no text: name another")
+        rows = self._rows(documents)
+        parts = [
+            _evaluation_loss(model, params, batch)
+            for batch in evaluation_rows(rows, min(self.data.batch_rows, len(rows)))
+        ]
+        sums = sum(parts[1:], start=parts[0])
+        values = sums.means() | metrics.language(float(sums.loss), documents)
+        measured = {"documents": len(documents), "tokens": int(sums.tokens)}
+        return metrics.Evaluation(values, self._samples(model, params, documents), measured=measured)
+
+    def _first(self, documents: Iterable[str], tokens: int) -> Iterator[str]:
+        """As many documents as hold so many tokens; all for 0."""
+        found = 0
+        for document in documents:
+            if not document.strip():
+                continue
+            yield document
+            found += len(self.tokenizer.encode([document])[0]) if tokens else 0
+            if tokens and found >= tokens:
+                return
+
+    def _samples(self, model: Any, params: Any, documents: list[str]) -> list[metrics.Sample]:
+        beginnings = [document.strip() for document in documents[:3]]
+        prompts = [document[: min(SHOWN, len(document) // 2)] for document in beginnings]
+        outputs = self.generator(model, params)(prompts)
+        known = (document[len(prompt) :][:SHOWN] for document, prompt in zip(beginnings, prompts, strict=True))
+        return list(zip(prompts, known, outputs, strict=True))
+
+    def generator(self, model: Any, params: Any) -> Generator:
+        """Begins texts as the training rows do."""
+        start, blank = ((BOS,), (BOS,)) if self.data.packing == "segments" else ((), (EOS,))
+        return Generator(model, params, self.tokenizer, self.decoding, start, blank)
+
+
+@partial(jax.jit, static_argnames="model")
+def _evaluation_loss(model: Any, params: Any, batch: LanguageBatch) -> Sums:
+    return cross_entropy(model.apply({"params": params}, batch).readout, batch.labels, padding=NOTHING)
