@@ -1,4 +1,4 @@
-"""Working directories opened for use: the models they hold, ready to translate (alone or as an ensemble) or to write."""
+"""Working directories opened for use: the models they hold, ready to translate, alone or together, and to write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
