@@ -84,7 +84,8 @@ def _attention(args: argparse.Namespace) -> None:
     heads = _chosen("head", args.head, heads)
     weights = attention.weights[layers][:, heads]
     title = f"{args.text} → {attention.text}"
-    numbers = [layer + 1 for layer in layers], [head + 1 for head in heads]
+    several = attention.weights[..., 0, 0].size > 1
+    numbers = ([layer + 1 for layer in layers], [head + 1 for head in heads]) if several else ()
     out = _place(args, "attention_heads.png")
     draw_attention(weights, attention.source, attention.target, title, out, *numbers)
     print(out)
