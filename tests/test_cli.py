@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import pytest
 import zoo.cli
 from zoo.cli import main
 from zoo.cli.arguments import split_changes
+from zoo.cli.train import _draw_attention
 from zoo.errors import UserError
 
 
@@ -312,3 +314,10 @@ def test_models_count_parameters_exactly(capsys):
     # Embedding; 18 attentions of 4 matrices, 12 feed-forwards with biases, 30 norms of gain and bias.
     assert base["parameters"] == 37_000 * 512 + 18 * 4 * 512**2 + 12 * (2 * 512 * 2048 + 2048 + 512) + 30 * 2 * 512
     assert base["paper"] == "Vaswani et al. 2017"
+
+
+def test_a_run_whose_model_says_nothing_ends_without_a_picture(workdir, monkeypatch, tmp_path):
+    opened = replace(zoo.load(workdir), path=tmp_path)
+    monkeypatch.setattr(type(opened), "translate", lambda self, lines: [" "] * len(lines))
+    _draw_attention(opened, "in 1 days")
+    assert list(tmp_path.iterdir()) == []
