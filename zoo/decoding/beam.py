@@ -16,11 +16,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.tokenizers import BOS, EOS, PAD, UNK
+from zoo.decoding.sampling import NEVER
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Decodable
 from zoo.parallel.devices import COMPUTE_DTYPES
 
-NEVER = -1e9  # the log-probability of what must not happen; finite, so that sums of it stay ordered
 UNSEEN = 1e-6  # the least attention that a token of the source is taken to have had, so that its logarithm is finite
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.errors import UserError
 
-NEVER = -1e9  # the logit of what must not be drawn; finite, as in beam search
+NEVER = -1e9  # the logit, or log-probability, of what must not happen; finite, so that sums of it stay ordered
 
 
 @dataclass(frozen=True)
