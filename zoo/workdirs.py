@@ -105,14 +105,15 @@ class Workdir:
     def cross_attention(self, line: str) -> CrossAttention | None:
         """The best translation of `line`, and where every layer and head looked for it; None if the model has none.
 
-        Raises `UserError` when `line`, or its translation, is empty.
+        Raises `UserError` when `line` is empty.
         """
-        text = self.translate([line])[0]
         source, target = self.task.tokenizers
         most = self.experiment.decoding.max_length
-        ids, written = source.encode([line])[0][:most], target.encode([text])[0]
-        if not (ids and written):
-            raise UserError(f"{line!r} was translated as {text!r}, and there is nothing to look at: give a sentence")
+        ids = source.encode([line])[0][:most]
+        if not ids:
+            raise UserError(f"{line!r} holds nothing to translate, and nothing to look at: give a sentence")
+        text = self.translate([line])[0]
+        written = target.encode([text])[0]
         pair = np.array(ids, np.int32), np.array(written, np.int32)
         batch = padded([pair], 1, max(len(ids), len(written)) + 1)
         apply = jax.jit(partial(self.model.apply, weights=True))

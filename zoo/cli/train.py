@@ -137,10 +137,8 @@ def _summarize(workdir: Path, experiment: "Experiment", shapes: Any) -> dict[str
 def _draw_attention(opened: "Workdir", sentence: str) -> None:
     from zoo.plotting.attention import draw_attention
 
-    if not opened.translate([sentence])[0].strip():
-        return  # a model that was hardly trained may say nothing
     attention = opened.cross_attention(sentence)
-    if attention is not None:
+    if attention is not None and attention.text.strip():  # a model that was hardly trained may say nothing
         title, path = f"{sentence} → {attention.text}", opened.path / "attention.png"
         draw_attention(attention.alignment()[None, None], attention.source, attention.target, title, path)
 
