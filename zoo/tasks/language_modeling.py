@@ -81,7 +81,7 @@ class LanguageModeling:
             if split != "train":
                 deque(documents, maxlen=0)
         if lacks_tokenizers(self.workdir, ("text",)):
-            kept = {"keep_whitespace": True, "byte_fallback": True} if self.data.tokenizer in ("bpe", "unigram") else {}
+            kept = {"alphabet": tokenizers.LOSSLESS} if self.data.tokenizer in ("bpe", "unigram") else {}
             lines = (line for document in self.documents("train") for line in document.splitlines(keepends=True))
             learned = tokenizers.train(self.data.tokenizer, lines, self.data.vocabulary, **kept)
             learned.save(self.workdir / "tokenizer", "text")
