@@ -188,7 +188,7 @@ def test_without_spacy_one_line_says_that_words_differ_and_with_it_they_must_be_
     assert not caplog.records
     made.splitter = "spacy"
     with pytest.raises(UserError, match=r"pip install 'seqzoo\[spacy\]'"):
-        type(made).load(made._content())
+        type(made).load(made.content())
 
 
 @pytest.mark.parametrize(

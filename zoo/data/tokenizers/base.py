@@ -42,6 +42,9 @@ class Tokenizer(Protocol):
     def words(self, line: str) -> list[int]:
         """The index in `line.split()` of the word that each id belongs to, for alignments between whole words."""
 
+    def content(self) -> bytes:
+        """What `save` writes: all that decides how it reads and writes."""
+
     def save(self, directory: str | Path, name: str) -> None:
         """Write one file, NAME and the suffix of the kind; a reader sees the whole file or none."""
 

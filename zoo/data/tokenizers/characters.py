@@ -34,8 +34,11 @@ class Bytes:
     def words(self, line: str) -> list[int]:
         return [word for character, word in words_of_characters(line) for _ in character.encode()]
 
+    def content(self) -> bytes:
+        return b"UTF-8\n"
+
     def save(self, directory: str | Path, name: str) -> None:
-        write(epath.Path(directory) / (name + self.suffix), b"UTF-8\n")
+        write(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "Bytes":
@@ -87,8 +90,11 @@ class Characters:
     def words(self, line: str) -> list[int]:
         return [word for _, word in words_of_characters(line)]
 
+    def content(self) -> bytes:
+        return json.dumps(self._characters).encode()
+
     def save(self, directory: str | Path, name: str) -> None:
-        write(epath.Path(directory) / (name + self.suffix), json.dumps(self._characters).encode())
+        write(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "Characters":

@@ -71,9 +71,9 @@ class PublishedBPE:
         return len(self._pieces)
 
     def save(self, directory: str | Path, name: str) -> None:
-        write(epath.Path(directory) / (name + self.suffix), self._content())
+        write(epath.Path(directory) / (name + self.suffix), self.content())
 
-    def _content(self) -> bytes:
+    def content(self) -> bytes:
         return json.dumps(self._parts()).encode()
 
     def _parts(self) -> dict[str, Any]:
@@ -89,10 +89,10 @@ class PublishedBPE:
         return cls(**parts)
 
     def __reduce__(self) -> Any:
-        return type(self).load, (self._content(),)
+        return type(self).load, (self.content(),)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self._content() == other._content()
+        return type(other) is type(self) and self.content() == other.content()
 
     def __hash__(self) -> int:
         return hash((self._pieces, self._merges))

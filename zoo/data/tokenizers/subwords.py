@@ -54,12 +54,12 @@ class SentencePiece:
         self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SentencePiece) and self._proto() == other._proto()
+        return isinstance(other, SentencePiece) and self.content() == other.content()
 
     def __hash__(self) -> int:
-        return hash(self._proto())
+        return hash(self.content())
 
-    def _proto(self) -> bytes:
+    def content(self) -> bytes:
         return self._model.serialized_model_proto()
 
     @classmethod
@@ -134,7 +134,7 @@ class SentencePiece:
         return [min(word, last) for word in index]
 
     def save(self, directory: str | Path, name: str) -> None:
-        write(epath.Path(directory) / (name + self.suffix), self._proto())
+        write(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "SentencePiece":

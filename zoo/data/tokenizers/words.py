@@ -65,10 +65,12 @@ class WordVocabulary:
     def words(self, line: str) -> list[int]:
         return list(range(len(line.split())))
 
-    def save(self, directory: str | Path, name: str) -> None:
+    def content(self) -> bytes:
         # The count in front tells a truncated file from a shorter vocabulary.
-        text = "".join(f"{row}\n" for row in (self.size, *self._words))
-        write(epath.Path(directory) / (name + self.suffix), text.encode())
+        return "".join(f"{row}\n" for row in (self.size, *self._words)).encode()
+
+    def save(self, directory: str | Path, name: str) -> None:
+        write(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "WordVocabulary":
