@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zoo.data.batching import NOTHING
-from zoo.data.packing import Rows, evaluation_rows, training_rows
+from zoo.data.packing import HeldTokens, Rows, evaluation_rows, training_rows
 from zoo.data.pipeline import Share
 from zoo.data.tokenizers import BOS, EOS
 from zoo.errors import UserError
@@ -22,7 +22,7 @@ def documents():
 
 @pytest.fixture(scope="module", params=Rows.PACKINGS)
 def rows(request):
-    return Rows(documents(), LENGTH, request.param)
+    return Rows(HeldTokens(documents()), LENGTH, request.param)
 
 
 def whole(packing):
@@ -31,7 +31,7 @@ def whole(packing):
 
 
 def test_a_stream_predicts_each_token_but_the_first_from_the_one_before():
-    batch = Rows(documents(), LENGTH, "stream").take(range(6))
+    batch = Rows(HeldTokens(documents()), LENGTH, "stream").take(range(6))
     flat = list(chain(*whole("stream")))
     real = batch.labels != NOTHING
     assert real.sum() == len(flat) - 1
@@ -40,7 +40,7 @@ def test_a_stream_predicts_each_token_but_the_first_from_the_one_before():
 
 
 def test_each_segment_predicts_its_document_alone_and_positions_start_anew():
-    rows = Rows(documents(), LENGTH, "segments")
+    rows = Rows(HeldTokens(documents()), LENGTH, "segments")
     batch = rows.take(range(len(rows)))
     pairs = [pair for ids in whole("segments") for pair in pairwise(ids)]
     real = batch.labels != NOTHING

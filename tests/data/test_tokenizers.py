@@ -14,7 +14,7 @@ import pytest
 import sentencepiece
 
 from zoo.data import tokenizers
-from zoo.data.tokenizers import BOS, EOS, PAD, SPECIALS, UNK, SentencePiece, WordVocabulary
+from zoo.data.tokenizers import BOS, EOS, PAD, SPECIALS, UNK, SentencePiece, WordVocabulary, base, subwords
 from zoo.errors import UserError
 
 KINDS = ("unigram", "bpe", "word")
@@ -157,10 +157,10 @@ def test_spellings_that_look_alike_are_one(kind):
 
 @pytest.mark.parametrize("kind", SUBWORDS)
 def test_kept_white_space_and_bytes_lose_nothing(kind):
-    lossless = tokenizers.train(kind, LINES, 330, keep_whitespace=True, byte_fallback=True)
+    lossless = tokenizers.train(kind, LINES, 330, alphabet=tokenizers.LOSSLESS)
     texts = ["  def f(x):\n\n\treturn  x \n", " ", "\n", "\u5b57 \u00a0 \U0001f600", "line\r\n", ""]
     assert lossless.decode(lossless.encode(texts)) == texts
-    spaced = tokenizers.train(kind, LINES, SIZE, keep_whitespace=True)
+    spaced = tokenizers.train(kind, LINES, SIZE, alphabet=tokenizers.Alphabet(keep_whitespace=True))
     for text in ("  tea  12\n\nwing \t tea ", "\ntea", "tea\twing\n"):
         assert spaced.decode(spaced.encode([text])) == [text]
         assert joined(spaced, text) == text.split()
@@ -199,10 +199,10 @@ def test_the_number_of_cores_leaves_no_trace(kind, tmp_path, monkeypatch):
 
 def test_a_sample_is_uniform_bounded_and_the_whole_when_it_fits():
     lines = [str(i) for i in range(200)]
-    assert tokenizers._sample(lines, 200, 0) == lines
+    assert subwords._sample(lines, 200, 0) == lines
     counts = np.zeros(200)
     for seed in range(400):
-        sample = tokenizers._sample(lines, 50, seed)
+        sample = subwords._sample(lines, 50, seed)
         assert len(set(sample)) == 50
         counts[[int(line) for line in sample]] += 1
     # Each count is binomial, 400 draws of 1/4: 100 ± 8.7.
@@ -213,6 +213,19 @@ def test_a_sample_is_uniform_bounded_and_the_whole_when_it_fits():
 @pytest.mark.parametrize("kind", SUBWORDS)
 def test_a_long_line_is_not_dropped(kind):
     assert tokenizers.train(kind, [" ".join(LINES)], SIZE).size == SIZE
+
+
+@pytest.mark.parametrize("kind", SUBWORDS)
+def test_a_long_line_is_cut_where_it_makes_no_difference(kind, monkeypatch):
+    few = LINES[:20]  # of thousands the library rounds a unigram model's sum of log-probabilities
+    lines = ["  ".join(few) + " ", " ".join(few), "\t" + "\n".join(few), "", LINES[0]]
+    for size, alphabet in ((150, tokenizers.Alphabet()), (400, tokenizers.LOSSLESS)):
+        learned = tokenizers.train(kind, LINES, size, alphabet=alphabet)
+        monkeypatch.undo()
+        whole = learned.encode(lines)
+        monkeypatch.setattr(base, "PART", 50)
+        monkeypatch.setattr(base, "TOGETHER", 300)
+        assert learned.encode(lines) == whole
 
 
 def test_saved_and_loaded_is_the_same(tokenizer, tmp_path):

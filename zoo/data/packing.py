@@ -4,20 +4,45 @@ Nothing is padded but the end of the last row. grain shuffles the rows and keeps
 """
 
 from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
+from jaxtyping import Int
 
 from zoo.data.batching import NOTHING, Ids, Indices, LanguageBatch
 from zoo.data.pipeline import ALONE, Share
 from zoo.data.tokenizers import BOS, EOS
 from zoo.errors import UserError
 
+Places = Int[np.ndarray, "B T"]
 EPOCHS = 2**31  # for ever; endless, grain would count batches of one row beyond 64 bits
 
 
+@runtime_checkable
+class Tokens(Protocol):
+    """The ids of documents laid end to end, and where each ends: on disk `zoo.data.token_cache.TokenCache`."""
+
+    ends: Int[np.ndarray, "_"]
+
+    def take(self, places: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+        """The ids at these places."""
+
+
+class HeldTokens:
+    """In memory."""
+
+    def __init__(self, documents: Iterable[Ids]):
+        documents = list(documents)
+        self.ends = np.cumsum([len(ids) for ids in documents], dtype=np.int64)
+        self._flat = np.concatenate(documents, dtype=np.int32) if documents else np.zeros(0, np.int32)
+
+    def take(self, places: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+        return self._flat[places]
+
+
 class Rows:
-    """Documents as rows of `length` tokens, in memory at 4 bytes a token.
+    """Documents as rows of `length` tokens.
 
     `packing` is `stream` (GPT-2: an EOS behind each document, and all are one text) or `segments` (each document stands
     between BOS and EOS and sees no other; what a row cuts off goes on in the next, as a segment of its own).
@@ -25,32 +50,42 @@ class Rows:
 
     PACKINGS = ("stream", "segments")
 
-    def __init__(self, documents: Iterable[Ids], length: int, packing: str):
-        before = np.array([BOS] if packing == "segments" else [], np.int32)
-        whole = [np.concatenate([before, ids, [EOS]], dtype=np.int32) for ids in documents]
+    def __init__(self, tokens: Tokens, length: int, packing: str):
         self.length, self.apart = length, packing == "segments"
-        self._flat = np.concatenate(whole) if whole else np.zeros(0, np.int32)
-        self._ends = np.cumsum([len(ids) for ids in whole], dtype=np.int64)
+        self._tokens, self._added = tokens, 1 + self.apart  # specials of a document
+        self._ends = tokens.ends + self._added * np.arange(1, len(tokens.ends) + 1)
+        self._size = int(self._ends[-1]) if len(self._ends) else 0
 
     def __len__(self) -> int:
-        return -(-max(len(self._flat) - 1, 0) // self.length)  # the last token has nothing to predict
+        return -(-max(self._size - 1, 0) // self.length)  # the last token has nothing to predict
 
     def take(self, rows: Indices) -> LanguageBatch:
         """The rows of these numbers, `[len(rows), length]`."""
         first = np.asarray(rows, np.int64)[:, None] * self.length
-        places = first + np.arange(self.length)
-        last = len(self._flat) - 1
+        places = first + np.arange(self.length + 1)
         document = np.searchsorted(self._ends, places, side="right")
-        inside = places < last
+        begins = np.concatenate([[0], self._ends])[document]
+        ids = self._ids(places, document, begins)
+        inside = places[:, 1:] < self._size
         if self.apart:
-            inside &= np.searchsorted(self._ends, places + 1, side="right") == document
-        labels = np.where(inside, self._flat[np.minimum(places + 1, last)], NOTHING)
-        inputs = np.where(places <= last, self._flat[np.minimum(places, last)], 0)
+            inside &= document[:, 1:] == document[:, :-1]
+        inputs, labels = ids[:, :-1], np.where(inside, ids[:, 1:], NOTHING)
         if not self.apart:
             return LanguageBatch(inputs, labels)
-        begin = np.maximum(np.concatenate([[0], self._ends])[document], first)
-        segments = np.where(places <= last, document - document[:, :1] + 1, 0)
-        return LanguageBatch(inputs, labels, segments.astype(np.int32), (places - begin).astype(np.int32))
+        places, document, begins = (x[:, :-1] for x in (places, document, begins))
+        segments = np.where(places < self._size, document - document[:, :1] + 1, 0)
+        positions = places - np.maximum(begins, first)
+        return LanguageBatch(inputs, labels, segments.astype(np.int32), positions.astype(np.int32))
+
+    def _ids(self, places: Places, document: Places, begins: Places) -> Int[np.ndarray, "B T"]:
+        """What stands at these places, each in a `document` that begins in `begins`; 0 beyond the last."""
+        ids = np.zeros(places.shape, np.int32)
+        bos = (places == begins) & self.apart & (places < self._size)
+        eos = np.isin(places + 1, self._ends)
+        known = (places < self._size) & ~bos & ~eos
+        ids[bos], ids[eos] = BOS, EOS
+        ids[known] = self._tokens.take((places - self._added * document - self.apart)[known])
+        return ids
 
 
 def training_rows(rows: Rows, count: int, shards: int, seed: int, share: Share = ALONE) -> grain.DatasetIterator:

@@ -6,12 +6,15 @@ line breaks included; bytes that are no UTF-8 become U+FFFD.
 
 import gzip
 import lzma
+import os
+import platform
 import re
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BufferedIOBase
+from typing import Any, Protocol, runtime_checkable
 
 from etils import epath
 
@@ -24,11 +27,24 @@ UNPACKERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
 KINDS = (".txt", ".gz", ".xz", ".tar", ".tgz")
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.ReadError)
+UNDECODABLE = 0.1  # of the characters: above it a file is no text, below it a text with errors or in Latin-1
+
+
+@runtime_checkable
+class Documents(Protocol):
+    """Texts that can be iterated again and again."""
+
+    read: float  # what share of them the latest iteration has come to
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def identity(self) -> Any:
+        """What decides the texts, as JSON; of files, their sizes and times too."""
 
 
 def documents(
     location: str, split: str, tfds_split: str = "train", column: str = "text", download: bool = False
-) -> Iterable[str]:
+) -> Documents:
     """The documents at `location`, in an order that does not change.
 
     `location` is `pydoc` (then `split` says which of its documents), `tfds:NAME` (then `tfds_split` and `column`), or a
@@ -64,8 +80,13 @@ class Pydoc:
     A text is in the split of its title, since some topics have one text.
     """
 
+    read = 0.0
+
     def __init__(self, split: str):
         self.split = split
+
+    def identity(self) -> Any:
+        return [PYDOC, self.split, platform.python_version()]
 
     def __iter__(self) -> Iterator[str]:
         from pydoc_data.topics import topics
@@ -83,15 +104,29 @@ class TfdsText:
         """Raises `UserError` as `Tfds` does."""
         self._rows = Tfds(location, column, column, split, download=download)
 
+        self._column, self.read = column, 0.0
+
+    def identity(self) -> Any:
+        return [*self._rows.identity(), self._column]
+
     def __iter__(self) -> Iterator[str]:
-        return (text for text, _ in self._rows)
+        for number, (text, _) in enumerate(self._rows):
+            self.read = number / len(self._rows)
+            yield text
 
 
 class Shares:
     """The part of every document from `begin` to `end` per cent of its characters."""
 
-    def __init__(self, whole: Iterable[str], begin: int, end: int):
+    def __init__(self, whole: Documents, begin: int, end: int):
         self._whole, self._begin, self._end = whole, begin, end
+
+    @property
+    def read(self) -> float:
+        return self._whole.read
+
+    def identity(self) -> Any:
+        return [self._whole.identity(), self._begin, self._end]
 
     def __iter__(self) -> Iterator[str]:
         for text in self._whole:
@@ -103,7 +138,7 @@ class TextFiles:
 
     def __init__(self, location: str):
         """Raises `UserError` where there are none."""
-        self.location, self._inside = location, ""
+        self.location, self._inside, self.read = location, "", 0.0
         path = epath.Path(location).expanduser()
         archive = next((p for p in path.parents if p.name.endswith(ARCHIVES) and p.is_file()), None)
         if archive is not None:
@@ -118,27 +153,40 @@ class TextFiles:
         if not self.paths:
             raise UserError(f"no text at {location}: name a file, a folder or a pattern of {', '.join(KINDS)}")
 
+    def identity(self) -> Any:
+        return [self._inside, *((str(path), *_version(path)) for path in self.paths)]
+
     def __iter__(self) -> Iterator[str]:
-        """Raises `UserError` for what is damaged, and for a folder that an archive does not have."""
+        """Raises `UserError` for what is damaged or no text, and for a folder that an archive does not have."""
         empty = True
-        for path in self.paths:
-            with _damage_told(path):
-                for text in self._members(path) if path.name.endswith(ARCHIVES) else _alone(path):
+        sizes = [path.stat().length for path in self.paths]
+        for number, path in enumerate(self.paths):
+            with _damage_told(path), path.open("rb") as raw:
+                for text in self._members(path, raw) if path.name.endswith(ARCHIVES) else _alone(path, raw):
                     empty = False
+                    self.read = (sum(sizes[:number]) + raw.tell()) / max(sum(sizes), 1)
                     yield text
         if empty:
             raise UserError(f"{self.location} holds no text: name a folder of its archive that does")
 
-    def _members(self, path: epath.Path) -> Iterator[str]:
+    def _members(self, path: epath.Path, raw: BufferedIOBase) -> Iterator[str]:
         folder = f"{self._inside}/" if self._inside else ""
-        with _unpacked(path) as file:
+        with _unpacked(path, raw) as file:
             with tarfile.open(fileobj=file, mode="r|") as archive:
                 for member in archive:
                     name = member.name.removeprefix("./")
                     if member.isfile() and (name == self._inside or name.startswith(folder)):
-                        yield _text(archive.extractfile(member))
+                        yield _text(archive.extractfile(member), f"{path}/{name}")
             while file.read(2**20):  # a truncated archive shows only at its end
                 pass
+
+
+def _version(path: epath.Path) -> tuple[int, int]:
+    """Size, and time of the last change as finely as the place has it."""
+    if "://" in str(path):
+        return path.stat().length, path.stat().mtime
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
@@ -147,21 +195,22 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
         yield from _files(path) if path.is_dir() else [path]
 
 
-@contextmanager
-def _unpacked(path: epath.Path) -> Iterator[BufferedIOBase]:
+def _unpacked(path: epath.Path, raw: BufferedIOBase) -> AbstractContextManager[BufferedIOBase]:
     """The bytes of a file, decompressed if its name says that they are compressed."""
-    unpack = UNPACKERS.get(path.suffix, nullcontext)
-    with path.open("rb") as raw, unpack(raw) as file:
-        yield file
+    return UNPACKERS.get(path.suffix, nullcontext)(raw)
 
 
-def _alone(path: epath.Path) -> Iterator[str]:
-    with _unpacked(path) as file:
-        yield _text(file)
+def _alone(path: epath.Path, raw: BufferedIOBase) -> Iterator[str]:
+    with _unpacked(path, raw) as file:
+        yield _text(file, str(path))
 
 
-def _text(file: BufferedIOBase) -> str:
-    return file.read().decode("utf-8-sig", errors="replace")
+def _text(file: BufferedIOBase, name: str) -> str:
+    content = file.read()
+    text = content.decode("utf-8-sig", errors="replace")
+    if b"\0" in content or text.count("\ufffd") > UNDECODABLE * len(text):
+        raise UserError(f"{name} is no text in UTF-8 (bytes that no text has): convert it, or leave it out")
+    return text
 
 
 @contextmanager

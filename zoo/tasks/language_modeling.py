@@ -2,10 +2,9 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import numpy as np
 
 from zoo.data import text, tokenizers
 from zoo.data.batching import NOTHING, Ids, LanguageBatch
-from zoo.data.packing import Rows, evaluation_rows, training_rows
+from zoo.data.packing import HeldTokens, Rows, Tokens, evaluation_rows, training_rows
 from zoo.data.pipeline import ALONE, Share
+from zoo.data.token_cache import tokenized
 from zoo.data.tokenizers import BOS, EOS
 from zoo.decoding.generation import GenerationConfig, Generator
 from zoo.errors import UserError, check_choice
@@ -26,7 +26,7 @@ from zoo.tasks.losses import Sums, cross_entropy
 
 log = logging.getLogger("zoo")
 SHOWN = 60  # characters of a document that a sample gives the model, and that it shows of the rest
-TOKENIZED_TOGETHER = 100  # documents
+LEARNED = ("bpe", "unigram", "bytes", "characters")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class LanguageModelingData:
     `train`, `valid` and `test` are locations as `zoo.data.text` has them; those of files start from `path`.
     `train_split` and its sisters name splits of a TFDS dataset, `column` its text. A batch is `batch_rows` rows of
     `length` tokens; `packing` is `stream` or `segments` (documents that do not see each other).
+
+    A tokenizer of `vocabulary` rows is learned from the training text, or is that of `gpt1` or `gpt2`: its published
+    files are in the directory `vocabulary_files`. The training text is tokenized once, into files in the directory
+    `cache`, which runs may share; by default each has its own in its working directory.
     """
 
     train: str = text.PYDOC
@@ -47,14 +51,16 @@ class LanguageModelingData:
     test_split: str = "test"
     column: str = "text"
     download: bool = False
+    cache: str = ""
     tokenizer: str = "bpe"
+    vocabulary_files: str = ""
     vocabulary: int = 8000
     length: int = 512
     batch_rows: int = 64
     packing: str = "segments"
 
     def __post_init__(self):
-        check_choice("data.tokenizer", self.tokenizer, ("bpe", "unigram", "bytes", "characters"))
+        check_choice("data.tokenizer", self.tokenizer, (*LEARNED, *tokenizers.PUBLISHED))
         check_choice("data.packing", self.packing, Rows.PACKINGS)
         for key, least in (("length", 2), ("vocabulary", 5), ("batch_rows", 1)):
             if getattr(self, key) < least:
@@ -81,13 +87,19 @@ class LanguageModeling:
             if split != "train":
                 deque(documents, maxlen=0)
         if lacks_tokenizers(self.workdir, ("text",)):
-            kept = {"keep_whitespace": True, "byte_fallback": True} if self.data.tokenizer in ("bpe", "unigram") else {}
-            lines = (line for document in self.documents("train") for line in document.splitlines(keepends=True))
-            learned = tokenizers.train(self.data.tokenizer, lines, self.data.vocabulary, **kept)
+            learned = self._new_tokenizer()
             learned.save(self.workdir / "tokenizer", "text")
             log.info("a vocabulary of %d %s: %s", learned.size, self.data.tokenizer, self.workdir / "tokenizer")
 
-    def documents(self, split: str, location: str = "") -> Iterable[str]:
+    def _new_tokenizer(self) -> tokenizers.Tokenizer:
+        kind = self.data.tokenizer
+        if kind in tokenizers.PUBLISHED:
+            return tokenizers.published(kind, self.data.vocabulary_files)
+        lossless = {"alphabet": tokenizers.LOSSLESS} if kind in ("bpe", "unigram") else {}
+        lines = (line for document in self.documents("train") for line in document.splitlines(keepends=True))
+        return tokenizers.train(kind, lines, self.data.vocabulary, **lossless)
+
+    def documents(self, split: str, location: str = "") -> text.Documents:
         """The text of a split, or of any other `location`."""
         where = location or getattr(self.data, split)
         if not where:
@@ -109,17 +121,13 @@ class LanguageModeling:
         """The fields of a model's config that the data decides."""
         return {"vocabulary": self.tokenizer.size}
 
-    def _encoded(self, documents: Iterable[str]) -> Iterator[Ids]:
-        documents = iter(documents)
-        while some := list(islice(documents, TOKENIZED_TOGETHER)):
-            yield from (np.asarray(ids, np.int32) for ids in self.tokenizer.encode(some))
-
-    def _rows(self, documents: Iterable[str]) -> Rows:
-        return Rows(self._encoded(documents), self.data.length, self.data.packing)
+    def _rows(self, tokens: Tokens) -> Rows:
+        return Rows(tokens, self.data.length, self.data.packing)
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
-        rows = self._rows(self.documents("train"))
+        cache = Path(self.data.cache).expanduser() if self.data.cache else self.workdir / "tokens"
+        rows = self._rows(tokenized(self.documents("train"), self.tokenizer, cache, "data.train"))
         return training_rows(rows, self.data.batch_rows, shards, self.seed, share)
 
     def example_batch(self) -> LanguageBatch:
@@ -138,10 +146,11 @@ class LanguageModeling:
 
         With `most`, only as many whole documents from its beginning as `most` rows need.
         """
-        documents = list(self._first(self.documents(split, location), most * self.data.length))
-        if not documents:
+        first = list(self._first(self.documents(split, location), most * self.data.length))
+        if not first:
             raise UserError(f"{location or f'data.{split}'} holds no text: name another")
-        rows = self._rows(documents)
+        documents, ids = zip(*first, strict=True)
+        rows = self._rows(HeldTokens(ids))
         parts = [
             _evaluation_loss(model, params, batch)
             for batch in evaluation_rows(rows, min(self.data.batch_rows, len(rows)))
@@ -151,18 +160,17 @@ class LanguageModeling:
         measured = {"documents": len(documents), "tokens": int(sums.tokens)}
         return metrics.Evaluation(values, self._samples(model, params, documents), measured=measured)
 
-    def _first(self, documents: Iterable[str], tokens: int) -> Iterator[str]:
-        """As many documents as hold so many tokens; all for 0."""
+    def _first(self, documents: Iterable[str], tokens: int) -> Iterator[tuple[str, Ids]]:
+        """As many documents as hold so many tokens, and their ids; all for 0."""
         found = 0
-        for document in documents:
-            if not document.strip():
-                continue
-            yield document
-            found += len(self.tokenizer.encode([document])[0]) if tokens else 0
+        for document in filter(str.strip, documents):
+            (ids,) = self.tokenizer.encode([document])
+            yield document, np.asarray(ids, np.int32)
+            found += len(ids)
             if tokens and found >= tokens:
                 return
 
-    def _samples(self, model: Any, params: Any, documents: list[str]) -> list[metrics.Sample]:
+    def _samples(self, model: Any, params: Any, documents: Sequence[str]) -> list[metrics.Sample]:
         beginnings = [document.strip() for document in documents[:3]]
         prompts = [document[: min(SHOWN, len(document) // 2)] for document in beginnings]
         outputs = self.generator(model, params)(prompts)

@@ -1,0 +1,87 @@
+"""From lines of text to ids and back.
+
+Every tokenizer gives the first four ids the same meaning, so models, losses and decoding never ask which one is used.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from zoo.data.tokenizers.base import BOS, EOS, PAD, SPECIALS, UNK, Row, Rows, Tokenizer
+from zoo.data.tokenizers.characters import Bytes, Characters
+from zoo.data.tokenizers.gpt1 import GPT1
+from zoo.data.tokenizers.gpt2 import GPT2
+from zoo.data.tokenizers.published_bpe import SHIFT
+from zoo.data.tokenizers.subwords import LOSSLESS, Alphabet, SentencePiece
+from zoo.data.tokenizers.words import WordVocabulary
+from zoo.errors import UserError, nearest
+
+__all__ = [
+    "BOS",
+    "EOS",
+    "GPT1",
+    "GPT2",
+    "KINDS",
+    "LOSSLESS",
+    "PAD",
+    "PUBLISHED",
+    "READERS",
+    "SHIFT",
+    "SPECIALS",
+    "UNK",
+    "Alphabet",
+    "Bytes",
+    "Characters",
+    "Row",
+    "Rows",
+    "SentencePiece",
+    "Tokenizer",
+    "WordVocabulary",
+    "load",
+    "published",
+    "train",
+]
+
+KINDS = ("unigram", "bpe", "word", "bytes", "characters")
+PUBLISHED: dict[str, type[GPT1] | type[GPT2]] = {"gpt1": GPT1, "gpt2": GPT2}
+READERS = (SentencePiece, WordVocabulary, Bytes, Characters, GPT1, GPT2)
+
+
+def train(kind: str, lines: Iterable[str], size: int, **options: Any) -> Tokenizer:
+    """Train a tokenizer of `size` rows; `options` are those of the kind's own `train`. Raises UserError as they do."""
+    if kind == "bytes":
+        return Bytes()
+    if kind == "characters":
+        return Characters.train(lines, size)
+    if kind == "word":
+        return WordVocabulary.train(lines, size, **options)
+    if kind in ("unigram", "bpe"):
+        return SentencePiece.train(lines, size, kind, **options)
+    raise UserError(f"unknown kind of tokenizer {kind!r}: {nearest(kind, KINDS)}")
+
+
+def published(name: str, directory: str | Path, key: str = "data.vocabulary_files") -> Tokenizer:
+    """The tokenizer of a published model, one of `PUBLISHED`, from its vocabulary files in `directory`.
+
+    Raises UserError when they are missing, truncated or another model's; `key` is where the user has set `directory`.
+    """
+    return PUBLISHED[name].published(directory, key)
+
+
+def load(directory: str | Path, name: str) -> Tokenizer:
+    """Read back what `save` wrote. Raises UserError when the file is missing, truncated or foreign."""
+    paths = {epath.Path(directory) / (name + reader.suffix): reader for reader in READERS}
+    present = [path for path in paths if path.exists()]
+    if len(present) != 1:
+        state = "all there" if present else "missing"
+        remedy = "delete those not trained with" if present else "copy it from where it was trained, or train again"
+        raise UserError(f"tokenizer files {' and '.join(map(str, present or paths))} are {state}: {remedy}")
+    (path,) = present
+    try:
+        return paths[path].load(path.read_bytes())
+    except ValueError as error:
+        raise UserError(
+            f"{path} can't be read, {error}: copy it again from where it was trained, or delete it and train again"
+        ) from error

@@ -1,0 +1,130 @@
+"""What every tokenizer has in common: the ids of the specials, the protocol, and how rows become text and files."""
+
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from etils import epath
+from jaxtyping import Int
+
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")  # the names of those ids, in order
+PART = 2**16  # characters of a long text that are encoded in one piece
+TOGETHER = 2**22  # characters that are encoded in one batch
+
+T = TypeVar("T")
+Row = Sequence[int] | Int[np.ndarray, "_"]
+Rows = Sequence[Row] | Int[np.ndarray, "_ _"]
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What the zoo asks of a tokenizer. Instances are immutable and can be pickled, so data workers can share them;
+    those that read and write alike are equal."""
+
+    @property
+    def size(self) -> int:
+        """Rows of the embedding: every id is below it."""
+
+    def encode(self, lines: list[str]) -> list[list[int]]:
+        """The ids of each line, without BOS and EOS."""
+
+    def decode(self, ids: Rows) -> list[str]:
+        """The text of each row: what stands before its first EOS, PAD and BOS left out. Rows may be NumPy arrays."""
+
+    def pieces(self, line: str) -> list[str]:
+        """The surface of each id of `encode([line])`, for axis labels; SentencePiece marks a space as "▁"."""
+
+    def words(self, line: str) -> list[int]:
+        """The index in `line.split()` of the word that each id belongs to, for alignments between whole words."""
+
+    def content(self) -> bytes:
+        """What `save` writes: all that decides how it reads and writes."""
+
+    def save(self, directory: str | Path, name: str) -> None:
+        """Write one file, NAME and the suffix of the kind; a reader sees the whole file or none."""
+
+
+def text_ids(row: Row) -> list[int]:
+    ids = np.asarray(row).tolist()
+    end = ids.index(EOS) if EOS in ids else len(ids)
+    return [i for i in ids[:end] if i not in (PAD, BOS)]
+
+
+class WordMemory:
+    """Encodes texts word by word, each different word once: books of millions of words have few different ones."""
+
+    MOST = 2**19  # words, and characters of a single one, above which all are forgotten
+
+    def __init__(self, encode: Callable[[list[str]], list[list[int]]]):
+        self._encode = encode
+        self._known: dict[str, list[int]] = {}
+
+    def __call__(self, texts: Iterable[list[str]]) -> list[list[int]]:
+        """The ids of each text, which comes as its words."""
+        known, ids = self._known, []
+        for words in texts:
+            if new := list(set(words).difference(known)):
+                known.update(zip(new, self._encode(new), strict=True))
+            ids.append(list(chain.from_iterable(map(known.__getitem__, words))))
+            if len(known) > self.MOST or max(map(len, new), default=0) > self.MOST:
+                self._known = known = {}  # another one, since a thread may still read the old
+        return ids
+
+
+def encoded_in_parts(
+    lines: Sequence[str], gap: re.Pattern[str], encode: Callable[[list[str]], list[list[int]]]
+) -> list[list[int]]:
+    """`encode(lines)`, long lines cut at matches of `gap`, which belong to neither side.
+
+    The libraries need time or memory beyond proportion for a line of many megabytes, and their threads share a batch by
+    its lines. `gap` matches only where no piece goes across and what is left out makes no difference.
+    """
+    ids: list[list[int]] = [[] for _ in lines]
+    parts = ((row, part) for row, line in enumerate(lines) for part in _parts(line, gap))
+    for batch in together(parts, lambda part: len(part[1])):
+        for (row, _), found in zip(batch, encode([part for _, part in batch]), strict=True):
+            ids[row] += found
+    return ids
+
+
+def together(texts: Iterable[T], length: Callable[[T], int]) -> Iterator[list[T]]:
+    """The texts in order, in batches of about `TOGETHER` characters."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += length(text) + 1
+        if size >= TOGETHER:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _parts(text: str, gap: re.Pattern[str]) -> Iterator[str]:
+    start = 0
+    while len(text) - start > PART and (found := gap.search(text, start + PART)):
+        yield text[start : found.start()]
+        start = found.end()
+    yield text[start:]
+
+
+def words_of_characters(line: str) -> Iterator[tuple[str, int]]:
+    """Each character with the index in `line.split()` of its word; white space belongs to the word that follows."""
+    last = max(len(line.split()) - 1, 0)
+    word, in_word = 0, False
+    for character in line:
+        word += in_word and character.isspace()
+        in_word = not character.isspace()
+        yield character, min(word, last)
+
+
+def write(path: epath.Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.{uuid.uuid4().hex}"  # several hosts may write the same file at once
+    partial.write_bytes(content)
+    partial.replace(path)
