@@ -1,6 +1,9 @@
 """The command line for language models: training, scores, and text alone on standard output."""
 
+import io
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +79,37 @@ def test_options_decide_what_may_be_drawn(generate):
     assert text("--temperature", "0", "--samples", "2") == f"{greedy}\n{greedy}"
 
 
+def test_prompts_come_from_arguments_or_lines_and_each_is_gone_on_from(generate, monkeypatch):
+    def piped(text, *options):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode()), isatty=lambda: False))
+        return generate(*options)
+
+    code, out, err = generate("--prompt", "in 1", "--prompt", "days")
+    assert (code, err) == (0, "")
+    assert piped("in 1\ndays\n") == (0, out, "")
+    first, second = (json.loads(line) for line in piped("in 1\ndays", "--json")[1].splitlines())
+    assert f"{first['prompt']}{first['text']}\n\n{second['prompt']}{second['text']}\n" == out
+    assert (first["prompt"], second["prompt"]) == ("in 1", "days") and first["ended"] in ("end", "length")
+    assert piped("", "--json") == (0, "", "")
+    monkeypatch.setattr("zoo.cli.generate.CHUNK", 1)
+    assert piped("in 1\ndays\n") == (0, out, "")
+
+
+def test_on_a_terminal_a_prompt_asks_for_each_and_nothing_else_is_in_the_text(generate, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"in 1\ndays\n"), isatty=lambda: True))
+    code, out, err = generate()
+    assert code == 0 and err.count("> ") == 3 and "Ctrl-D" in err
+    assert out.replace("\n\n", "\n") == generate("--prompt", "in 1", "--prompt", "days")[1].replace("\n\n", "\n")
+
+
+def test_a_prompt_of_no_tokens_begins_a_text_and_one_beyond_the_context_is_told(generate):
+    code, out, err = generate("--prompt", "")
+    assert (code, err) == (0, "") and out.endswith("\n")
+    code, out, err = generate("--prompt", "in 1 days " * 5)
+    assert code == 0 and out.startswith("in 1 days " * 5)
+    assert err.count("\n") == 1 and "more than 16 tokens" in err
+
+
 def test_a_language_model_is_scored_by_how_it_predicts(written, capfd):
     capfd.readouterr()
     assert main(["eval", f"--workdir={written}", "--split=valid", "--json"]) == 0
@@ -99,6 +133,7 @@ def test_training_says_how_to_go_on(written, capfd):
         (("--top-p", "2"), "top_p=2"),
         (("--max-new-tokens", "0"), "'0' is not a whole number from 1 on"),
         (("--tempreature", "1"), "--temperature"),
+        (("--stop", ""), "--stop=''"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_remedy(generate, options, told):

@@ -1,6 +1,7 @@
 """The laws of generation: each token drawn from what the whole text before it predicts, whatever is beside it."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from flax import linen as nn
 
 from zoo.data.batching import LanguageBatch
 from zoo.data.tokenizers import EOS, SPECIALS, Bytes
+from zoo.decoding import generation
 from zoo.decoding.generation import NEVER_SAID, GenerationConfig, Generator
 from zoo.errors import UserError
 from zoo.models.gpt import GPT, GPTConfig
@@ -81,6 +83,52 @@ def test_a_row_draws_the_same_alone_and_among_others(params):
     assert drawing.continuations(ids_of(PROMPTS), seed=4) != together
     same = drawing.continuations(ids_of(["ab", "ab"]), seed=3)
     assert same[0] == together[0] and same[0] != same[1]
+
+
+def test_texts_that_outgrow_the_context_at_different_times_say_what_they_say_alone(params):
+    rows = ids_of(["ab", "0123456789", "long" * 6])
+    together = generator(params, replace(GREEDY, max_new_tokens=20)).continuations(rows)
+    assert [generator(params, replace(GREEDY, max_new_tokens=20)).continuations([row])[0] for row in rows] == together
+
+
+def grown(params, monkeypatch, piece, stops=(), prompts=PROMPTS):
+    """What is shown of each prompt's continuation, again and again, where one looks every `piece` tokens."""
+    monkeypatch.setattr(generation, "PIECE", piece)
+    drawing = generator(params, GenerationConfig(temperature=0.7, max_new_tokens=24))
+    return list(zip(*drawing.stream(prompts, 3, stops), strict=True))
+
+
+def test_a_text_that_is_shown_while_it_is_made_is_the_whole_one_however_often_one_looks(params, monkeypatch):
+    often, seldom = grown(params, monkeypatch, 1), grown(params, monkeypatch, 7)
+    assert [shown[-1] for shown in often] == [shown[-1] for shown in seldom]
+    assert {shown[-1].ended for shown in often} == {"length"}
+    for shown in often:
+        assert len({continuation.text for continuation in shown}) > 3
+        assert all(after.text.startswith(before.text) for before, after in pairwise(shown))
+
+
+def test_a_text_ends_before_the_stop_string_that_is_complete_first_and_shows_none_of_it(params, monkeypatch):
+    plain = [shown[-1].text for shown in grown(params, monkeypatch, 7)]
+    whole, other = plain[0], plain[2]
+    stop, longer, part = whole[6:9], whole[5:12], other[3:5]  # each token is a byte
+    assert len(whole) > 12 and whole.find(stop) == 6 and whole.find(longer) == 5
+    expected = [text[: min(at for at in (text.find(stop), text.find(part), len(text)) if at >= 0)] for text in plain]
+    for piece in (1, 7):
+        ended = grown(params, monkeypatch, piece, [longer, stop, part])
+        assert [shown[-1].text for shown in ended] == expected
+        assert [ended[0][-1].ended, ended[2][-1].ended] == ["stop", "stop"]
+        assert all(text.startswith(each.text) for text, shown in zip(expected, ended, strict=True) for each in shown)
+
+
+def test_a_stop_string_ends_the_work_too(params, monkeypatch):
+    (shown,) = grown(params, monkeypatch, 1, prompts=PROMPTS[:1])
+    (ended,) = grown(params, monkeypatch, 1, [shown[-1].text[2:4]], PROMPTS[:1])
+    assert len(shown) == 1 + 24 and len(ended) < len(shown) // 2
+
+
+def test_that_the_beginning_is_out_of_sight_is_told(params):
+    drawing = generator(params)
+    assert [each.slid for each in drawing.whole(["ab", "long" * 6])] == [False, True]
 
 
 def test_an_end_of_the_text_ends_it_and_no_other(params):
