@@ -120,6 +120,70 @@ def test_a_language_model_is_scored_by_how_it_predicts(written, capfd):
     assert "1 documents" in capfd.readouterr().out
 
 
+@pytest.fixture
+def evaluate(written, tmp_path, capfd):
+    """`evaluate(name, content, *options)`: the exit code of `eval` on such a file, standard output and error."""
+
+    def run(name, content, *options):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        capfd.readouterr()
+        code = main(["eval", f"--workdir={written}", f"--data={tmp_path / name}", *options])
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_text_of_any_length_is_measured_by_a_window_that_slides(evaluate):
+    text = "".join(f"in {n} days\n" for n in range(8))
+    tokens = len(text) + 1
+    scores = json.loads(evaluate("text.txt", text, "--json")[1])
+    assert (scores["format"], scores["stride"], scores["documents"], scores["tokens"]) == ("text", 8, 1, tokens)
+    assert {"loss", "perplexity", "accuracy", "bits_per_byte", "word_perplexity"} <= scores.keys()
+    closer = json.loads(evaluate("text.txt", text, "--json", "--stride=16")[1])
+    assert closer["tokens"] == tokens and closer["loss"] != scores["loss"]
+    code, out, err = evaluate("text.txt", text)
+    assert (code, err) == (0, "") and f"{tokens} tokens, stride 8, step 2" in out
+
+
+def test_the_format_of_rows_is_told_from_their_fields(evaluate):
+    rows = {
+        "lambada": {"text": "in 1 days in 2 days"},
+        "blimp": {"sentence_good": "in 1 days", "sentence_bad": "days 1"},
+        "choice": {"context": "in 1", "choices": ["days", "in"], "answer": 0},
+    }
+    for name, row in rows.items():
+        code, out, _ = evaluate("rows.jsonl", f"{json.dumps(row)}\n", "--json")
+        scores = json.loads(out)
+        assert (code, scores["format"], scores["examples"], scores["step"]) == (0, name, 1, 2)
+        assert 0 <= scores["accuracy"] <= 1
+    code, out, err = evaluate("passages.txt", "in 1 days\nin 2 days\n", "--format=lambada")
+    assert (code, err) == (0, "") and out.startswith("lambada (") and "2 examples" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "told"),
+    [
+        ('{"premise": "a"}\n', (), "rows.jsonl:1: its fields, premise, are of no known format"),
+        ('{"text": "a b"}\n{"txt": "a"}\n', (), "rows.jsonl:2: no field 'text' for lambada; there are: txt"),
+        ('{"text": "a b"}\n{"text"\n', (), "rows.jsonl:2: no JSON"),
+        ("", (), "rows.jsonl is empty"),
+        ("", ("--format=text",), "no text"),
+        ('{"text": "a b"}\n', ("--stride=3",), "--format=text"),
+        ("text", ("--format=text", "--stride=17"), "stride=17: use 1 to 16"),
+        ('{"sentence_good": "in 1 days in 2 days", "sentence_bad": "a"}\n', (), ":1: 19 tokens to score"),
+    ],
+)
+def test_rows_that_cannot_be_measured_are_told_by_their_line(evaluate, content, options, told):
+    code, out, err = evaluate("rows.jsonl", content, *options)
+    assert code == 2 and out == "" and told in err and err.count("\n") == 1
+
+
+def test_the_options_of_other_data_need_some(written, workdir, capfd):
+    capfd.readouterr()
+    assert main(["eval", str(written), "--stride=3"]) == main(["eval", str(workdir), "--format=text", "--data=x"]) == 2
+    assert capfd.readouterr().err.count("for a language model and other data") == 2
+
+
 def test_training_says_how_to_go_on(written, capfd):
     capfd.readouterr()
     assert main(["train", f"--workdir={written}"]) == 0

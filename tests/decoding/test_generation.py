@@ -65,15 +65,17 @@ def test_without_temperature_each_token_is_the_most_likely_behind_the_whole_text
             assert token == logits(prompt + new[:t]).argmax()
 
 
-def test_beyond_the_positions_that_are_learned_the_last_half_or_more_is_gone_on_from(params, logits):
-    (prompt,) = ids_of(["abcde"])
-    (new,) = generator(params, replace(GREEDY, max_new_tokens=30)).continuations([prompt])
-    assert len(new) == 30
-    text = prompt + new
-    for start, end in ((6, 16), (16, 24), (24, 32)):  # first to the end of the room, then half of it at a time
-        window = text[max(0, end - 16) : start]
-        for t in range(start, end):
-            assert text[t] == logits(window + text[start:t]).argmax()
+def test_beyond_the_context_each_text_goes_on_from_its_own_last_half_or_more(params, logits):
+    prompts, most = ids_of(["ab", "0123456789", "long" * 6]), 20
+    for prompt, new in zip(
+        prompts, generator(params, replace(GREEDY, max_new_tokens=most)).continuations(prompts), strict=True
+    ):
+        text, first = list(prompt), 0
+        for done in range(most):
+            if len(text) - first >= 16:  # it is full: room for half of it, or for what is still to come
+                first = len(text) - (16 - min(8, most - done))
+            text.append(logits(text[first:]).argmax())
+        assert new == text[len(prompt) :]
 
 
 def test_a_row_draws_the_same_alone_and_among_others(params):
@@ -85,17 +87,11 @@ def test_a_row_draws_the_same_alone_and_among_others(params):
     assert same[0] == together[0] and same[0] != same[1]
 
 
-def test_texts_that_outgrow_the_context_at_different_times_say_what_they_say_alone(params):
-    rows = ids_of(["ab", "0123456789", "long" * 6])
-    together = generator(params, replace(GREEDY, max_new_tokens=20)).continuations(rows)
-    assert [generator(params, replace(GREEDY, max_new_tokens=20)).continuations([row])[0] for row in rows] == together
-
-
-def grown(params, monkeypatch, piece, stops=(), prompts=PROMPTS):
+def grown(params, monkeypatch, piece, stops=()):
     """What is shown of each prompt's continuation, again and again, where one looks every `piece` tokens."""
     monkeypatch.setattr(generation, "PIECE", piece)
     drawing = generator(params, GenerationConfig(temperature=0.7, max_new_tokens=24))
-    return list(zip(*drawing.stream(prompts, 3, stops), strict=True))
+    return list(zip(*drawing.stream(PROMPTS, 3, stops), strict=True))
 
 
 def test_a_text_that_is_shown_while_it_is_made_is_the_whole_one_however_often_one_looks(params, monkeypatch):
@@ -120,15 +116,10 @@ def test_a_text_ends_before_the_stop_string_that_is_complete_first_and_shows_non
         assert all(text.startswith(each.text) for text, shown in zip(expected, ended, strict=True) for each in shown)
 
 
-def test_a_stop_string_ends_the_work_too(params, monkeypatch):
-    (shown,) = grown(params, monkeypatch, 1, prompts=PROMPTS[:1])
-    (ended,) = grown(params, monkeypatch, 1, [shown[-1].text[2:4]], PROMPTS[:1])
-    assert len(shown) == 1 + 24 and len(ended) < len(shown) // 2
-
-
-def test_that_the_beginning_is_out_of_sight_is_told(params):
-    drawing = generator(params)
-    assert [each.slid for each in drawing.whole(["ab", "long" * 6])] == [False, True]
+def test_stop_strings_end_the_work_too(params, monkeypatch):
+    whole = grown(params, monkeypatch, 1)
+    ended = grown(params, monkeypatch, 1, [shown[-1].text[2:4] for shown in whole])
+    assert [len(shown) for shown in whole] == [1 + 24] * 3 and all(len(shown) < 12 for shown in ended)
 
 
 def test_an_end_of_the_text_ends_it_and_no_other(params):

@@ -170,7 +170,7 @@ class Generator:
         texts = [_Text((self.start if row else self.blank) + row, []) for row in ids]
         before = self.tokenizer.decode(ids)
         shown, ended = [Continuation()] * len(texts), np.zeros(len(texts), bool)
-        yield shown
+        yield list(shown)
         for made in self._made(texts, row_keys(seed, first + np.arange(len(texts))), ended):
             whole = self.tokenizer.decode([row + text.new for row, text in zip(ids, texts, strict=True)])
             for row, text in enumerate(texts):
