@@ -93,10 +93,10 @@ def test_a_sliding_window_predicts_each_token_as_a_loop_would(likelihood, naive,
 
 def test_a_window_that_slides_by_its_length_predicts_what_the_packed_rows_do(likelihood, params):
     rows = Rows([np.array(Bytes().encode([TEXT])[0], np.int32)], CONTEXT, "segments")
-    losses = jax.jit(
-        lambda batch: cross_entropy(MODEL.apply({"params": params}, batch).readout, batch.labels, 0, NOTHING)
-    )
-    packed = [losses(batch) for batch in evaluation_rows(rows, len(rows))]
+    readout = jax.jit(lambda batch: MODEL.apply({"params": params}, batch).readout)
+    packed = [
+        cross_entropy(readout(batch), batch.labels, padding=NOTHING) for batch in evaluation_rows(rows, len(rows))
+    ]
     parts = likelihood.documents([TEXT], CONTEXT)
     assert sum(len(part.log_probabilities) for part in parts) == sum(int(sums.tokens) for sums in packed)
     loss = sum(float(sums.loss) for sums in packed)
@@ -104,9 +104,7 @@ def test_a_window_that_slides_by_its_length_predicts_what_the_packed_rows_do(lik
     assert sum(part.most_likely.sum() for part in parts) == sum(int(sums.correct) for sums in packed)
 
 
-def test_a_context_beyond_what_the_model_sees_loses_its_beginning_and_that_is_told(
-    likelihood, naive, caplog, monkeypatch
-):
+def test_a_context_beyond_what_the_model_sees_loses_its_beginning_and_says_so(likelihood, naive, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("zoo"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="zoo"):
         (scored,) = likelihood.continuations([(TEXT, "!?")], ["x"])
