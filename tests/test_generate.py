@@ -1,6 +1,9 @@
 """The command line for language models: training, scores, and text alone on standard output."""
 
+import io
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +79,37 @@ def test_options_decide_what_may_be_drawn(generate):
     assert text("--temperature", "0", "--samples", "2") == f"{greedy}\n{greedy}"
 
 
+def test_prompts_come_from_arguments_or_lines_and_each_is_gone_on_from(generate, monkeypatch):
+    def piped(text, *options):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode()), isatty=lambda: False))
+        return generate(*options)
+
+    code, out, err = generate("--prompt", "in 1", "--prompt", "days")
+    assert (code, err) == (0, "")
+    assert piped("in 1\ndays\n") == (0, out, "")
+    first, second = (json.loads(line) for line in piped("in 1\ndays", "--json")[1].splitlines())
+    assert f"{first['prompt']}{first['text']}\n\n{second['prompt']}{second['text']}\n" == out
+    assert (first["prompt"], second["prompt"]) == ("in 1", "days") and first["ended"] in ("end", "length")
+    assert piped("", "--json") == (0, "", "")
+    monkeypatch.setattr("zoo.cli.generate.CHUNK", 1)
+    assert piped("in 1\ndays\n") == (0, out, "")
+
+
+def test_on_a_terminal_a_prompt_asks_for_each_and_nothing_else_is_in_the_text(generate, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"in 1\ndays\n"), isatty=lambda: True))
+    code, out, err = generate()
+    assert code == 0 and err.count("> ") == 3 and "Ctrl-D" in err
+    assert out.replace("\n\n", "\n") == generate("--prompt", "in 1", "--prompt", "days")[1].replace("\n\n", "\n")
+
+
+def test_a_prompt_of_no_tokens_begins_a_text_and_one_beyond_the_context_is_told(generate):
+    code, out, err = generate("--prompt", "")
+    assert (code, err) == (0, "") and out.endswith("\n")
+    code, out, err = generate("--prompt", "in 1 days " * 5)
+    assert code == 0 and out.startswith("in 1 days " * 5)
+    assert err.count("\n") == 1 and "more than 16 tokens" in err
+
+
 def test_a_language_model_is_scored_by_how_it_predicts(written, capfd):
     capfd.readouterr()
     assert main(["eval", f"--workdir={written}", "--split=valid", "--json"]) == 0
@@ -84,6 +118,70 @@ def test_a_language_model_is_scored_by_how_it_predicts(written, capfd):
     assert (scores["split"], scores["step"], scores["documents"]) == ("valid", 2, 1)
     assert main(["eval", str(written)]) == 0
     assert "1 documents" in capfd.readouterr().out
+
+
+@pytest.fixture
+def evaluate(written, tmp_path, capfd):
+    """`evaluate(name, content, *options)`: the exit code of `eval` on such a file, standard output and error."""
+
+    def run(name, content, *options):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        capfd.readouterr()
+        code = main(["eval", f"--workdir={written}", f"--data={tmp_path / name}", *options])
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_text_of_any_length_is_measured_by_a_window_that_slides(evaluate):
+    text = "".join(f"in {n} days\n" for n in range(8))
+    tokens = len(text) + 1
+    scores = json.loads(evaluate("text.txt", text, "--json")[1])
+    assert (scores["format"], scores["stride"], scores["documents"], scores["tokens"]) == ("text", 8, 1, tokens)
+    assert {"loss", "perplexity", "accuracy", "bits_per_byte", "word_perplexity"} <= scores.keys()
+    closer = json.loads(evaluate("text.txt", text, "--json", "--stride=16")[1])
+    assert closer["tokens"] == tokens and closer["loss"] != scores["loss"]
+    code, out, err = evaluate("text.txt", text)
+    assert (code, err) == (0, "") and f"{tokens} tokens, stride 8, step 2" in out
+
+
+def test_the_format_of_rows_is_told_from_their_fields(evaluate):
+    rows = {
+        "lambada": {"text": "in 1 days in 2 days"},
+        "blimp": {"sentence_good": "in 1 days", "sentence_bad": "days 1"},
+        "choice": {"context": "in 1", "choices": ["days", "in"], "answer": 0},
+    }
+    for name, row in rows.items():
+        code, out, _ = evaluate("rows.jsonl", f"{json.dumps(row)}\n", "--json")
+        scores = json.loads(out)
+        assert (code, scores["format"], scores["examples"], scores["step"]) == (0, name, 1, 2)
+        assert 0 <= scores["accuracy"] <= 1
+    code, out, err = evaluate("passages.txt", "in 1 days\nin 2 days\n", "--format=lambada")
+    assert (code, err) == (0, "") and out.startswith("lambada (") and "2 examples" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "told"),
+    [
+        ('{"premise": "a"}\n', (), "rows.jsonl:1: its fields, premise, are of no known format"),
+        ('{"text": "a b"}\n{"txt": "a"}\n', (), "rows.jsonl:2: no field 'text' for lambada; there are: txt"),
+        ('{"text": "a b"}\n{"text"\n', (), "rows.jsonl:2: no JSON"),
+        ("", (), "rows.jsonl is empty"),
+        ("", ("--format=text",), "no text"),
+        ('{"text": "a b"}\n', ("--stride=3",), "--format=text"),
+        ("text", ("--format=text", "--stride=17"), "stride=17: use 1 to 16"),
+        ('{"sentence_good": "in 1 days in 2 days", "sentence_bad": "a"}\n', (), ":1: 19 tokens to score"),
+    ],
+)
+def test_rows_that_cannot_be_measured_are_told_by_their_line(evaluate, content, options, told):
+    code, out, err = evaluate("rows.jsonl", content, *options)
+    assert code == 2 and out == "" and told in err and err.count("\n") == 1
+
+
+def test_the_options_of_other_data_need_some(written, workdir, capfd):
+    capfd.readouterr()
+    assert main(["eval", str(written), "--stride=3"]) == main(["eval", str(workdir), "--format=text", "--data=x"]) == 2
+    assert capfd.readouterr().err.count("for a language model and other data") == 2
 
 
 def test_training_says_how_to_go_on(written, capfd):
@@ -99,6 +197,7 @@ def test_training_says_how_to_go_on(written, capfd):
         (("--top-p", "2"), "top_p=2"),
         (("--max-new-tokens", "0"), "'0' is not a whole number from 1 on"),
         (("--tempreature", "1"), "--temperature"),
+        (("--stop", ""), "--stop=''"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_remedy(generate, options, told):

@@ -5,7 +5,7 @@ from typing import Any
 
 from zoo.decoding.alignment import alignment_error_rate, forced_links
 from zoo.errors import UserError
-from zoo.tasks import metrics
+from zoo.tasks import metrics, zero_shot
 from zoo.workdirs import Workdir
 
 
@@ -27,6 +27,26 @@ def score(workdir: Workdir, split: str = "test", location: str = "") -> dict[str
     return measured | evaluation.measured | evaluation.values | _alignment(workdir, split, location)
 
 
+def score_zero_shot(workdir: Workdir, location: str, form: str = "", stride: int = 0) -> dict[str, Any]:
+    """What a language model does on the data at `location` without having been trained for it: `zero_shot.of_rows`
+    where there are rows or `form` names a format of such, or else `zero_shot.of_text` with this `stride`.
+
+    Raises `UserError` where there is no such data or no such checkpoint.
+    """
+    rows = form != zero_shot.TEXT if form else zero_shot.has_rows(location)
+    if stride and rows:
+        raise UserError(f"stride={stride} is for text, and {location} holds rows: leave it out, or use --format=text")
+    documents = None if rows else workdir.task.documents("test", location)
+    likelihood = workdir.task.likelihood(workdir.model, workdir.params)
+    if documents is None:
+        evaluation = zero_shot.of_rows(location, form, likelihood)
+    else:
+        evaluation = zero_shot.of_text(documents, stride, likelihood)
+    return {"data": location, "checkpoint": workdir.checkpoint, "step": workdir.step} | (
+        evaluation.measured | evaluation.values
+    )
+
+
 def _alignment(workdir: Workdir, split: str, location: str) -> dict[str, float]:
     if workdir.experiment.task != "translation":
         return {}
@@ -39,15 +59,18 @@ def _alignment(workdir: Workdir, split: str, location: str) -> dict[str, float]:
 
 
 def table(scores: dict[str, Any]) -> str:
-    """`score`'s result to read: what was measured in the first line, then a value a line; a BLEU with its signature."""
+    """`score`'s or `score_zero_shot`'s result to read: what was measured in the first line, then a value a line; a BLEU
+    with its signature."""
     direction = scores.get("direction", "").replace("-", "→", 1)
-    counts = [f"{scores[what]:,} {what}" for what in ("sentences", "documents", "tokens") if what in scores]
-    what = [f"{scores['split']} ({scores['data']})", *filter(None, [direction]), *counts, f"step {scores['step']}"]
-    lines = [", ".join(what)]
+    counts = [f"{scores[what]:,} {what}" for what in ("sentences", "examples", "documents", "tokens") if what in scores]
+    stride = [f"stride {scores['stride']}"] if "stride" in scores else []
+    data = f"{scores['split'] if 'split' in scores else scores['format']} ({scores['data']})"
+    lines = [", ".join([data, *filter(None, [direction]), *counts, *stride, f"step {scores['step']}"])]
+    width = max(20, *map(len, scores))
     for name, value in scores.items():
         if isinstance(value, float):
             signature = scores.get(f"{name}_signature")
-            lines.append(f"  {name:20} {value:9.4f}" + (f"  {direction} {signature}" if signature else ""))
+            lines.append(f"  {name:{width}} {value:9.4f}" + (f"  {direction} {signature}" if signature else ""))
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """The laws of generation: each token drawn from what the whole text before it predicts, whatever is beside it."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from flax import linen as nn
 
 from zoo.data.batching import LanguageBatch
 from zoo.data.tokenizers import EOS, SPECIALS, Bytes
+from zoo.decoding import generation
 from zoo.decoding.generation import NEVER_SAID, GenerationConfig, Generator
 from zoo.errors import UserError
 from zoo.models.gpt import GPT, GPTConfig
@@ -63,15 +65,17 @@ def test_without_temperature_each_token_is_the_most_likely_behind_the_whole_text
             assert token == logits(prompt + new[:t]).argmax()
 
 
-def test_beyond_the_positions_that_are_learned_the_last_half_or_more_is_gone_on_from(params, logits):
-    (prompt,) = ids_of(["abcde"])
-    (new,) = generator(params, replace(GREEDY, max_new_tokens=30)).continuations([prompt])
-    assert len(new) == 30
-    text = prompt + new
-    for start, end in ((6, 16), (16, 24), (24, 32)):  # first to the end of the room, then half of it at a time
-        window = text[max(0, end - 16) : start]
-        for t in range(start, end):
-            assert text[t] == logits(window + text[start:t]).argmax()
+def test_beyond_the_context_each_text_goes_on_from_its_own_last_half_or_more(params, logits):
+    prompts, most = ids_of(["ab", "0123456789", "long" * 6]), 20
+    for prompt, new in zip(
+        prompts, generator(params, replace(GREEDY, max_new_tokens=most)).continuations(prompts), strict=True
+    ):
+        text, first = list(prompt), 0
+        for done in range(most):
+            if len(text) - first >= 16:  # it is full: room for half of it, or for what is still to come
+                first = len(text) - (16 - min(8, most - done))
+            text.append(logits(text[first:]).argmax())
+        assert new == text[len(prompt) :]
 
 
 def test_a_row_draws_the_same_alone_and_among_others(params):
@@ -81,6 +85,41 @@ def test_a_row_draws_the_same_alone_and_among_others(params):
     assert drawing.continuations(ids_of(PROMPTS), seed=4) != together
     same = drawing.continuations(ids_of(["ab", "ab"]), seed=3)
     assert same[0] == together[0] and same[0] != same[1]
+
+
+def grown(params, monkeypatch, piece, stops=()):
+    """What is shown of each prompt's continuation, again and again, where one looks every `piece` tokens."""
+    monkeypatch.setattr(generation, "PIECE", piece)
+    drawing = generator(params, GenerationConfig(temperature=0.7, max_new_tokens=24))
+    return list(zip(*drawing.stream(PROMPTS, 3, stops), strict=True))
+
+
+def test_a_text_that_is_shown_while_it_is_made_is_the_whole_one_however_often_one_looks(params, monkeypatch):
+    often, seldom = grown(params, monkeypatch, 1), grown(params, monkeypatch, 7)
+    assert [shown[-1] for shown in often] == [shown[-1] for shown in seldom]
+    assert {shown[-1].ended for shown in often} == {"length"}
+    for shown in often:
+        assert len({continuation.text for continuation in shown}) > 3
+        assert all(after.text.startswith(before.text) for before, after in pairwise(shown))
+
+
+def test_a_text_ends_before_the_stop_string_that_is_complete_first_and_shows_none_of_it(params, monkeypatch):
+    plain = [shown[-1].text for shown in grown(params, monkeypatch, 7)]
+    whole, other = plain[0], plain[2]
+    stop, longer, part = whole[6:9], whole[5:12], other[3:5]  # each token is a byte
+    assert len(whole) > 12 and whole.find(stop) == 6 and whole.find(longer) == 5
+    expected = [text[: min(at for at in (text.find(stop), text.find(part), len(text)) if at >= 0)] for text in plain]
+    for piece in (1, 7):
+        ended = grown(params, monkeypatch, piece, [longer, stop, part])
+        assert [shown[-1].text for shown in ended] == expected
+        assert [ended[0][-1].ended, ended[2][-1].ended] == ["stop", "stop"]
+        assert all(text.startswith(each.text) for text, shown in zip(expected, ended, strict=True) for each in shown)
+
+
+def test_stop_strings_end_the_work_too(params, monkeypatch):
+    whole = grown(params, monkeypatch, 1)
+    ended = grown(params, monkeypatch, 1, [shown[-1].text[2:4] for shown in whole])
+    assert [len(shown) for shown in whole] == [1 + 24] * 3 and all(len(shown) < 12 for shown in ended)
 
 
 def test_an_end_of_the_text_ends_it_and_no_other(params):

@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from zoo.cli.arguments import add_checkpoint, add_decoding, evaluation_changes
+from zoo.cli.arguments import add_checkpoint, add_decoding, evaluation_changes, positive
 from zoo.errors import UserError
 
 HELP = "score a working directory on its validation or test split, or on other data"
@@ -18,6 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="which split (default: test)")
     parser.add_argument("--data", default="", metavar="PATH", help="other data: a prefix, a .tsv, text, tfds:NAME")
     add_checkpoint(parser)
+    zero_shot = parser.add_argument_group("a language model on other data, as it is")
+    zero_shot.add_argument(
+        "--format",
+        choices=("text", "lambada", "blimp", "choice"),
+        help="perplexity of text (default), or rows of a .jsonl, told by their fields: text (lambada: the last word); "
+        "sentence_good, sentence_bad (blimp); context, choices, answer (choice: the likeliest)",
+    )
+    zero_shot.add_argument(
+        "--stride", type=positive, metavar="N", help="text: tokens by which the window slides (default: half of it)"
+    )
     add_decoding(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
@@ -26,12 +36,25 @@ def run(args: argparse.Namespace) -> None:
     directory = args.workdir or args.directory
     if directory is None:
         raise UserError("name a working directory: --workdir=DIR")
-    from zoo.evaluation import score, table
+    from zoo.evaluation import score, score_zero_shot, table
     from zoo.workdirs import load
 
-    scores = score(load(directory, args.checkpoint, evaluation_changes(args)), args.split, args.data)
+    workdir = load(directory, args.checkpoint, evaluation_changes(args))
+    if _is_zero_shot(args, workdir.experiment.task):
+        scores = score_zero_shot(workdir, args.data, args.format or "", args.stride or 0)
+    else:
+        scores = score(workdir, args.split, args.data)
     if not args.json:
         print(table(scores))
         return
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in scores.items()}
     print(json.dumps(finite, ensure_ascii=False, allow_nan=False))
+
+
+def _is_zero_shot(args: argparse.Namespace, task: str) -> bool:
+    """Whether a language model is given data that is no split of its own."""
+    applies = task == "language_modeling" and args.data != ""
+    for name, value in (("format", args.format), ("stride", args.stride)):
+        if value is not None and not applies:
+            raise UserError(f"--{name}={value} is for a language model and other data: name it by --data=PATH")
+    return applies

@@ -1,38 +1,90 @@
 """`generate`: text that goes on from a prompt."""
 
 import argparse
+import json
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.cli.arguments import add_checkpoint, add_sampling, number, positive, sampling_options
+from zoo.cli.lines import inputs
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.decoding.generation import Continuation
 
 HELP = "write text with a language model, the prompt and how it goes on"
 EXAMPLE = 'python -m zoo generate runs/gpt-nano --prompt "The " --max-new-tokens 200 --temperature 0.8 --top-k 50'
+CHUNK = 32  # prompts that are gone on from together
+
+log = logging.getLogger("zoo")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="a working directory")
-    parser.add_argument("--prompt", default="", metavar="TEXT", help="what the text begins with (default: nothing)")
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="what the text begins with; may be repeated (default: every line of standard input)",
+    )
     parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="tokens after the prompt, at most")
     add_sampling(parser)
     parser.add_argument("--repetition-penalty", type=number, metavar="R", help="above 1: say again less often")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
     parser.add_argument("--samples", type=positive, default=1, metavar="N", help="so many texts, a blank line between")
+    parser.add_argument("--json", action="store_true", help="an object a line: prompt, text, ended")
     add_checkpoint(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import load
 
+    if "" in args.stop:
+        raise UserError("--stop='' stands everywhere: name a text to end before")
     own = {"max_new_tokens": args.max_new_tokens, "repetition_penalty": args.repetition_penalty}
     options = sampling_options(args) | {name: value for name, value in own.items() if value is not None}
     changes = tuple((f"decoding.{name}", str(value)) for name, value in options.items())
-    workdir = load(args.workdir, args.checkpoint, changes, task="language_modeling")
-    continuations = workdir.generate([args.prompt] * args.samples, args.seed or 0)
-    texts = (f"{args.prompt}{_until(text, args.stop)}\n" for text in continuations)
-    sys.stdout.buffer.write("\n".join(texts).encode())
+    generator = load(args.workdir, args.checkpoint, changes, task="language_modeling").generator()
+    if args.prompt is None and sys.stdin.isatty():
+        log.info("going on from each line; Ctrl-D ends")
+    done, told = 0, False
+    for prompts in inputs("> ", CHUNK) if args.prompt is None else [args.prompt]:
+        rows = [prompt for prompt in prompts for _ in range(args.samples)]
+        grown = generator.stream(rows, args.seed or 0, args.stop, done)
+        last = _write_json(rows, grown) if args.json else _write_plain(rows, grown, apart=done > 0)
+        if not told and any(continuation.slid for continuation in last):
+            log.info("a text of more than %d tokens goes on from its last ones, half or more", generator.context)
+            told = True
+        done += len(rows)
 
 
-def _until(text: str, stops: list[str]) -> str:
-    """`text` up to the first of the `stops`."""
-    return text[: min((text.find(stop) for stop in stops if stop and stop in text), default=len(text))]
+def _write_plain(prompts: list[str], grown: "Iterator[list[Continuation]]", apart: bool) -> "list[Continuation]":
+    """Prompts and what follows, `apart` from what was written before; a text alone appears as it is made."""
+    alone, shown = len(prompts) == 1, 0
+    if apart and not sys.stdin.isatty():
+        _write("\n")
+    if alone:
+        _write(prompts[0])
+    for last in grown:
+        if alone:
+            _write(last[0].text[shown:])
+            shown = len(last[0].text)
+    texts = (f"{prompt}{continuation.text}\n" for prompt, continuation in zip(prompts, last, strict=True))
+    _write("\n" if alone else "\n".join(texts))
+    return last
+
+
+def _write_json(prompts: list[str], grown: "Iterator[list[Continuation]]") -> "list[Continuation]":
+    *_, last = grown
+    for prompt, continuation in zip(prompts, last, strict=True):
+        record = {"prompt": prompt, "text": continuation.text, "ended": continuation.ended}
+        _write(f"{json.dumps(record, ensure_ascii=False)}\n")
+    return last
+
+
+def _write(text: str) -> None:
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()

@@ -1,6 +1,7 @@
 """Standard input as the commands that answer line by line read it."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from itertools import islice
 
@@ -21,3 +22,21 @@ def decoded(lines: Iterator[bytes]) -> Iterator[str]:
 def chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
     while chunk := list(islice(lines, size)):
         yield chunk
+
+
+def inputs(prompt: str, size: int) -> Iterator[list[str]]:
+    """The lines of standard input that are answered together: `size` of them, or each alone on a terminal, where
+    `prompt` asks for it."""
+    if sys.stdin.isatty():
+        yield from chunks(decoded(_prompted(prompt)), 1)
+    else:
+        yield from chunks(decoded(sys.stdin.buffer), size)
+
+
+def _prompted(prompt: str) -> Iterator[bytes]:
+    while True:
+        print(prompt, end="", file=sys.stderr, flush=True)
+        if not (line := sys.stdin.buffer.readline()):
+            print(file=sys.stderr)
+            return
+        yield line

@@ -18,7 +18,7 @@ from zoo.cli.arguments import (
     positive,
     sampling_options,
 )
-from zoo.cli.lines import chunks, decoded
+from zoo.cli.lines import decoded, inputs
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,27 +120,16 @@ def _check_copying(args: argparse.Namespace, workdirs: "Sequence[Workdir]") -> N
 def _inputs(args: argparse.Namespace, prompt: str) -> Iterator[Input]:
     """What is translated together. Lines with prefixes of their own are, all of them, so that one prefix too few or too
     long is told before anything is written."""
-    interactive = sys.stdin.isatty()
     if args.prefixes is not None:
-        if interactive:
+        if sys.stdin.isatty():
             raise UserError("--prefixes goes with the lines of a file: give one by < FILE, or use --prefix")
         lines = list(decoded(sys.stdin.buffer))
         if len(lines) != len(args.prefixes):
             raise UserError(f"--prefixes has {len(args.prefixes)} lines, the input {len(lines)}: give one for each")
         yield lines, args.prefixes
         return
-    lines = decoded(_prompted(prompt) if interactive else sys.stdin.buffer)
-    for chunk in chunks(lines, 1 if interactive else CHUNK):
-        yield chunk, None if args.prefix is None else [args.prefix] * len(chunk)
-
-
-def _prompted(prompt: str) -> Iterator[bytes]:
-    while True:
-        print(prompt, end="", file=sys.stderr, flush=True)
-        if not (line := sys.stdin.buffer.readline()):
-            print(file=sys.stderr)
-            return
-        yield line
+    for lines in inputs(prompt, CHUNK):
+        yield lines, None if args.prefix is None else [args.prefix] * len(lines)
 
 
 def _finisher(args: argparse.Namespace, translator: "Translator") -> "Callable[[str, Translation], Translation]":

@@ -1,9 +1,14 @@
-"""Text that goes on from a prompt: the next token drawn, given back to the model, and so on, in one jitted loop."""
+"""Text that goes on from a prompt: the next token drawn, given back to the model, and so on.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+The loop is jitted and comes back every few tokens, so that a text can be shown while it is made, and ends with the
+stop string that it was told to end with. What a text says depends neither on that number nor on what is beside it.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +21,12 @@ from zoo.data.batching import NOTHING
 from zoo.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
 from zoo.decoding.sampling import NEVER, SamplingConfig, draw, penalized, row_keys
 from zoo.errors import UserError, check_choice
-from zoo.models.base import LanguageModel
+from zoo.models.base import Cache, LanguageModel
 from zoo.parallel.devices import COMPUTE_DTYPES
 
 NEVER_SAID = (PAD, BOS, UNK)
+PIECE = 8  # tokens between two looks at the text
+UNREADABLE = "\ufffd"  # what the first bytes of a character are read as
 
 
 @dataclass(frozen=True)
@@ -37,57 +44,93 @@ class GenerationConfig(SamplingConfig):
 
 
 @struct.dataclass
-class _Loop:
-    cache: Any
+class Drawing:
+    """Continuations in the making. `last` is the token that is given to the model next, `said` are those that the
+    repetition penalty counts; behind its end a row of `tokens` is `PAD`."""
+
+    cache: Cache
     step: Int[Array, ""]
     last: Int[Array, "B"]
     tokens: Int[Array, "B T"]
     said: Bool[Array, "B V"]
+    ended: Bool[Array, "B"]
 
 
-@partial(jax.jit, static_argnames=("model", "sampling", "length"))
-def continued(
+@partial(jax.jit, static_argnames=("model", "length"))
+def begun(
     model: LanguageModel,
     params: Any,
     prompts: Int[Array, "B S"],
     last: Int[Array, "B"],
     said: Bool[Array, "B V"],
+    ended: Bool[Array, "B"],
+    length: int,
+) -> Drawing:
+    """Room for `length` tokens behind prompts that are `prompts[b]`, filled up with `NOTHING`, and then `last[b]`."""
+    cache = model.apply({"params": params}, prompts, length, method="prefill")
+    nothing = jnp.full((len(prompts), length), PAD, jnp.int32)
+    return Drawing(cache, jnp.int32(0), last, nothing, said, ended)
+
+
+@partial(jax.jit, static_argnames=("model", "sampling"), donate_argnames="drawing")
+def advanced(
+    model: LanguageModel,
+    params: Any,
+    drawing: Drawing,
     keys: Array,
     done: Int[Array, ""],
+    until: Int[Array, ""],
     sampling: SamplingConfig,
-    length: int,
-) -> Int[Array, "B T"]:
-    """At most `length` tokens behind each prompt; after its EOS a row is `PAD`. The loop ends when all rows have.
+) -> Drawing:
+    """With the tokens before step `until`, or as many as it takes until all rows have ended.
 
-    A prompt is `prompts[b]`, filled up with `NOTHING`, and then its `last` token. `said` are the tokens that the
-    repetition penalty counts so far. Token `done + t` of a row is drawn with its key folded with that number, so that a
-    text does not depend on how many tokens are made together.
+    Token `done + t` of a row is drawn with its key folded with that number, so that a text does not depend on how many
+    tokens are made together.
     """
-    apply = partial(model.apply, {"params": params})
 
-    def ended(loop: _Loop) -> Bool[Array, "B"]:
-        return (loop.tokens == EOS).any(axis=1)
+    def unfinished(drawing: Drawing) -> Bool[Array, ""]:
+        return (drawing.step < until) & ~drawing.ended.all()
 
-    def unfinished(loop: _Loop) -> Bool[Array, ""]:
-        return (loop.step < length) & ~ended(loop).all()
-
-    def advance(loop: _Loop) -> _Loop:
-        cache, logits, _ = apply(loop.cache, loop.last[:, None], method="decode_step")
-        logits = penalized(logits[:, 0], loop.said, sampling.repetition_penalty)
+    def advance(drawing: Drawing) -> Drawing:
+        step, ended, tokens = drawing.step, drawing.ended, drawing.tokens
+        cache, logits, _ = model.apply({"params": params}, drawing.cache, drawing.last[:, None], method="decode_step")
+        logits = penalized(logits[:, 0], drawing.said, sampling.repetition_penalty)
         logits = logits.at[:, jnp.array(NEVER_SAID)].set(NEVER)
-        token = draw(jax.vmap(jax.random.fold_in, (0, None))(keys, done + loop.step), logits, sampling)
-        token = jnp.where(ended(loop), PAD, token)
-        said = loop.said.at[jnp.arange(len(token)), token].set(True)
-        return _Loop(cache, loop.step + 1, token, loop.tokens.at[:, loop.step].set(token), said)
+        token = draw(jax.vmap(jax.random.fold_in, (0, None))(keys, done + step), logits, sampling)
+        token = jnp.where(ended, PAD, token)
+        said = drawing.said.at[jnp.arange(len(token)), token].set(True)
+        return Drawing(cache, step + 1, token, tokens.at[:, step].set(token), said, ended | (token == EOS))
 
-    cache = apply(prompts, length, method="prefill")
-    nothing = jnp.full((len(prompts), length), PAD, jnp.int32)
-    return lax.while_loop(unfinished, advance, _Loop(cache, jnp.int32(0), last, nothing, said)).tokens
+    return lax.while_loop(unfinished, advance, drawing)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What follows a prompt so far. It only grows, and once it has `ended` it is whole: by a `stop` string, which it
+    does not hold, by an `end` of the model's own, or by its `length`. `slid` tells whether the model has lost sight of
+    the beginning, since prompt and text together are longer than its context."""
+
+    text: str = ""
+    ended: Literal["", "stop", "end", "length"] = ""
+    slid: bool = False
+
+
+@dataclass
+class _Text:
+    """The ids of a text: `prompt` with what begins it, `new` without the end; the model sees those from `first` on."""
+
+    prompt: list[int]
+    new: list[int]
+    first: int = 0
+
+    @property
+    def seen(self) -> list[int]:
+        return (self.prompt + self.new)[self.first :]
 
 
 class Generator:
     """Continues texts with one model. `start` are the ids that stand before every prompt, `blank` those that do where
-    the prompt is empty."""
+    the prompt is empty. The model sees at most `context` tokens (default: as many as it has positions)."""
 
     def __init__(
         self,
@@ -97,49 +140,123 @@ class Generator:
         config: GenerationConfig,
         start: Sequence[int] = (BOS,),
         blank: Sequence[int] = (BOS,),
+        context: int | None = None,
     ):
         self.model, self.params, self.tokenizer, self.config = model, params, tokenizer, config
         self.start, self.blank = list(start), list(blank)
+        self.context = context or model.config.max_length
+        self._sampling = SamplingConfig(**{field.name: getattr(config, field.name) for field in fields(SamplingConfig)})
 
     def __call__(self, prompts: Sequence[str], seed: int = 0) -> list[str]:
         """What follows each prompt; a row draws the same in any batch, by its place in it and the seed."""
+        return [continuation.text for continuation in self.whole(prompts, seed)]
+
+    def whole(
+        self, prompts: Sequence[str], seed: int = 0, stops: Sequence[str] = (), first: int = 0
+    ) -> list[Continuation]:
+        """The continuations that `stream` ends with."""
+        *_, last = self.stream(prompts, seed, stops, first)
+        return last
+
+    def stream(
+        self, prompts: Sequence[str], seed: int = 0, stops: Sequence[str] = (), first: int = 0
+    ) -> Iterator[list[Continuation]]:
+        """The continuation of each prompt, again and again as they grow.
+
+        A text ends before the first of the `stops` that is complete in it; what may yet turn out to be part of one, or
+        of a character, is held back. `first` is the number of the first prompt in the whole input, by which it draws.
+        """
         ids = self.tokenizer.encode(list(prompts))
-        written = [(self.start if row else self.blank) + row for row in ids]
-        both = [one + other for one, other in zip(ids, self.continuations(written, seed), strict=True)]
-        texts = zip(self.tokenizer.decode(both), self.tokenizer.decode(ids), strict=True)
-        return [whole[len(prompt) :] for whole, prompt in texts]
+        texts = [_Text((self.start if row else self.blank) + row, []) for row in ids]
+        before = self.tokenizer.decode(ids)
+        shown, ended = [Continuation()] * len(texts), np.zeros(len(texts), bool)
+        yield list(shown)
+        for made in self._made(texts, row_keys(seed, first + np.arange(len(texts))), ended):
+            whole = self.tokenizer.decode([row + text.new for row, text in zip(ids, texts, strict=True)])
+            for row, text in enumerate(texts):
+                if not shown[row].ended:
+                    end = "end" if ended[row] else "length" if made == self.config.max_new_tokens else ""
+                    shown[row] = _settled(whole[row][len(before[row]) :], stops, end, text.first > 0)
+                    ended[row] |= shown[row].ended != ""
+            yield list(shown)
 
     def continuations(self, prompts: Sequence[Sequence[int]], seed: int = 0) -> list[list[int]]:
-        """The ids that follow those of each prompt, without EOS.
+        """The ids that follow those of each prompt, without EOS."""
+        texts = [_Text(list(prompt), []) for prompt in prompts]
+        deque(self._made(texts, row_keys(seed, np.arange(len(texts))), np.zeros(len(texts), bool)), maxlen=0)
+        return [text.new for text in texts]
 
-        Where prompt and continuation are longer than the model's positions, half of them at a time are made from as
-        much of the text before as the others hold.
+    def _made(self, texts: list[_Text], keys: Array, ended: Bool[np.ndarray, "B"]) -> Iterator[int]:
+        """Adds to the `texts`, some tokens at a time, and tells how many each has been given; the rows that have
+        `ended`, which whoever iterates may say too, are given no more.
+
+        A text that has filled the context goes on from its last tokens, with room for half the context before it has
+        to be cut again. Each is cut by its own length, so that it says what it says alone.
         """
-        most, remaining = self.model.config.max_length, self.config.max_new_tokens
-        keys = row_keys(seed, np.arange(len(prompts)))
-        rows, new = [list(prompt) for prompt in prompts], [[] for _ in prompts]
-        while remaining and not all(EOS in row for row in new):
-            steps = min(remaining, max(most - max(map(len, rows)), most // 2))
-            made = self._continue([row[steps - most :] for row in rows], self._said(rows), keys, steps, len(new[0]))
-            for row, written, tokens in zip(rows, new, made.tolist(), strict=True):
-                row += tokens
-                written += tokens
-            remaining -= steps
-        return [row[: row.index(EOS)] if EOS in row else row for row in new]
+        done, most = 0, self.config.max_new_tokens
+        while done < most and not ended.all():
+            for text in texts:
+                if len(text.seen) >= self.context:
+                    room = min(most - done, max(1, self.context // 2))
+                    text.first = len(text.prompt) + len(text.new) - (self.context - room)
+            for tokens in self._pieces(texts, keys, ended, done):
+                done += tokens.shape[1]
+                for row, text in enumerate(texts):
+                    new = tokens[row].tolist()
+                    text.new += [] if ended[row] else new[: new.index(EOS)] if EOS in new else new
+                ended |= (tokens == EOS).any(axis=1)
+                yield done
 
-    def _continue(self, contexts: list[list[int]], said: np.ndarray, keys: Array, steps: int, done: int) -> np.ndarray:
-        longest = max(1, *(len(context) - 1 for context in contexts))
-        room = min(1 << (longest - 1).bit_length(), max(1, self.model.config.max_length - steps))  # few shapes
-        prompts = np.full((len(contexts), room), NOTHING, np.int32)
-        for row, context in enumerate(contexts):
-            prompts[row, : len(context) - 1] = context[:-1]
-        last = np.array([context[-1] for context in contexts], np.int32)
-        sampling = SamplingConfig(**{name: getattr(self.config, name) for name in SamplingConfig.__dataclass_fields__})
-        made = continued(self.model, self.params, prompts, last, said, keys, np.int32(done), sampling, steps)
-        return np.asarray(made)
+    def _pieces(
+        self, texts: list[_Text], keys: Array, ended: Bool[np.ndarray, "B"], done: int
+    ) -> Iterator[Int[np.ndarray, "B T"]]:
+        """New tokens, as many as there is room for in the context behind the longest of the texts that go on."""
+        seen = [text.seen[-1:] if end else text.seen for text, end in zip(texts, ended.tolist(), strict=True)]
+        left = min(self.config.max_new_tokens - done, self.context - max(map(len, seen)))
+        prompts, last, length = self._prompts(seen, left)
+        drawing = begun(self.model, self.params, prompts, last, self._said(texts), np.array(ended), length)
+        made, steps = 0, min(left, length)
+        while made < steps and not ended.all():
+            until = min(made + PIECE, steps)
+            how = keys, np.int32(done), np.int32(until), self._sampling
+            drawing = advanced(self.model, self.params, drawing.replace(ended=np.array(ended)), *how)
+            yield np.asarray(drawing.tokens)[:, made:until]
+            made = until
 
-    def _said(self, rows: list[list[int]]) -> np.ndarray:
-        said = np.zeros((len(rows), self.model.config.vocabulary), bool)
-        for row, ids in enumerate(rows):
-            said[row, ids] = True
+    def _prompts(self, seen: list[list[int]], wanted: int) -> tuple[Int[np.ndarray, "B S"], Int[np.ndarray, "B"], int]:
+        """What the model sees but for the last tokens, those, and room for more, at best all that are `wanted`.
+
+        Both lengths are powers of two, unless that leaves too little of the context, so that few shapes are compiled.
+        """
+        longest = max(1, *(len(ids) - 1 for ids in seen))
+        prompt = _rounded(longest)
+        length = min(_rounded(wanted), self.context - prompt)
+        if 2 * length < wanted:
+            length = 1 << (self.context - longest).bit_length() - 1
+            prompt = self.context - length
+        prompts = np.full((len(seen), prompt), NOTHING, np.int32)
+        for row, ids in enumerate(seen):
+            prompts[row, : len(ids) - 1] = ids[:-1]
+        return prompts, np.array([ids[-1] for ids in seen], np.int32), length
+
+    def _said(self, texts: list[_Text]) -> Bool[np.ndarray, "B V"]:
+        said = np.zeros((len(texts), self.model.config.vocabulary), bool)
+        for row, text in enumerate(texts):
+            said[row, text.prompt + text.new] = True
         return said
+
+
+def _rounded(number: int) -> int:
+    """Up to a power of two."""
+    return 1 << (number - 1).bit_length()
+
+
+def _settled(text: str, stops: Sequence[str], end: Literal["", "end", "length"], slid: bool) -> Continuation:
+    """What of a text can be told already; all of it if it has come to its `end`."""
+    if not end:
+        text = text.rstrip(UNREADABLE)
+    complete = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
+    if complete:
+        return Continuation(text[: min(complete)[1]], "stop", slid)
+    held = 0 if end else max((len(stop) - 1 for stop in stops), default=0)
+    return Continuation(text[: len(text) - min(held, len(text))], end, slid)

@@ -19,6 +19,7 @@ from zoo.data.pipeline import ALONE, Share
 from zoo.data.token_cache import tokenized
 from zoo.data.tokenizers import BOS, EOS
 from zoo.decoding.generation import GenerationConfig, Generator
+from zoo.decoding.likelihood import Likelihood
 from zoo.errors import UserError, check_choice
 from zoo.tasks import metrics
 from zoo.tasks.base import SPLITS, lacks_tokenizers
@@ -178,9 +179,21 @@ class LanguageModeling:
         return list(zip(prompts, known, outputs, strict=True))
 
     def generator(self, model: Any, params: Any) -> Generator:
-        """Begins texts as the training rows do."""
-        start, blank = ((BOS,), (BOS,)) if self.data.packing == "segments" else ((), (EOS,))
-        return Generator(model, params, self.tokenizer, self.decoding, start, blank)
+        """Begins texts as the training rows do, and sees no more than they have: no further positions were trained."""
+        return Generator(
+            model, params, self.tokenizer, self.decoding, self.begin(False), self.begin(True), self.data.length
+        )
+
+    def likelihood(self, model: Any, params: Any) -> Likelihood:
+        """Scores texts that begin as the training rows do, and that are no longer."""
+        return Likelihood(model, params, self.tokenizer, self.data.length, self.begin)
+
+    def begin(self, blank: bool) -> list[int]:
+        """What stands before a text, or before a `blank` one, whose first token has nothing else to be predicted by: as
+        in the training rows, BOS, or the EOS between the documents of a stream, of which a text may be any part."""
+        if self.data.packing == "segments":
+            return [BOS]
+        return [EOS] if blank else []
 
 
 @partial(jax.jit, static_argnames="model")

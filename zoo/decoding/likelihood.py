@@ -1,0 +1,162 @@
+"""How likely a language model holds given text to be: a continuation behind its context, and texts of any length by a
+window that slides over them."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from zoo.data.batching import NOTHING, Ids, LanguageBatch
+from zoo.data.tokenizers import EOS, Tokenizer
+from zoo.errors import UserError
+from zoo.models.base import LanguageModel
+
+log = logging.getLogger("zoo")
+LOGITS = 2**22  # that are in memory at a time
+SHORTEST = 16  # positions of a batch, which are powers of two from there on
+
+
+@dataclass(frozen=True)
+class Span:
+    """Some ids of a text, of which the last `scored` are predicted, each from all that stand before it."""
+
+    ids: Ids
+    scored: int
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The natural logarithm of the probability of each scored token, and whether it is the most likely one."""
+
+    log_probabilities: Float[np.ndarray, "T"]
+    most_likely: Bool[np.ndarray, "T"]
+
+    @property
+    def log_probability(self) -> float:
+        """Of all scored tokens, `log p(continuation | context)`, summed in double precision."""
+        return float(self.log_probabilities.sum(dtype=np.float64))
+
+
+def windows(ids: Ids, length: int, stride: int) -> Iterator[Span]:
+    """Spans of at most `length` inputs, each `stride` further on, that score every id but the first once.
+
+    What the first does not hold is predicted from at least `length - stride` tokens before it.
+    """
+    last = len(ids) - 1
+    yield Span(ids[: length + 1], min(length, last))
+    for end in range(length, last, stride):  # of the window before
+        start = end + stride - length
+        yield Span(ids[start : start + length + 1], min(stride, last - end))
+
+
+class Likelihood:
+    """Scores with one model, which sees at most `context` tokens.
+
+    `begin(blank)` are the ids that stand before a text; with `blank`, before one whose first token is scored. A batch
+    has at most `batch_tokens` positions.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        params: Any,
+        tokenizer: Tokenizer,
+        context: int,
+        begin: Callable[[bool], list[int]],
+        batch_tokens: int = 4096,
+    ):
+        self.model, self.params, self.tokenizer = model, params, tokenizer
+        self.context, self.begin, self.batch_tokens = context, begin, batch_tokens
+
+    def continuations(self, pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> list[Predicted]:
+        """How likely the second text of each pair is behind the first, in their order.
+
+        The two are tokenized as one text, and scored from where its tokens are no longer those of the first alone. A
+        context that is too long loses its beginning, which is told. Raises `UserError`, with its name of `names`, for
+        a second text that is empty, or longer than the model sees.
+        """
+        alone = self.tokenizer.encode([context for context, _ in pairs])
+        whole = self.tokenizer.encode([context + text for context, text in pairs])
+        spans = [self._span(*each) for each in zip(whole, alone, names, strict=True)]
+        cut = sum(len(span.ids) > self.context + 1 for span in spans)
+        if cut:
+            log.info("%d of %d texts lose their beginning: the model sees %d tokens", cut, len(spans), self.context)
+        return self.spans([Span(span.ids[-self.context - 1 :], span.scored) for span in spans])
+
+    def _span(self, whole: list[int], alone: list[int], name: str) -> Span:
+        differ = (i for i, (one, other) in enumerate(zip(whole, alone, strict=False)) if one != other)
+        shared = next(differ, min(len(whole), len(alone)))
+        scored = len(whole) - shared
+        if not scored:
+            raise UserError(f"{name}: an empty text has no probability: write one")
+        if scored > self.context:
+            raise UserError(
+                f"{name}: {scored} tokens to score, and the model sees {self.context}: shorten the text, or measure "
+                "its perplexity as plain text"
+            )
+        return Span(np.array(self.begin(shared == 0) + whole, np.int32), scored)
+
+    def documents(self, documents: Iterable[str], stride: int) -> list[Predicted]:
+        """How likely whole documents are, with the end of each, in parts: every token once, by `windows`.
+
+        Raises `UserError` for a stride beyond what the model sees.
+        """
+        if not 1 <= stride <= self.context:
+            raise UserError(f"stride={stride}: use 1 to {self.context}, the tokens that the model sees")
+        encoded = self.tokenizer.encode(list(documents))
+        texts = (np.array([*self.begin(True), *ids, EOS], np.int32) for ids in encoded)
+        return self.spans([span for ids in texts for span in windows(ids, self.context, stride)])
+
+    def spans(self, spans: Sequence[Span]) -> list[Predicted]:
+        """How likely the scored tokens of each span are, in their order; those of like length go together."""
+        results: list[Predicted | None] = [None] * len(spans)
+        for indices, batch in self._batches(spans):
+            log_probabilities, most_likely = jax.device_get(_predicted(self.model, self.params, batch))
+            for row, i in enumerate(indices):
+                end = len(spans[i].ids) - 1
+                scored = slice(end - spans[i].scored, end)
+                results[i] = Predicted(log_probabilities[row, scored], most_likely[row, scored])
+        return results
+
+    def _batches(self, spans: Sequence[Span]) -> Iterator[tuple[list[int], LanguageBatch]]:
+        """Few shapes: the indices of a batch's first rows, and the batch; its other rows predict nothing."""
+        shapes = np.array([max(SHORTEST, _rounded(len(span.ids) - 1)) for span in spans])
+        for shape in np.unique(shapes).tolist():
+            indices, length = np.flatnonzero(shapes == shape).tolist(), min(shape, self.context)
+            rows = min(max(1, self.batch_tokens // length), _rounded(len(indices)))
+            for first in range(0, len(indices), rows):
+                some = indices[first : first + rows]
+                inputs, labels = np.zeros((rows, length), np.int32), np.full((rows, length), NOTHING, np.int32)
+                for row, i in enumerate(some):
+                    ids = spans[i].ids
+                    inputs[row, : len(ids) - 1], labels[row, : len(ids) - 1] = ids[:-1], ids[1:]
+                yield some, LanguageBatch(inputs, labels)
+
+
+def _rounded(number: int) -> int:
+    """Up to a power of two."""
+    return 1 << (max(number, 1) - 1).bit_length()
+
+
+@partial(jax.jit, static_argnames="model")
+def _predicted(
+    model: LanguageModel, params: Any, batch: LanguageBatch
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """`log p(x_t | x_<t)` of every label, and whether it is the most likely; at `NOTHING` both mean nothing."""
+    readout = model.apply({"params": params}, batch).readout
+
+    def of_label(place: tuple[Float[Array, "E"], Array]) -> tuple[Array, Array]:
+        state, label = place
+        logits = readout.replace(states=state[None, None]).logits()[0, 0]
+        return logits[label] - jax.nn.logsumexp(logits), jnp.argmax(logits) == label
+
+    places = readout.states.reshape(-1, readout.states.shape[-1]), jnp.asarray(batch.labels).reshape(-1)
+    together = max(1, LOGITS // readout.vocabulary)
+    log_probabilities, most_likely = jax.lax.map(of_label, places, batch_size=min(together, len(places[1])))
+    return log_probabilities.reshape(batch.labels.shape), most_likely.reshape(batch.labels.shape)

@@ -1,0 +1,207 @@
+"""What a language model can do untrained, in the formats of the public test sets: the last word of a passage, minimal
+pairs, the likeliest of several choices, and the perplexity of any text."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from zoo.decoding.likelihood import Likelihood
+from zoo.errors import UserError
+from zoo.tasks import metrics
+
+ROWS = ".jsonl"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a file: its place, as FILE:NUMBER, and its fields."""
+
+    place: str
+    fields: dict[str, Any]
+
+
+Files = dict[str, list[Row]]  # by their names without ending
+Values = dict[str, float]
+
+
+def last_words(files: Files, likelihood: Likelihood) -> Values:
+    """LAMBADA (Paperno et al. 2016): the share of passages whose last word is the greedy continuation of the rest, all
+    its tokens the most likely ones, and the perplexity of such a word."""
+    pairs = [_last_word(row) for row in _all(files)]
+    words = likelihood.continuations(pairs, [row.place for row in _all(files)])
+    loss = -np.mean([word.log_probability for word in words])
+    return {
+        "accuracy": float(np.mean([word.most_likely.all() for word in words])),
+        "perplexity": float(np.exp(min(loss, 700.0))),
+    }
+
+
+def _last_word(row: Row) -> tuple[str, str]:
+    text = row.fields["text"].rstrip()
+    words = text.split()
+    if len(words) < 2:
+        raise UserError(f"{row.place}: {text[:40]!r} has no word before its last: write whole passages")
+    before = text[: -len(words[-1])].rstrip()
+    return before, text[len(before) :]
+
+
+def minimal_pairs(files: Files, likelihood: Likelihood) -> Values:
+    """BLiMP (Warstadt et al. 2020): the share of pairs whose good sentence is more likely as a whole than the bad one;
+    of each file where there are several, and the mean over the files."""
+    rows = list(_all(files))
+    sentences = [("", row.fields[field]) for row in rows for field in FORMATS["blimp"].fields]
+    scored = likelihood.continuations(sentences, [row.place for row in rows for _ in range(2)])
+    right = iter([good.log_probability > bad.log_probability for good, bad in zip(*[iter(scored)] * 2, strict=True)])
+    shares = {name: float(np.mean([next(right) for _ in rows])) for name, rows in files.items()}
+    each = {f"accuracy/{name}": share for name, share in shares.items()} if len(files) > 1 else {}
+    return {"accuracy": float(np.mean(list(shares.values())))} | each
+
+
+def choices(files: Files, likelihood: Likelihood) -> Values:
+    """The share of rows whose `answer`, an index from 0, is the likeliest of its `choices` behind the `context`: by the
+    whole choice's log-probability, by that for each of its tokens, and for each of its bytes in UTF-8.
+
+    A space stands between context and choice where neither has any white space there.
+    """
+    rows = list(_all(files))
+    pairs = [(row.fields["context"], choice) for row in rows for choice in _choices(row)]
+    scored = iter(
+        likelihood.continuations(
+            [(context, _apart(context, choice)) for context, choice in pairs],
+            [row.place for row in rows for _ in row.fields["choices"]],
+        )
+    )
+    right = []
+    for row in rows:
+        sizes = [len(choice.encode()) for choice in row.fields["choices"]]
+        predicted = [next(scored) for _ in sizes]
+        total = np.array([each.log_probability for each in predicted])
+        tokens = np.array([max(1, len(each.log_probabilities)) for each in predicted])
+        right.append([np.argmax(total / by) == row.fields["answer"] for by in (1, tokens, np.array(sizes))])
+    shares = np.mean(right, axis=0).tolist()
+    return dict(zip(("accuracy", "accuracy_per_token", "accuracy_per_byte"), shares, strict=True))
+
+
+def _choices(row: Row) -> list[str]:
+    found, answer = row.fields["choices"], row.fields["answer"]
+    if len(found) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in found):
+        raise UserError(f"{row.place}: choices={found}: give two texts or more, none of them empty")
+    if not 0 <= answer < len(found):
+        raise UserError(f"{row.place}: answer={answer}: give the index of a choice, from 0 to {len(found) - 1}")
+    return found
+
+
+def _apart(context: str, choice: str) -> str:
+    joined = not context or context[-1].isspace() or choice[0].isspace()
+    return choice if joined else f" {choice}"
+
+
+@dataclass(frozen=True)
+class Format:
+    """The fields of a row with their types, and what is measured."""
+
+    fields: dict[str, type]
+    measure: Callable[[Files, Likelihood], Values]
+
+
+TEXT = "text"  # the format that has no rows
+FORMATS = {
+    "lambada": Format({"text": str}, last_words),
+    "blimp": Format({"sentence_good": str, "sentence_bad": str}, minimal_pairs),
+    "choice": Format({"context": str, "choices": list, "answer": int}, choices),
+}
+
+
+def of_rows(location: str, name: str, likelihood: Likelihood) -> metrics.Evaluation:
+    """What the rows at `location` measure: a .jsonl file, a folder or a pattern of such, or passages of plain text for
+    LAMBADA, one a line. Without a `name`, the format is told from the fields of the first row.
+
+    Raises `UserError` for a file that cannot be read so, with the number of the line.
+    """
+    files = {path.stem: _rows(path) for path in _paths(location)}
+    name = name or _recognised(next(_all(files)))
+    for row in _all(files):
+        _check(row, name)
+    counts = {"format": name, "examples": sum(map(len, files.values()))}
+    return metrics.Evaluation(FORMATS[name].measure(files, likelihood), [], measured=counts)
+
+
+def of_text(documents: Iterable[str], stride: int, likelihood: Likelihood) -> metrics.Evaluation:
+    """The perplexity of `documents` by token and by word, and their bits per byte, every token predicted once from at
+    least all but `stride` tokens of what the model sees; `stride` 0 is half of that.
+
+    Raises `UserError` where there is no text.
+    """
+    stride = stride or max(1, likelihood.context // 2)
+    documents = [document for document in documents if document.strip()]
+    if not documents:
+        raise UserError("there is no text in it: name another file")
+    parts = likelihood.documents(documents, stride)
+    tokens, loss = sum(len(part.log_probabilities) for part in parts), -sum(part.log_probability for part in parts)
+    values = {
+        "loss": loss / tokens,
+        "perplexity": float(np.exp(min(loss / tokens, 700.0))),
+        "accuracy": sum(int(part.most_likely.sum()) for part in parts) / tokens,
+    }
+    counts = {"format": TEXT, "stride": stride, "documents": len(documents), "tokens": tokens}
+    return metrics.Evaluation(values | metrics.language(loss, documents), [], measured=counts)
+
+
+def has_rows(location: str) -> bool:
+    """Whether `location` names files of rows, and not text."""
+    path = epath.Path(location).expanduser()
+    return location.endswith(ROWS) or (path.is_dir() and any(path.glob(f"*{ROWS}")))
+
+
+def _paths(location: str) -> Sequence[epath.Path]:
+    path = epath.Path(location).expanduser()
+    if path.is_dir():
+        return sorted(path.glob(f"*{ROWS}"))
+    found = [path] if path.exists() else sorted(path.parent.glob(path.name))
+    if not found:
+        raise UserError(f"no file {location}: name a {ROWS} file, a folder or a pattern of such, or a text")
+    return found
+
+
+def _rows(path: epath.Path) -> list[Row]:
+    lines = path.read_bytes().decode("utf-8-sig", errors="replace").split("\n")
+    places = ((f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
+    rows = [Row(place, _fields(place, line) if path.suffix == ROWS else {"text": line}) for place, line in places]
+    if not rows:
+        raise UserError(f"{path} is empty: name a file with a row on each line")
+    return rows
+
+
+def _fields(place: str, line: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        problem = f"{error.msg} at character {error.pos + 1}"
+        raise UserError(f"{place}: no JSON, {problem}: write an object on each line") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{place}: {line.strip()[:40]} is no object: write one on each line")
+    return fields
+
+
+def _recognised(row: Row) -> str:
+    for name, form in FORMATS.items():
+        if form.fields.keys() <= row.fields.keys():
+            return name
+    known = "; ".join(f"{name}: {', '.join(form.fields)}" for name, form in FORMATS.items())
+    raise UserError(f"{row.place}: its fields, {', '.join(row.fields)}, are of no known format ({known})")
+
+
+def _check(row: Row, name: str) -> None:
+    for field, kind in FORMATS[name].fields.items():
+        if field not in row.fields:
+            raise UserError(f"{row.place}: no field {field!r} for {name}; there are: {', '.join(row.fields)}")
+        if type(row.fields[field]) is not kind:
+            raise UserError(f"{row.place}: {field}={row.fields[field]!r} is not of type {kind.__name__}")
+
+
+def _all(files: Files) -> Iterator[Row]:
+    return (row for rows in files.values() for row in rows)
