@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="", metavar="PATH", help="other data: a prefix, a .tsv, text, tfds:NAME")
     add_checkpoint(parser)
     add_decoding(parser)
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="write what a classifier says, as GLUE takes it"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
@@ -29,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
     from zoo.evaluation import score, table
     from zoo.workdirs import load
 
-    scores = score(load(directory, args.checkpoint, evaluation_changes(args)), args.split, args.data)
+    workdir = load(directory, args.checkpoint, evaluation_changes(args))
+    scores = score(workdir, args.split, args.data, args.predictions)
     if not args.json:
         print(table(scores))
         return
