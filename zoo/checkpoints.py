@@ -158,6 +158,11 @@ def load_parameters(workdir: str | PathLike, which: str = "best", like: PyTree |
     return step, _read_parameters(path, like)
 
 
+def saved_parameters(workdir: str | PathLike, which: str = "best") -> PyTree:
+    """The names and shapes of what `load_parameters` would read, without its arrays; raises as it does."""
+    return _saved_tree(_find(epath.Path(workdir).resolve(), which)[1])["params"]
+
+
 def average_parameters(workdir: str | PathLike, steps: list[int]) -> PyTree:
     """The mean of the parameters at `steps`, as host arrays of the saved types; summed in float64, one at a time."""
     total, types = None, None

@@ -1,6 +1,7 @@
 """The scores of a working directory on a split, or on other data."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from zoo.decoding.alignment import alignment_error_rate, forced_links
@@ -9,15 +10,23 @@ from zoo.tasks import metrics, zero_shot
 from zoo.workdirs import Workdir
 
 
-def score(workdir: Workdir, split: str = "test", location: str = "") -> dict[str, Any]:
+def score(workdir: Workdir, split: str = "test", location: str = "", predictions: Path | None = None) -> dict[str, Any]:
     """The values of the task's evaluation on `split`, or on the data at `location`, and what they were measured on.
 
     Where the true alignment of the data is known, `alignment_error_rate` is that of the references' forced alignment by
     the model's attention, if it has any: each target word is linked to one source word, so 0 is not always in reach.
 
+    The `predictions` of a classifier are written to a file, as GLUE takes them: `index` (from 0 on, the order of the
+    data) and `prediction` between tabs.
+
     Raises `UserError` where there is no such data or no such checkpoint.
     """
+    if predictions is not None and workdir.experiment.task != "classification":
+        raise UserError(f"--predictions={predictions}: {workdir.path} holds no classifier: leave it away")
     evaluation = workdir.task.evaluate(workdir.model, workdir.params, split, location)
+    if predictions is not None:
+        rows = (f"{index}\t{output}\n" for index, (*_, output) in enumerate(evaluation.samples))
+        predictions.write_text("index\tprediction\n" + "".join(rows), encoding="utf-8")
     measured = {
         "split": split,
         "data": location or getattr(workdir.experiment.data, split),

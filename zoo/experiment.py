@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.data.batching import LanguageBatch, Seq2SeqBatch
+from zoo.data.batching import LabelledBatch, LanguageBatch, Seq2SeqBatch
 from zoo.decoding.beam import BeamConfig
 from zoo.decoding.generation import GenerationConfig
 from zoo.errors import UserError, nearest
-from zoo.models import registry
+from zoo.models import gpt_classifier, registry
 from zoo.parallel.devices import compute_dtype
 from zoo.parallel.mesh import MeshConfig
+from zoo.tasks.classification import Classification, ClassificationData, PredictionConfig
 from zoo.tasks.language_modeling import LanguageModeling, LanguageModelingData
 from zoo.tasks.translation import Translation, TranslationData
 from zoo.training.loop import TrainConfig
@@ -34,15 +35,18 @@ CONFIGS = Path(__file__).parent / "configs"
 OURS = (Path(), Path("zoo/configs"))  # where a user may say that they lie
 # What may change when a run goes on: how long, how often, where; not what is computed.
 FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.keep", "mesh.")
-FREE += ("train.patience", "train.profile_at", "train.wandb", "train.average_last", "decoding.", "data.path")
-FREE += ("data.cache", "data.vocabulary_files")
+FREE += ("train.epochs", "train.patience", "train.profile_at", "train.wandb", "train.average_last")
+FREE += ("decoding.", "data.path", "data.cache", "data.vocabulary_files")
+
+
+AnyTask = Translation | LanguageModeling | Classification
 
 
 @dataclass(frozen=True)
 class TaskKind:
     """A task, the dataclasses of its keys `data` and `decoding`, and the batches of the models that it trains."""
 
-    task: type[Translation | LanguageModeling]
+    task: type[AnyTask]
     data: type
     decoding: type
     batch: type
@@ -51,6 +55,7 @@ class TaskKind:
 TASKS: dict[str, TaskKind] = {
     "translation": TaskKind(Translation, TranslationData, BeamConfig, Seq2SeqBatch),
     "language_modeling": TaskKind(LanguageModeling, LanguageModelingData, GenerationConfig, LanguageBatch),
+    "classification": TaskKind(Classification, ClassificationData, PredictionConfig, LabelledBatch),
 }
 
 
@@ -81,10 +86,10 @@ class Experiment:
     seed: int = 0
     task: str = "translation"
     model: ModelChoice = field(default_factory=ModelChoice)
-    data: TranslationData | LanguageModelingData = field(default_factory=TranslationData)
+    data: TranslationData | LanguageModelingData | ClassificationData = field(default_factory=TranslationData)
     train: TrainConfig = field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    decoding: BeamConfig | GenerationConfig = field(default_factory=BeamConfig)
+    decoding: BeamConfig | GenerationConfig | PredictionConfig = field(default_factory=BeamConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self):
@@ -93,7 +98,7 @@ class Experiment:
         fitting = [name for name, family in registry.FAMILIES.items() if family.batch is kind.batch]
         if self.model.name not in fitting:
             raise UserError(f"model.name={self.model.name!r} is not for task={self.task!r}: use {' or '.join(fitting)}")
-        if isinstance(self.data, LanguageModelingData) and self.data.length > config.max_length:
+        if not isinstance(self.data, TranslationData) and self.data.length > config.max_length:
             raise UserError(
                 f"data.length={self.data.length} is above model.max_length={config.max_length}, the positions that are "
                 "learned: lower one or raise the other"
@@ -106,14 +111,37 @@ class Experiment:
             )
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: use a whole number from 0 to {2**32 - 1}")
-        if self.train.select not in kind.task.SCORES:
-            remedy = nearest(self.train.select, kind.task.SCORES)
+        scores = kind.task.SCORES
+        if isinstance(self.data, ClassificationData):
+            self._check_fine_tuning(self.data)
+            scores = ("loss", *self.data.format.scores)
+        elif self.train.epochs:
+            raise UserError(f"train.epochs={self.train.epochs:g}: only task='classification' counts epochs: set steps")
+        if self.train.select not in scores:
+            remedy = nearest(self.train.select, scores)
             raise UserError(f"train.select={self.train.select!r} is not a value of an evaluation: {remedy}")
 
-    def make_task(self, workdir: Path) -> Translation | LanguageModeling:
+    def _check_fine_tuning(self, data: ClassificationData) -> None:
+        if self.optimizer.per != "sentence":
+            raise UserError(
+                f"optimizer.per={self.optimizer.per!r}: the objective of labelled examples is a mean over them: use "
+                "sentence"
+            )
+        if data.format.regression and self.train.smoothing:
+            raise UserError(
+                f"train.smoothing={self.train.smoothing:g}: data.task={data.task!r} predicts numbers: leave it at 0"
+            )
+
+    def make_task(self, workdir: Path) -> AnyTask:
         return _task_kind(self.task).task(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
 
-    def model_config(self, task: Translation | LanguageModeling, dtype: str) -> Any:
+    def train_config(self, task: AnyTask) -> TrainConfig:
+        """How to train, with `train.epochs` of the data of `task` as steps."""
+        if not self.train.epochs:
+            return self.train
+        return dataclasses.replace(self.train, steps=max(1, round(self.train.epochs * task.epoch_steps())))
+
+    def model_config(self, task: AnyTask, dtype: str) -> Any:
         """The model's config with the vocabularies that `task` has learned, to compute in `dtype` (or `auto`)."""
         return self.model.config(dtype=compute_dtype(dtype), **task.vocabularies())
 
@@ -137,6 +165,18 @@ def from_file(spec: str, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
         known = (p.name for p in CONFIGS.glob("*.py") if not p.name.startswith("_"))
         raise UserError(f"no config file {path!r}: {nearest(Path(path).name, known)}")
     return resolve({"name": file.stem} | _config_of(file, argument), changes)
+
+
+def body_of(donor: Experiment, experiment: Experiment) -> list[tuple[str, str]]:
+    """The changes by which a classifier of `experiment` gets the size of the model of `donor` and reads no more than
+    that does; none where the two are of one task, and the config says all."""
+    if experiment.task != "classification" or donor.model.name != "gpt":
+        return []
+    body = donor.model.config()
+    sizes = [
+        (f"model.{key}", str(getattr(body, key))) for key in gpt_classifier.BODY if key != "head_size" or body.head_size
+    ]
+    return [*sizes, ("data.length", str(min(experiment.data.length, body.max_length)))]
 
 
 def _config_of(file: Path, argument: str) -> dict[str, Any]:

@@ -20,10 +20,8 @@ from zoo.decoding.generation import Generator
 from zoo.decoding.scoring import Scorer
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError
-from zoo.experiment import Experiment, from_workdir
+from zoo.experiment import AnyTask, Experiment, from_workdir
 from zoo.models import registry
-from zoo.tasks.language_modeling import LanguageModeling
-from zoo.tasks.translation import Translation
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Workdir:
     shapes: Any | None = None
 
     @cached_property
-    def task(self) -> Translation | LanguageModeling:
+    def task(self) -> AnyTask:
         return self.experiment.make_task(self.path)
 
     @cached_property
@@ -133,7 +131,7 @@ def load(
     Raises `UserError` where there is none, and where it is not of the `task` that is asked for.
     """
     if task and (found := from_workdir(Path(path)).task) != task:
-        remedy = {"translation": "translate", "language_modeling": "generate"}[found]
+        remedy = {"translation": "translate", "language_modeling": "generate", "classification": "eval"}[found]
         raise UserError(f"{path} holds a model of task={found!r}: use python -m zoo {remedy} {path}")
     return Workdir(Path(path), from_workdir(Path(path), changes), checkpoint)
 

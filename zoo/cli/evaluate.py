@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stride", type=positive, metavar="N", help="text: tokens by which the window slides (default: half of it)"
     )
     add_decoding(parser)
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="write what a classifier says, as GLUE takes it"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     if _is_zero_shot(args, workdir.experiment.task):
         scores = score_zero_shot(workdir, args.data, args.format or "", args.stride or 0)
     else:
-        scores = score(workdir, args.split, args.data)
+        scores = score(workdir, args.split, args.data, args.predictions)
     if not args.json:
         print(table(scores))
         return

@@ -31,8 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", type=directory, metavar="DIR", help="where all is kept (default: runs/NAME of the config)"
     )
-    parser.add_argument(
+    donor = parser.add_mutually_exclusive_group()
+    donor.add_argument(
         "--init_from", type=Path, metavar="DIR", help="begin with the best parameters and the tokenizer of DIR"
+    )
+    donor.add_argument(
+        "--like", type=Path, metavar="DIR", help="take the tokenizer of DIR, but begin with parameters at random"
     )
     parser.add_argument("--config.KEY", metavar="VALUE", help="change a key of the config, as --config.train.steps=500")
 
@@ -41,30 +45,33 @@ def run(args: argparse.Namespace) -> None:
     experiment, workdir = _experiment(args)
     if (summary := _finished(workdir, experiment)) is None:
         try:
-            shapes = _train(workdir, experiment, args.init_from)
+            shapes = _train(workdir, experiment, args.init_from or args.like, args.init_from is not None)
             summary = _summarize(workdir, experiment, shapes)
         except OSError as error:
             error.filename = error.filename or str(workdir)  # what writes into an open file does not know its name
             raise
     else:
-        log.info("%s is finished: --config.train.steps=N goes on with it", workdir)
+        log.info("%s is finished: --config.train.%s=N goes on with it", workdir, _measure(experiment))
     _show(workdir, summary)
 
 
 def _experiment(args: argparse.Namespace) -> tuple["Experiment", Path]:
-    from zoo.experiment import from_file, from_workdir
+    from zoo.experiment import body_of, from_file, from_workdir
 
     if args.config is None and args.workdir is not None and (args.workdir / "config.json").exists():
         return from_workdir(args.workdir, args.changes), args.workdir
     experiment = from_file(args.config or CONFIG, args.changes)
+    if donor := args.init_from or args.like:
+        changes = [*body_of(from_workdir(donor), experiment), *args.changes]
+        experiment = from_file(args.config or CONFIG, changes)
     return experiment, args.workdir or Path("runs", experiment.name)
 
 
-def _train(workdir: Path, experiment: "Experiment", init_from: Path | None) -> Any:
-    """Train to the end; gives the shapes and shardings of the parameters."""
+def _train(workdir: Path, experiment: "Experiment", donor: Path | None, begin_there: bool) -> Any:
+    """Train to the end, with the tokenizer of `donor` and perhaps from its parameters; gives the shapes and shardings
+    of the parameters."""
     import jax
 
-    from zoo.checkpoints import load_parameters
     from zoo.experiment import starting
     from zoo.models import registry
     from zoo.parallel.mesh import make_mesh
@@ -74,14 +81,15 @@ def _train(workdir: Path, experiment: "Experiment", init_from: Path | None) -> A
     with starting(workdir, experiment):
         log.info("%s: %d %s device(s), working directory %s", experiment.name, jax.device_count(), _device(), workdir)
         task = experiment.make_task(workdir)
-        if init_from is not None:
-            _take_tokenizer(init_from, workdir)
+        if donor is not None:
+            _take_tokenizer(donor, workdir)
         task.prepare()
         model = registry.of(experiment.model_config(task, experiment.train.compute_dtype))
-        training = Training(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed)
-        if init_from is not None and not training.checkpoints.steps():
-            step, training.initial = load_parameters(init_from, "best", training.shapes.params)
-            log.info("beginning with the parameters of step %d in %s", step, init_from)
+        config = experiment.train_config(task)
+        training = Training(task, model, config, experiment.optimizer, mesh, experiment.seed)
+        if begin_there and not training.checkpoints.steps():
+            step = training.begin_with(donor)
+            log.info("beginning with the parameters of step %d in %s", step, donor)
     training.run(experiment.as_dict())
     return training.shapes.params
 
@@ -92,9 +100,13 @@ def _take_tokenizer(source: Path, workdir: Path) -> None:
 
     from_workdir(source)  # or it is no working directory
     if not (source / "tokenizer").is_dir():
-        raise UserError(f"--init_from={source} has no {source / 'tokenizer'}: copy it from where it was trained")
+        raise UserError(f"{source} has no {source / 'tokenizer'}: copy it from where it was trained")
     if not (workdir / "tokenizer").exists():
         shutil.copytree(source / "tokenizer", workdir / "tokenizer")
+
+
+def _measure(experiment: "Experiment") -> str:
+    return "epochs" if experiment.train.epochs else "steps"
 
 
 def _device() -> str:
@@ -124,9 +136,10 @@ def _summarize(workdir: Path, experiment: "Experiment", shapes: Any) -> dict[str
     # On the same mesh; and where training and decoding compute in one dtype, nothing need be compiled again.
     opened = Workdir(workdir, experiment, shapes=shapes)
     summary = {"config": experiment.as_dict(), "checkpoint": f"best/{opened.step}", "scores": {}}
-    if experiment.data.test:
-        log.info("scoring the test split")
-        summary["scores"] = score(opened, "test")
+    split = opened.task.SUMMARY
+    if getattr(experiment.data, split):
+        log.info("scoring the %s split", split)
+        summary["scores"] = score(opened, split)
         if experiment.task == "translation":
             summary["sentence"] = _sentence(opened.task.pairs("test"))
             _draw_attention(opened, summary["sentence"])
@@ -162,5 +175,6 @@ def _show(workdir: Path, summary: dict[str, Any]) -> None:
     following = {
         "translation": f"echo {sentence} | python -m zoo translate {directory}",
         "language_modeling": f"python -m zoo generate {directory} --prompt ...",
+        "classification": f"python -m zoo eval {directory} --split=test --predictions=FILE",
     }
     log.info("next        %s", following[summary["config"]["task"]])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
-from jaxtyping import Int
+from jaxtyping import Bool, Int, Num
 
 from zoo.data.tokenizers import BOS, EOS, PAD
 from zoo.errors import UserError
@@ -51,6 +51,28 @@ class LanguageBatch:
         return cls(*(np.ones((1, 2), np.int32) for _ in range(2)))
 
 
+@struct.dataclass
+class LabelledBatch:
+    """Examples to be told apart: of each, `K` answers to compare in `N` orders, a sequence of tokens each.
+
+    `ends` is the place of a sequence's last token, behind which it is padded. `labels` are the tokens that follow those
+    of `inputs`, as in a `LanguageBatch`. `targets` holds the number of the true label, or the value of a regression;
+    where `labelled` is false there is none, and the example weighs nothing.
+    """
+
+    inputs: Int[ArrayLike, "B K N T"]
+    labels: Int[ArrayLike, "B K N T"]
+    ends: Int[ArrayLike, "B K N"]
+    targets: Num[ArrayLike, "B"]
+    labelled: Bool[ArrayLike, "B"]
+
+    @classmethod
+    def example(cls) -> "LabelledBatch":
+        """The smallest batch, to initialize a model with."""
+        tokens = np.ones((1, 1, 1, 2), np.int32)
+        return cls(tokens, tokens, np.ones((1, 1, 1), np.int32), np.zeros(1, np.int32), np.ones(1, bool))
+
+
 @dataclass(frozen=True)
 class Buckets:
     """The shapes of batches: `boundaries` are lengths (EOS counted), and `counts` how many rows go with each."""
@@ -69,7 +91,7 @@ class Buckets:
                 f"data.batch_tokens={tokens} is below the longest sentence, data.max_length={max_length}{each}: use at "
                 f"least {max_length * rows_multiple}, or a smaller data.max_length"
             )
-        boundaries = _boundaries(max_length, steps)
+        boundaries = padded_lengths(max_length, steps)
         return cls(boundaries, tuple(tokens // b // rows_multiple * rows_multiple for b in boundaries))
 
     @classmethod
@@ -80,14 +102,15 @@ class Buckets:
                 f"data.batch_sentences={sentences} does not divide by {rows_multiple}, the parts of a batch (mesh.data "
                 f"times mesh.fsdp times train.accumulate): use {-(-sentences // rows_multiple) * rows_multiple}"
             )
-        boundaries = _boundaries(max_length, steps)
+        boundaries = padded_lengths(max_length, steps)
         return cls(boundaries, (sentences,) * len(boundaries))
 
     def rows(self, boundary: int) -> int:
         return self.counts[self.boundaries.index(boundary)]
 
 
-def _boundaries(max_length: int, steps: Sequence[int]) -> tuple[int, ...]:
+def padded_lengths(max_length: int, steps: Sequence[int] = ()) -> tuple[int, ...]:
+    """`steps`, by default multiples of 8 that grow by about a third, cut at `max_length`."""
     if not steps:
         steps = [8]
         while steps[-1] < max_length:

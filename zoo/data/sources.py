@@ -7,11 +7,11 @@ never imported, and nothing is downloaded unless asked for.
 import gzip
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
@@ -33,7 +33,7 @@ class LineAligned:
     def __iter__(self) -> Iterator[Pair]:
         """Raises UserError where the shorter file ends: the pairs before that may have been misaligned too."""
         pair = None
-        for pair in zip_longest(*map(_lines, self.paths)):
+        for pair in zip_longest(*map(lines_of, self.paths)):
             if None in pair:
                 raise self._unequal()
             yield pair
@@ -41,7 +41,7 @@ class LineAligned:
             raise UserError(f"{' and '.join(map(str, self.paths))} are empty: name files that hold text")
 
     def _unequal(self) -> UserError:
-        sizes = [f"{path} has {sum(1 for _ in _lines(path)):,} lines" for path in self.paths]
+        sizes = [f"{path} has {sum(1 for _ in lines_of(path)):,} lines" for path in self.paths]
         return UserError(f"{' and '.join(sizes)}: line N of one must be the translation of line N of the other")
 
 
@@ -59,7 +59,7 @@ class Tsv:
     def __iter__(self) -> Iterator[Pair]:
         """Raises UserError at a line without a tab, and at the end of a file without lines."""
         number = 0
-        for number, line in enumerate(_lines(self.path), start=1):
+        for number, line in enumerate(lines_of(self.path), start=1):
             source, tab, rest = line.partition("\t")
             if not tab:
                 raise UserError(f"{self.path}:{number}: no tab between source and target: {line[:40]!r}")
@@ -68,11 +68,45 @@ class Tsv:
             raise UserError(f"{self.path} is empty: name a file that holds text")
 
 
-class Tfds:
-    """A translation dataset of TensorFlow Datasets, by name or by the directory of a prepared version.
+class TfdsRows:
+    """The rows of a dataset of TensorFlow Datasets, by name or by the directory of a prepared version.
 
     It must be prepared in a format with random access (array_record), which TensorFlow isn't needed to read.
     """
+
+    def __init__(
+        self,
+        location: str,
+        columns: Sequence[str],
+        split: str = "train",
+        data_dir: str | None = None,
+        download: bool = False,
+        called: str = "column",
+    ):
+        """`location` is a name ("wmt14_translate/de-en") or a directory that holds dataset_info.json.
+
+        `split` may be a slice, "train[:10%]". A name that isn't prepared in `data_dir` is prepared only if `download`.
+        Raises UserError for an unknown name, configuration or split, for a dataset not yet prepared, and for one
+        without one of the `columns`, which it calls so.
+        """
+        if _looks_like_a_directory(location):
+            builder = _builder_from_directory(location)
+        else:
+            builder = _builder_from_name(location, data_dir, download)
+        _check_columns(builder, location, columns, called)
+        self._examples = _examples(builder, location, split)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        chunk = 1024  # one call for many records reads them in parallel, at twice the speed of one at a time
+        for start in range(0, len(self), chunk):
+            yield from self._examples.__getitems__(range(start, min(start + chunk, len(self))))
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+
+class Tfds:
+    """The pairs of a translation dataset of TensorFlow Datasets."""
 
     def __init__(
         self,
@@ -83,27 +117,16 @@ class Tfds:
         data_dir: str | None = None,
         download: bool = False,
     ):
-        """`location` is a name ("wmt14_translate/de-en") or a directory that holds dataset_info.json.
-
-        `split` may be a slice, "train[:10%]". A name that isn't prepared in `data_dir` is prepared only if `download`.
-        Raises UserError for an unknown name, configuration, split or language, and for a dataset not yet prepared.
-        """
-        if _looks_like_a_directory(location):
-            builder = _builder_from_directory(location)
-        else:
-            builder = _builder_from_name(location, data_dir, download)
+        """As `TfdsRows`; the columns are languages."""
         self.languages = (source, target)
-        _check_languages(builder, location, self.languages)
-        self._examples = _examples(builder, location, split)
+        self._rows = TfdsRows(location, self.languages, split, data_dir, download, "language")
 
     def __iter__(self) -> Iterator[Pair]:
-        chunk = 1024  # one call for many records reads them in parallel, at twice the speed of one at a time
-        for start in range(0, len(self), chunk):
-            for example in self._examples.__getitems__(range(start, min(start + chunk, len(self)))):
-                yield tuple(example[language].decode(errors="replace") for language in self.languages)
+        for row in self._rows:
+            yield tuple(row[language].decode(errors="replace") for language in self.languages)
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self._rows)
 
     def identity(self) -> list[str | int]:
         """What decides the examples: the prepared version, its place and the split."""
@@ -166,7 +189,7 @@ def _is_file(path: epath.Path) -> bool:
     return path.exists() and not path.is_dir()
 
 
-def _lines(path: epath.Path) -> Iterator[str]:
+def lines_of(path: epath.Path) -> Iterator[str]:
     r"""The lines of a UTF-8 file without their ends (\n or \r\n) and without a byte order mark.
 
     Reading bytes keeps U+2028, form feeds and the like inside their line, where `str.splitlines` would cut it and put
@@ -238,11 +261,11 @@ def _how_to_prepare(name: str, builder: "tfds.core.DatasetBuilder", data_dir: st
     )
 
 
-def _check_languages(builder: "tfds.core.DatasetBuilder", location: str, languages: tuple[str, str]) -> None:
+def _check_columns(builder: "tfds.core.DatasetBuilder", location: str, columns: Sequence[str], called: str) -> None:
     features = builder.info.features.keys() if hasattr(builder.info.features, "keys") else ()
-    for language in languages:
-        if language not in features:
-            raise UserError(f"TensorFlow dataset {location!r} has no language {language!r}: {', '.join(features)}")
+    for column in columns:
+        if column not in features:
+            raise UserError(f"TensorFlow dataset {location!r} has no {called} {column!r}: {', '.join(features)}")
 
 
 def _examples(

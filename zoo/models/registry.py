@@ -7,9 +7,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from zoo.data.batching import LanguageBatch, Seq2SeqBatch
+from zoo.data.batching import LabelledBatch, LanguageBatch, Seq2SeqBatch
 from zoo.errors import UserError, nearest
-from zoo.models import cho, gpt, rnnsearch, seq2seq, transformer
+from zoo.models import cho, gpt, gpt_classifier, rnnsearch, seq2seq, transformer
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Family:
     config: type
     sizes: Mapping[str, Any]
     paper: str
-    batch: type[Seq2SeqBatch | LanguageBatch] = Seq2SeqBatch
+    batch: type[Seq2SeqBatch | LanguageBatch | LabelledBatch] = Seq2SeqBatch
     attends: bool = True
     papers: Mapping[str, str] = field(default_factory=dict)
 
@@ -35,6 +35,10 @@ FAMILIES: dict[str, Family] = {
     "rnnsearch": Family(rnnsearch.RNNsearch, rnnsearch.RNNsearchConfig, rnnsearch.SIZES, rnnsearch.PAPER),
     "transformer": Family(transformer.Transformer, transformer.TransformerConfig, transformer.SIZES, transformer.PAPER),
     "gpt": Family(gpt.GPT, gpt.GPTConfig, gpt.SIZES, gpt.PAPER, LanguageBatch, papers=gpt.PAPERS),
+    "gpt_classifier": Family(
+        *(gpt_classifier.GPTClassifier, gpt_classifier.GPTClassifierConfig),
+        *(gpt_classifier.SIZES, gpt_classifier.PAPER, LabelledBatch),
+    ),
 }
 
 
@@ -72,7 +76,7 @@ def of(config: Any) -> nn.Module:
 
 
 def _family_of(config: Any) -> Family:
-    return next(f for f in FAMILIES.values() if isinstance(config, f.config))
+    return next(f for f in FAMILIES.values() if type(config) is f.config)
 
 
 def parameter_count(config: Any) -> int:

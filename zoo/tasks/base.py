@@ -1,18 +1,52 @@
 """The contract of a task: what the trainer knows of translation, language modeling or classification."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import grain
 import jax
 
 from zoo.data.pipeline import Share
+from zoo.errors import UserError
+from zoo.tasks.label_losses import LabelSums
 from zoo.tasks.losses import Sums
 from zoo.tasks.metrics import Evaluation
 
 PyTree = Any
 SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Where the splits of a task's data lie: `train`, `valid` and `test` are locations, and those of files start from
+    `path`. `train_split` and its sisters name splits of a TFDS dataset, which is prepared only with `download`."""
+
+    train: str = ""
+    valid: str = ""
+    test: str = ""
+    path: str = ""
+    train_split: str = "train"
+    valid_split: str = "validation"
+    test_split: str = "test"
+    download: bool = False
+
+    KINDS: ClassVar[str] = "a file or tfds:NAME"
+
+    def where(self, split: str, location: str = "") -> str:
+        """The location of a split; or `location`, where one is given."""
+        where = location or getattr(self, split)
+        if not where:
+            raise UserError(
+                f"this experiment has no data.{split}: train with --config.data.{split}=, or eval with --data=, and "
+                f"{self.KINDS}"
+            )
+        of_a_file = self.path and not where.startswith("tfds:") and not location
+        return str(Path(self.path) / where) if of_a_file else where
+
+    def tfds_split(self, split: str) -> str:
+        return getattr(self, f"{split}_split")
 
 
 def lacks_tokenizers(workdir: Path, names: Sequence[str]) -> bool:
@@ -24,8 +58,10 @@ def lacks_tokenizers(workdir: Path, names: Sequence[str]) -> bool:
 
 @runtime_checkable
 class Task(Protocol):
-    """A task owns its tokenizers, its examples, its loss and its metrics; its files lie in the working directory."""
+    """A task owns its tokenizers, its examples, its loss and its metrics; its files lie in the working directory. A
+    finished run is scored on its split `SUMMARY`."""
 
+    SUMMARY: str
     workdir: Path
 
     def vocabularies(self) -> dict[str, int]:
@@ -40,7 +76,7 @@ class Task(Protocol):
         """A small batch to initialize a model with."""
         ...
 
-    def loss(self, model: Any, params: PyTree, batch: PyTree, key: jax.Array | None = None) -> Sums:
+    def loss(self, model: Any, params: PyTree, batch: PyTree, key: jax.Array | None = None) -> Sums | LabelSums:
         """Sums over the batch, never means; dropout with `key`."""
         ...
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grain
 import jax
@@ -22,7 +22,7 @@ from zoo.decoding.generation import GenerationConfig, Generator
 from zoo.decoding.likelihood import Likelihood
 from zoo.errors import UserError, check_choice
 from zoo.tasks import metrics
-from zoo.tasks.base import SPLITS, lacks_tokenizers
+from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers
 from zoo.tasks.losses import Sums, cross_entropy
 
 log = logging.getLogger("zoo")
@@ -31,11 +31,10 @@ LEARNED = ("bpe", "unigram", "bytes", "characters")
 
 
 @dataclass(frozen=True)
-class LanguageModelingData:
+class LanguageModelingData(Splits):
     """Where the documents come from and how they are cut.
 
-    `train`, `valid` and `test` are locations as `zoo.data.text` has them; those of files start from `path`.
-    `train_split` and its sisters name splits of a TFDS dataset, `column` its text. A batch is `batch_rows` rows of
+    The locations are those of `zoo.data.text`; `column` is the text of a TFDS dataset. A batch is `batch_rows` rows of
     `length` tokens; `packing` is `stream` or `segments` (documents that do not see each other).
 
     A tokenizer of `vocabulary` rows is learned from the training text, or is that of `gpt1` or `gpt2`: its published
@@ -46,12 +45,7 @@ class LanguageModelingData:
     train: str = text.PYDOC
     valid: str = text.PYDOC
     test: str = text.PYDOC
-    path: str = ""
-    train_split: str = "train"
-    valid_split: str = "validation"
-    test_split: str = "test"
     column: str = "text"
-    download: bool = False
     cache: str = ""
     tokenizer: str = "bpe"
     vocabulary_files: str = ""
@@ -59,6 +53,8 @@ class LanguageModelingData:
     length: int = 512
     batch_rows: int = 64
     packing: str = "segments"
+
+    KINDS: ClassVar[str] = "a file, a folder or tfds:NAME"
 
     def __post_init__(self):
         check_choice("data.tokenizer", self.tokenizer, (*LEARNED, *tokenizers.PUBLISHED))
@@ -72,6 +68,7 @@ class LanguageModeling:
     """A language modeling task over a working directory, which keeps its tokenizer."""
 
     SCORES = ("loss", "perplexity", "accuracy", *metrics.LANGUAGE_SCORES)
+    SUMMARY = "test"
 
     def __init__(
         self, data: LanguageModelingData, decoding: GenerationConfig, smoothing: float, workdir: Path, seed: int = 0
@@ -102,15 +99,7 @@ class LanguageModeling:
 
     def documents(self, split: str, location: str = "") -> text.Documents:
         """The text of a split, or of any other `location`."""
-        where = location or getattr(self.data, split)
-        if not where:
-            raise UserError(
-                f"this experiment has no data.{split}: train with --config.data.{split}=, or eval with --data=, and a "
-                "file, a folder or tfds:NAME"
-            )
-        if self.data.path and not where.startswith("tfds:") and not location:
-            where = str(Path(self.data.path) / where)
-        tfds_split = getattr(self.data, f"{split}_split")
+        where, tfds_split = self.data.where(split, location), self.data.tfds_split(split)
         return text.documents(where, split, tfds_split, self.data.column, self.data.download)
 
     @cached_property

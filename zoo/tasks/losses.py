@@ -41,18 +41,27 @@ class Sums:
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": float(self.correct) / tokens}
 
 
-def cross_entropy(readout: Readout, labels: Int[ArrayLike, "B T"], smoothing: float = 0.0, padding: int = 0) -> Sums:
+def cross_entropy(
+    readout: Readout,
+    labels: Int[ArrayLike, "B T"],
+    smoothing: float = 0.0,
+    padding: int = 0,
+    weights: Float[Array, "B"] | None = None,
+) -> Sums:
     """Cross-entropy of a model's predictions over the labels that are not `padding`.
 
     With `smoothing` ε the objective's target is `1 - ε` at the label plus `ε / V` everywhere (Szegedy et al. 2016,
-    section 7; Vaswani et al. 2017, section 5.4); the `loss` that is reported has none.
+    section 7; Vaswani et al. 2017, section 5.4); the `loss` that is reported has none. Only the objective takes a row
+    times its entry in `weights`.
 
     The logits of a whole batch are never in memory: columns of the batch go through one after the other, and where a
     gradient will be asked for, each leaves its own behind, so that nothing is computed twice.
     """
     labels = jnp.asarray(labels)
     real = labels != padding
-    sums = _summed(readout, labels, real, smoothing, _columns(labels.shape, readout.vocabulary))
+    weights = jnp.ones(len(labels)) if weights is None else weights
+    weights = jnp.broadcast_to(weights[:, None], labels.shape)
+    sums = _summed(readout, labels, real, weights, smoothing, _columns(labels.shape, readout.vocabulary))
     return sums.replace(sentences=real.any(axis=1).sum().astype(jnp.float32))
 
 
@@ -73,7 +82,11 @@ def _whole(chunks: Array) -> Array:
 
 
 def _sums_and_errors(
-    logits: Float[Array, "B T V"], labels: Int[Array, "B T"], real: Bool[Array, "B T"], smoothing: float
+    logits: Float[Array, "B T V"],
+    labels: Int[Array, "B T"],
+    real: Bool[Array, "B T"],
+    weights: Float[Array, "B T"],
+    smoothing: float,
 ) -> tuple[Sums, Float[Array, "B T V"]]:
     """The sums of a part, no sentences counted since it may hold but some of their tokens; and the gradient of its
     objective with respect to the logits."""
@@ -88,32 +101,32 @@ def _sums_and_errors(
     if smoothing:
         objective = (1 - smoothing) * loss + smoothing * (log_normalizer - logits.mean(axis=-1))
     correct = of_label >= highest[..., 0]
-    objective, loss, correct, tokens = ((x * real).sum() for x in (objective, loss, correct, 1.0))
+    objective, loss, correct, tokens = ((x * real).sum() for x in (objective * weights, loss, correct, 1.0))
     sums = Sums(objective, loss, correct, tokens, sentences=jnp.zeros(()))
     target = jnp.where(is_label, 1 - smoothing, 0.0) + smoothing / logits.shape[-1]
-    return sums, (exponentials / normalizer - target) * real[..., None]
+    return sums, (exponentials / normalizer - target) * (real * weights)[..., None]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _summed(readout: Readout, labels: Array, real: Array, smoothing: float, columns: int) -> Sums:
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _summed(readout: Readout, labels: Array, real: Array, weights: Array, smoothing: float, columns: int) -> Sums:
     def add(total, part):
-        states, labels, real = part
+        states, labels, real, weights = part
         logits = readout.replace(states=states).logits()
-        return total + _sums_and_errors(logits, labels, real, smoothing)[0], None
+        return total + _sums_and_errors(logits, labels, real, weights, smoothing)[0], None
 
-    parts = (_chunks(readout.states, columns), _chunks(labels, columns), _chunks(real, columns))
+    parts = [_chunks(x, columns) for x in (readout.states, labels, real, weights)]
     return jax.lax.scan(add, Sums.zero(), parts)[0]
 
 
-def _summed_forward(readout: Readout, labels: Array, real: Array, smoothing: float, columns: int):
+def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array, smoothing: float, columns: int):
     dtype, contract = readout.dtype, readout.contract
     matrix = readout.matrix.astype(dtype)
     low = readout.replace(matrix=matrix, states=readout.states.astype(dtype))
 
     def add(carry, part):
         total, to_matrix, to_bias = carry
-        states, labels, real = part
-        sums, errors = _sums_and_errors(low.replace(states=states).logits(), labels, real, smoothing)
+        states, labels, real, weights = part
+        sums, errors = _sums_and_errors(low.replace(states=states).logits(), labels, real, weights, smoothing)
         to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
         errors = errors.astype(dtype).reshape(-1, errors.shape[-1])
         flat = states.reshape(-1, states.shape[-1])
@@ -124,13 +137,13 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, smoothing: flo
         return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype).reshape(states.shape)
 
     start = (Sums.zero(), jnp.zeros(matrix.shape), None if low.bias is None else jnp.zeros(low.bias.shape))
-    parts = (_chunks(low.states, columns), _chunks(labels, columns), _chunks(real, columns))
+    parts = [_chunks(x, columns) for x in (low.states, labels, real, weights)]
     (total, to_matrix, to_bias), to_states = jax.lax.scan(add, start, parts)
     return total, readout.replace(states=_whole(to_states), matrix=to_matrix, bias=to_bias)
 
 
 def _summed_backward(smoothing: float, columns: int, gradient: Readout, cotangent: Sums):
-    return jax.tree.map(lambda g: g * cotangent.objective.astype(g.dtype), gradient), None, None
+    return jax.tree.map(lambda g: g * cotangent.objective.astype(g.dtype), gradient), None, None, None
 
 
 _summed.defvjp(_summed_forward, _summed_backward)

@@ -1,9 +1,12 @@
-"""Scores of translations, each by the library that defines it, and of language models."""
+"""Scores of translations, each by the library that defines it, of language models, and of labelled examples."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from jaxtyping import Num
 
 Sample = tuple[str, str, str]  # source, reference, output
 BINS = 12  # of sentence lengths, at most
@@ -90,3 +93,47 @@ def language(loss: float, documents: Iterable[str]) -> dict[str, float]:
     counts = [(len(document.encode()), len(document.split())) for document in documents]
     size, words = (max(sum(column), 1) for column in zip(*counts, strict=True))
     return {"bits_per_byte": loss / math.log(2) / size, "word_perplexity": math.exp(min(loss / words, 700.0))}
+
+
+Numbers = Num[np.ndarray, "_"]
+
+
+def accuracy(predicted: Numbers, true: Numbers) -> float:
+    """The share of labels that are right."""
+    return float((predicted == true).mean())
+
+
+def f1(predicted: Numbers, true: Numbers) -> float:
+    """Of two labels, the harmonic mean of precision and recall of the second (label 1, "is a paraphrase")."""
+    found = int(((predicted == 1) & (true == 1)).sum())
+    return 2 * found / max(int((predicted == 1).sum() + (true == 1).sum()), 1)
+
+
+def pearson(predicted: Numbers, true: Numbers) -> float:
+    """Pearson's r; 0 where either side is constant, or of one example, and there is none."""
+    from scipy import stats
+
+    return float(stats.pearsonr(predicted, true).statistic) if _vary(predicted, true) else 0.0
+
+
+def spearman(predicted: Numbers, true: Numbers) -> float:
+    """Spearman's ρ, Pearson's r of the ranks; 0 where there is none."""
+    from scipy import stats
+
+    return float(stats.spearmanr(predicted, true).statistic) if _vary(predicted, true) else 0.0
+
+
+def matthews(predicted: Numbers, true: Numbers) -> float:
+    """The correlation coefficient of Matthews 1975: Pearson's r of two labels; 0 where only one is ever said."""
+    return pearson(predicted, true)
+
+
+def _vary(*sides: Numbers) -> bool:
+    return all(np.ptp(side) > 0 for side in sides)
+
+
+# Of the numbers of labels, or of values, as GLUE names them (Wang et al. 2018, table 1): shares and correlations, which
+# papers print times 100.
+LABEL_SCORES: dict[str, Callable[[Numbers, Numbers], float]] = {
+    f.__name__: f for f in (accuracy, f1, matthews, pearson, spearman)
+}

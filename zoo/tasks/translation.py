@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grain
 import jax
@@ -21,7 +21,7 @@ from zoo.decoding.beam import BeamConfig
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError, check_choice
 from zoo.tasks import metrics
-from zoo.tasks.base import SPLITS, lacks_tokenizers
+from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers
 from zoo.tasks.losses import Sums, cross_entropy
 
 log = logging.getLogger("zoo")
@@ -30,12 +30,11 @@ HELD_OUT_PHRASES = 1000  # of the endless ones, those that valid and test are ma
 
 
 @dataclass(frozen=True)
-class TranslationData:
+class TranslationData(Splits):
     """Where the pairs come from and how they are cut.
 
-    `train`, `valid` and `test` are locations: a prefix (`PREFIX.en`, `PREFIX.fr`), a `.tsv`, `tfds:NAME`, or `phrases`
-    for the embedded ones; those of files start from `path`. `train_split` and its sisters name splits of a TFDS
-    dataset. `vocabulary` is the size of each side's vocabulary, or of the joint one; `target_vocabulary` that of the
+    The locations are a prefix (`PREFIX.en`, `PREFIX.fr`), a `.tsv`, `tfds:NAME`, or `phrases` for the embedded ones.
+    `vocabulary` is the size of each side's vocabulary, or of the joint one; `target_vocabulary` that of the
     target's where it differs (0: it doesn't). `batch_tokens` bounds the padded tokens of either side of a batch;
     `batch_sentences` says instead how many pairs each batch of training has (0: by tokens). `pool` is how many pairs
     are sorted by length together (0: a whole epoch). `steps` are the padded lengths (empty: chosen).
@@ -43,14 +42,6 @@ class TranslationData:
 
     source: str = "en"
     target: str = "fr"
-    train: str = ""
-    valid: str = ""
-    test: str = ""
-    path: str = ""
-    train_split: str = "train"
-    valid_split: str = "validation"
-    test_split: str = "test"
-    download: bool = False
     tokenizer: str = "unigram"
     vocabulary: int = 8000
     target_vocabulary: int = 0
@@ -61,6 +52,8 @@ class TranslationData:
     batch_sentences: int = 0
     pool: int = 0
     steps: tuple[int, ...] = ()
+
+    KINDS: ClassVar[str] = "a PREFIX, a .tsv or tfds:NAME"
 
     def __post_init__(self):
         check_choice("data.tokenizer", self.tokenizer, ("unigram", "bpe", "word"))
@@ -88,6 +81,7 @@ class Translation:
     """A translation task over a working directory, which keeps its tokenizers. The contract of `zoo.training`."""
 
     SCORES = ("loss", "perplexity", "accuracy", *metrics.SCORES)  # the numbers among the values of `evaluate`
+    SUMMARY = "test"
 
     def __init__(self, data: TranslationData, decoding: BeamConfig, smoothing: float, workdir: Path, seed: int = 0):
         self.data, self.decoding, self.smoothing = data, decoding, smoothing
@@ -107,19 +101,11 @@ class Translation:
 
     def pairs(self, split: str, location: str = "") -> Iterable[Pair]:
         """The text of a split, or of any other `location`."""
-        where = location or getattr(self.data, split)
-        if not where:
-            raise UserError(
-                f"this experiment has no data.{split}: train with --config.data.{split}=, or eval with --data=, and a "
-                "PREFIX, a .tsv or tfds:NAME"
-            )
-        if where == PHRASES:
+        if (location or getattr(self.data, split)) == PHRASES:
             # The training phrases have no end; the others are a sample of their split.
             size = None if split == "train" else HELD_OUT_PHRASES
             return Phrases(self.data.source, self.data.target, split, self.seed, size)
-        if self.data.path and not where.startswith("tfds:") and not location:
-            where = str(Path(self.data.path) / where)
-        tfds_split = getattr(self.data, f"{split}_split")
+        where, tfds_split = self.data.where(split, location), self.data.tfds_split(split)
         return sources.parallel(where, self.data.source, self.data.target, tfds_split, download=self.data.download)
 
     def alignments(self, split: str, location: str = "") -> list[frozenset[tuple[int, int]]] | None:

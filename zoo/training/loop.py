@@ -6,19 +6,22 @@ import math
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from zoo.checkpoints import Checkpoints, average_parameters, save_parameters
+from zoo.checkpoints import Checkpoints, average_parameters, load_parameters, save_parameters, saved_parameters
 from zoo.data.pipeline import Share
 from zoo.errors import UserError, check_choice
+from zoo.models.gpt_classifier import begun_with, like_pretrained
 from zoo.parallel.devices import COMPUTE_DTYPES, peak_flops
 from zoo.parallel.mesh import batch_shards
 from zoo.parallel.rules import parameter_count, place
 from zoo.tasks.base import Task
+from zoo.tasks.label_losses import LabelSums
 from zoo.tasks.losses import Sums
 from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule
 from zoo.training.reporting import Reporter
@@ -37,10 +40,11 @@ class TrainConfig:
     `patience` evaluations (0: never). An evaluation reads the first `evaluation_size` examples (0: all). `average_last`
     checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate` cuts each batch into
     parts that go through one after the other. `profile_at` is the step from which five are traced for TensorBoard's
-    profiler (0: none).
+    profiler (0: none). With `epochs`, the data decides the steps (0: `steps` does).
     """
 
     steps: int = 100_000
+    epochs: float = 0.0
     compute_dtype: str = "float32"
     accumulate: int = 1
     smoothing: float = 0.0
@@ -60,7 +64,7 @@ class TrainConfig:
         for key in ("steps", "accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
             if getattr(self, key) < 1:
                 raise UserError(f"train.{key}={getattr(self, key)}: use at least 1")
-        for key in ("evaluation_size", "patience", "average_last", "profile_at"):
+        for key in ("epochs", "evaluation_size", "patience", "average_last", "profile_at"):
             if getattr(self, key) < 0:
                 raise UserError(f"train.{key}={getattr(self, key)}: use 0 or more")
         if not 0 <= self.smoothing < 1:
@@ -101,7 +105,7 @@ class Window:
     began: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
     paused: float = 0.0
-    sums: Sums | None = None
+    sums: Sums | LabelSums | None = None
     gradient_norm: float = 0.0
 
     def add(self, metrics: dict[str, Any]) -> None:
@@ -156,6 +160,21 @@ class Training:
         self.progress = Progress()
         self.initial: Any | None = None  # parameters to begin with, where not at random
         self.state: TrainState
+
+    def begin_with(self, workdir: str | PathLike) -> int:
+        """Take the best parameters of another working directory to begin with, or for a classifier those of its body
+        where they are a language model's; gives the step that they are of.
+
+        Raises `UserError` where their names or shapes are others.
+        """
+        shapes = self.shapes.params
+        if "body" not in shapes or "body" in saved_parameters(workdir):
+            step, self.initial = load_parameters(workdir, "best", shapes)
+            return step
+        step, body = load_parameters(workdir, "best", like_pretrained(shapes))
+        params = begun_with(self.fresh().params, body)
+        self.initial = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), params, shapes)
+        return step
 
     def run(self, description: dict[str, Any]) -> None:
         """Train to the last step. `description` is the whole experiment, for W&B.

@@ -1,11 +1,15 @@
 """Optimizers and schedules by name, from optax, as the papers set them."""
 
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from zoo.errors import UserError, check_choice, nearest
 
@@ -17,6 +21,11 @@ class OptimizerConfig:
     `per` says of what the gradient is a mean before it is clipped: of the objective of each `token`, or, as in the
     papers of 2014, of that of each `sentence`, summed over its tokens.
 
+    `warmup` counts steps; with `warmup_share` it is that share of all steps instead, 0.002 of them say.
+
+    `multipliers` such as `body/embedding=0` change the learning rate of parameters by their path: the first pattern (a
+    regular expression) that is found in a path holds, and at 0 a parameter stays as it is and has no optimizer state.
+
     `peak` is the highest learning rate. `noam` ignores it unless it is set: its own peak is `(E · warmup)^-½`.
     """
 
@@ -24,6 +33,7 @@ class OptimizerConfig:
     peak: float = 0.0
     schedule: str = "noam"
     warmup: int = 4000
+    warmup_share: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-9
@@ -35,6 +45,7 @@ class OptimizerConfig:
     halve_after: int = 0
     halve_every: int = 0
     ema: float = 0.0
+    multipliers: tuple[str, ...] = ()
 
     def __post_init__(self):
         for key, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -57,6 +68,10 @@ class OptimizerConfig:
                 )
         if self.schedule == "halving" and self.halve_every < 1:
             raise UserError("optimizer.halve_every=0: the schedule 'halving' needs the steps between two halvings")
+        if not 0 <= self.warmup_share < 1:
+            raise UserError(f"optimizer.warmup_share={self.warmup_share:g}: a share of the steps lies in [0, 1)")
+        for text in self.multipliers:
+            _multiplier(text)
         if not 0 <= self.ema < 1:
             raise UserError(f"optimizer.ema={self.ema:g}: the decay of the moving average lies in [0, 1)")
 
@@ -130,10 +145,64 @@ OPTIMIZERS = {
 
 def schedule(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
     """The learning rate of the update after `count` others. `width` is the model's E, `steps` the length of the run."""
+    if c.warmup_share:
+        c = replace(c, warmup=round(c.warmup_share * steps), warmup_share=0.0)
     return SCHEDULES[c.schedule](c, width, steps)
 
 
 def optimizer(c: OptimizerConfig, width: int, steps: int) -> optax.GradientTransformation:
-    """The whole update: clip, then the rule of `c.name` at the rate of `c.schedule`."""
+    """The whole update: clip, then the rule of `c.name` at the rate of `c.schedule`, times the `c.multipliers`.
+
+    Its `init` raises `UserError` for a multiplier that no parameter is changed by.
+    """
     clip = optax.clip_by_global_norm(c.clip) if c.clip else optax.identity()
-    return optax.chain(clip, OPTIMIZERS[c.name](c, schedule(c, width, steps)))
+    rule = optax.chain(clip, OPTIMIZERS[c.name](c, schedule(c, width, steps)))
+    return multiplied(rule, [_multiplier(text) for text in c.multipliers]) if c.multipliers else rule
+
+
+def _multiplier(text: str) -> tuple[re.Pattern, float]:
+    """`PATTERN=NUMBER`."""
+    pattern, equals, number = text.rpartition("=")
+    try:
+        found = re.compile(pattern), float(number)
+    except (re.error, ValueError):
+        found = None
+    if not (found and equals and pattern and 0 <= found[1] < math.inf):
+        raise UserError(f"optimizer.multipliers: {text!r} is not PATTERN=NUMBER, as body/embedding=0 or body=0.5")
+    return found
+
+
+def multiplied(
+    rule: optax.GradientTransformation, multipliers: Sequence[tuple[re.Pattern, float]]
+) -> optax.GradientTransformation:
+    """`rule` for the parameters whose multiplier is not 0, and its updates times that; a gradient's norm, too, is taken
+    over these alone. Trees are nested dictionaries, of arrays or boxes of them."""
+
+    def multiplier(path: str) -> float:
+        return next((value for pattern, value in multipliers if pattern.search(path)), 1.0)
+
+    def trained(tree):
+        flat = flatten_dict(tree, sep="/")
+        return unflatten_dict({path: leaf for path, leaf in flat.items() if multiplier(path)}, sep="/")
+
+    def init(params):
+        _check_found([pattern.pattern for pattern, _ in multipliers], list(flatten_dict(params, sep="/")))
+        return rule.init(trained(params))
+
+    def update(gradient, state, params):
+        changes, state = rule.update(trained(gradient), state, trained(params))
+        changes = flatten_dict(changes, sep="/")
+        every = flatten_dict(params, sep="/")
+        scaled = {p: changes[p] * multiplier(p) if p in changes else jnp.zeros_like(every[p]) for p in every}
+        return unflatten_dict(scaled, sep="/"), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _check_found(patterns: Sequence[str], paths: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(re.search(pattern, path) for path in paths):
+            known = {"/".join(path.split("/")[:depth]) for path in paths for depth in (1, 2)}
+            raise UserError(
+                f"optimizer.multipliers: no parameter's path has {pattern!r} in it: {nearest(pattern, known)}"
+            )

@@ -1,0 +1,185 @@
+"""Labelled examples: the tables of GLUE, Story Cloze's, and TensorFlow datasets, read by the names of their columns.
+
+The tasks are those of Radford et al. 2018, table 1, and of GLUE (Wang et al. 2018, table 1), whose scores they take.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from zoo.data.sources import TfdsRows, lines_of
+from zoo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Example:
+    """`first` is a text, a premise or a context; `seconds` is what stands beside it: nothing, one text, or the answers
+    to choose from. `label` is `None` where nobody gives it."""
+
+    first: str
+    seconds: tuple[str, ...] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the examples of a task are written, and what they are scored by.
+
+    `kind` is one of `zoo.data.transformations.TRANSFORMATIONS`. `first` and `seconds` are columns of text, those of
+    `first` joined by spaces. `header` stands in for one that the files lack. `names` are the labels in the order of
+    TFDS's numbers; no names make the task a regression. `tfds` renames the columns that TFDS calls otherwise.
+    """
+
+    kind: str
+    first: tuple[str, ...]
+    seconds: tuple[str, ...]
+    label: str
+    names: tuple[str, ...]
+    scores: tuple[str, ...] = ("accuracy",)
+    header: tuple[str, ...] = ()
+    tfds: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def regression(self) -> bool:
+        return not self.names
+
+    @property
+    def outputs_per_answer(self) -> int:
+        """How many numbers each of the answers, or the one text, is given: one to compare answers by, or a regression's
+        own; 0 where there is one for each label."""
+        return 1 if self.regression or self.kind == "multiple_choice" else 0
+
+
+BINARY, ENTAILMENT = ("0", "1"), ("entailment", "not_entailment")
+THREE_WAY = ("entailment", "neutral", "contradiction")
+SENTENCES = (("sentence1",), ("sentence2",))
+PREMISE = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"}
+BOTH = ("accuracy", "f1")
+CONTEXT = ("InputSentence1", "InputSentence2", "InputSentence3", "InputSentence4")
+ENDINGS = ("RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2")
+
+FORMATS: dict[str, Format] = {
+    "cola": Format(
+        *("classification", ("sentence",), (), "label", BINARY, ("matthews",)),
+        header=("source", "label", "mark", "sentence"),
+    ),
+    "sst2": Format("classification", ("sentence",), (), "label", BINARY),
+    "stsb": Format("similarity", *SENTENCES, "score", (), ("pearson", "spearman"), tfds={"score": "label"}),
+    "mrpc": Format(
+        *("similarity", ("#1 String",), ("#2 String",), "Quality", BINARY, BOTH),
+        tfds={"#1 String": "sentence1", "#2 String": "sentence2", "Quality": "label"},
+    ),
+    "qqp": Format(
+        *("similarity", ("question1",), ("question2",), "is_duplicate", BINARY, BOTH), tfds={"is_duplicate": "label"}
+    ),
+    "mnli": Format("entailment", *SENTENCES, "gold_label", THREE_WAY, tfds=PREMISE),
+    "snli": Format("entailment", *SENTENCES, "gold_label", THREE_WAY, tfds=PREMISE),
+    "qnli": Format("entailment", ("question",), ("sentence",), "label", ENTAILMENT),
+    "rte": Format("entailment", *SENTENCES, "label", ENTAILMENT),
+    "wnli": Format("entailment", *SENTENCES, "label", BINARY),
+    "race": Format("multiple_choice", ("article", "questions"), ("options",), "answers", ("A", "B", "C", "D")),
+    "storycloze": Format("multiple_choice", CONTEXT, ENDINGS, "AnswerRightEnding", ("1", "2")),
+}
+
+
+def read(task: str, location: str, split: str, labelled: bool, download: bool = False) -> Iterable[Example]:
+    """The examples of a task at `location`: a table of tabs, a `.csv`, `tfds:NAME` or `tfds:DIRECTORY` (then of
+    `split`). With `labelled` the column of the label has to be there. Those that say that they have no label are left
+    out of tables, as SNLI's annotators without a majority are.
+
+    Raises `UserError` where there is no such data.
+    """
+    if location.startswith("tfds:"):
+        return TfdsExamples(FORMATS[task], location.removeprefix("tfds:"), split, download)
+    return Table(FORMATS[task], location, labelled)
+
+
+NO_LABEL = ("-", "")  # SNLI and MNLI, where annotators did not agree
+
+
+class Table:
+    """A file of one example a row: columns between tabs, where quotes are text as GLUE has them, or a `.csv`."""
+
+    def __init__(self, form: Format, path: str | Path, labelled: bool):
+        """Raises `UserError` if there is no such file."""
+        self.form, self.path, self.labelled = form, epath.Path(path).expanduser(), labelled
+        if not self.path.exists() or self.path.is_dir():
+            beside = sorted(p.name for p in self.path.parent.iterdir()) if self.path.parent.is_dir() else []
+            there = f"beside it are {', '.join(beside[:8])}" if beside else "nor is there such a folder"
+            raise UserError(f"no file {self.path}: {there}; check data.path")
+
+    def __iter__(self) -> Iterator[Example]:
+        """Raises `UserError` for a missing column, a row that ends before its last column, and a file without rows."""
+        rows, form, number = self._rows(), self.form, 0
+        columns, first = self._columns(rows)
+        needed = [*form.first, *form.seconds, *([form.label] if self.labelled else [])]
+        for column in needed:
+            if column not in columns:
+                raise UserError(f"{self.path} has no column {column!r}: it has {', '.join(columns)}")
+        at = {column: columns.index(column) for column in [*needed, form.label] if column in columns}
+        for number, row in [*first, *rows] if first else rows:
+            if len(row) <= max(at.values()):
+                raise UserError(
+                    f"{self.path}:{number}: {len(row)} columns where {columns[max(at.values())]!r} is the "
+                    f"{max(at.values()) + 1}th: mend the line, or take it out"
+                )
+            label = row[at[form.label]].strip() if form.label in at else None
+            if label not in NO_LABEL:
+                yield Example(" ".join(row[at[c]] for c in form.first), tuple(row[at[c]] for c in form.seconds), label)
+        if not number:
+            raise UserError(f"{self.path} is empty: name a file that holds examples")
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """The number of each line, and its columns."""
+        lines = lines_of(self.path)
+        if not self.path.name.endswith((".csv", ".csv.gz")):
+            return ((number, line.split("\t")) for number, line in enumerate(lines, start=1))
+        reader = csv.reader(line + "\n" for line in lines)
+        return ((reader.line_num, row) for row in reader)
+
+    def _columns(self, rows: Iterator[tuple[int, list[str]]]) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
+        """The names of the columns; and the first row again, where it is no header."""
+        number, first = next(rows, (0, []))
+        if self.form.header and not set(self.form.first) <= set(first):
+            return self.form.header, [(number, first)] if number else []
+        return tuple(first) if number else (*self.form.first, *self.form.seconds, self.form.label), []
+
+
+class TfdsExamples:
+    """The examples of a prepared TensorFlow dataset."""
+
+    def __init__(self, form: Format, location: str, split: str, download: bool):
+        """Raises `UserError` as `TfdsRows` does."""
+        self.form = form
+        self.columns = [form.tfds.get(c, c) for c in (*form.first, *form.seconds, form.label)]
+        self._rows = TfdsRows(location, self.columns, split, download=download)
+
+    def __iter__(self) -> Iterator[Example]:
+        *texts, label = self.columns
+        count = len(self.form.first)
+        for row in self._rows:
+            if self.form.kind == "multiple_choice":
+                yield from _questions(*(row[column] for column in self.columns))
+            else:
+                first, seconds = (tuple(_text(row[c]) for c in part) for part in (texts[:count], texts[count:]))
+                yield Example(" ".join(first), seconds, self._label(row[label]))
+
+    def _label(self, value: Any) -> str | None:
+        """-1 stands for a label that is kept from us."""
+        if value < 0:
+            return None
+        return f"{value:g}" if self.form.regression else self.form.names[int(value)]
+
+
+def _questions(article: bytes, questions: Any, options: Any, answers: Any) -> Iterator[Example]:
+    """RACE (Lai et al. 2017): several questions about one article, each with four answers."""
+    for question, choices, answer in zip(questions, options, answers, strict=True):
+        yield Example(f"{_text(article)} {_text(question)}", tuple(map(_text, choices)), _text(answer))
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")

@@ -1,0 +1,207 @@
+"""Supervised fine-tuning (Radford et al. 2018, sections 3.2 and 3.3): labelled examples, and scores by GLUE's names."""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import grain
+import jax
+import numpy as np
+from jaxtyping import Num
+
+from zoo.data import labelled, tokenizers
+from zoo.data.batching import NOTHING, LabelledBatch
+from zoo.data.labelled import FORMATS, Example, Format
+from zoo.data.labelled_batches import StoredExamples, evaluation_examples, training_examples
+from zoo.data.pipeline import ALONE, Share
+from zoo.data.transformations import Layout
+from zoo.errors import UserError, check_choice, nearest
+from zoo.parallel.devices import COMPUTE_DTYPES
+from zoo.tasks import metrics
+from zoo.tasks.base import Splits, lacks_tokenizers
+from zoo.tasks.label_losses import LabelSums, fine_tuning_loss
+
+log = logging.getLogger("zoo")
+
+
+@dataclass(frozen=True)
+class ClassificationData(Splits):
+    """Where the labelled examples come from: `task` is one of `zoo.data.labelled.FORMATS`; the locations are tables of
+    tabs, a `.csv` or tfds:NAME.
+
+    A batch is `batch_rows` examples of at most `length` tokens a sequence. `auxiliary` is λ, the weight of the language
+    model's loss. `tokenizer` and `vocabulary` are for one of the task's own, where none is taken over.
+    """
+
+    task: str = "cola"
+    train: str = "train.tsv"
+    valid: str = "dev.tsv"
+    test: str = "test.tsv"
+    tokenizer: str = "bpe"
+    vocabulary: int = 4000
+    length: int = 512
+    batch_rows: int = 32
+    auxiliary: float = 0.5
+
+    KINDS: ClassVar[str] = "a .tsv, a .csv or tfds:NAME"
+
+    def __post_init__(self):
+        if self.task not in FORMATS:
+            raise UserError(f"data.task={self.task!r} is not a task that is known: {nearest(self.task, FORMATS)}")
+        check_choice("data.tokenizer", self.tokenizer, ("bpe", "unigram", "bytes", "characters"))
+        for key, least in (("length", 5), ("vocabulary", 5), ("batch_rows", 1), ("auxiliary", 0)):
+            if getattr(self, key) < least:
+                raise UserError(f"data.{key}={getattr(self, key)}: use at least {least}")
+
+    @property
+    def format(self) -> Format:
+        return FORMATS[self.task]
+
+
+@dataclass(frozen=True)
+class PredictionConfig:
+    """A trained classifier computes in `compute_dtype`."""
+
+    compute_dtype: str = "float32"
+
+    def __post_init__(self):
+        check_choice("decoding.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+
+
+class Classification:
+    """A task of labelled examples over a working directory, which keeps its tokenizer and its labels."""
+
+    SCORES = ("loss", *metrics.LABEL_SCORES)
+    SUMMARY = "valid"  # GLUE keeps the labels of its test splits to itself
+
+    def __init__(
+        self, data: ClassificationData, decoding: PredictionConfig, smoothing: float, workdir: Path, seed: int = 0
+    ):
+        self.data, self.decoding, self.smoothing = data, decoding, smoothing
+        self.workdir, self.seed = workdir, seed
+
+    def prepare(self) -> None:
+        """See that the examples of training and validation are there and are labelled, keep the labels, and learn the
+        tokenizer that the working directory lacks. The test split is looked at when it is asked for."""
+        train = list(self.examples("train"))
+        labels = self._labels_of(train)
+        for split, examples in (("train", train), ("valid", self.examples("valid"))):
+            self._targets(list(examples), labels, f"data.{split}={getattr(self.data, split)!r}")
+        (self.workdir / "labels.json").write_text(json.dumps(labels) + "\n", encoding="utf-8")
+        if lacks_tokenizers(self.workdir, ("text",)):
+            texts = (text for example in train for text in (example.first, *example.seconds))
+            lossless = {"alphabet": tokenizers.LOSSLESS} if self.data.tokenizer in ("bpe", "unigram") else {}
+            learned = tokenizers.train(self.data.tokenizer, texts, self.data.vocabulary, **lossless)
+            learned.save(self.workdir / "tokenizer", "text")
+            log.info("a vocabulary of %d %s: %s", learned.size, self.data.tokenizer, self.workdir / "tokenizer")
+
+    def examples(self, split: str, location: str = "") -> Iterable[Example]:
+        """Those of a split, or of any other `location`."""
+        where, tfds_split = self.data.where(split, location), self.data.tfds_split(split)
+        return labelled.read(self.data.task, where, tfds_split, split != "test", self.data.download)
+
+    def _labels_of(self, examples: list[Example]) -> list[str]:
+        """In the order of their numbers: the places of the answers, or all labels of the examples; none of numbers."""
+        form = self.data.format
+        if form.regression or form.kind == "multiple_choice":
+            return list(form.names)
+        return sorted({example.label for example in examples if example.label is not None})
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """From the working directory, where `prepare` has left them."""
+        path = self.workdir / "labels.json"
+        if not path.is_file():
+            raise UserError(f"no {path}: copy it from where it was trained, or train again")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _targets(self, examples: list[Example], labels: list[str], name: str) -> Num[np.ndarray, "_"]:
+        """The numbers of the examples' labels, or their values; `NOTHING` or NaN for those that have none."""
+        given = [example.label for example in examples]
+        if self.data.format.regression:
+            return np.array([np.nan if label is None else _value(label, name) for label in given], np.float32)
+        numbers: dict[str | None, int] = {None: NOTHING} | {label: i for i, label in enumerate(labels)}
+        for label in given:
+            if label not in numbers:
+                raise UserError(f"{name} has the label {label!r}, which training never saw: it saw {', '.join(labels)}")
+        return np.array([numbers[label] for label in given], np.int32)
+
+    @cached_property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """From the working directory, where `prepare` has left it."""
+        return tokenizers.load(self.workdir / "tokenizer", "text")
+
+    def vocabularies(self) -> dict[str, int]:
+        """The fields of a model's config that the data decides."""
+        return {
+            "vocabulary": self.tokenizer.size + Layout.ADDED,
+            "outputs": self.data.format.outputs_per_answer or len(self.labels),
+        }
+
+    def _stored(self, examples: list[Example], name: str) -> StoredExamples:
+        targets = self._targets(examples, self.labels, name)
+        return StoredExamples(examples, targets, self.data.format.kind, self.tokenizer, self.data.length, name)
+
+    @cached_property
+    def _training(self) -> StoredExamples:
+        return self._stored(list(self.examples("train")), f"data.train={self.data.train!r}")
+
+    def epoch_steps(self) -> float:
+        """Batches for each training example to be seen once."""
+        return len(self._training) / self.data.batch_rows
+
+    def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
+        """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
+        return training_examples(self._training, self.data.batch_rows, shards, self.seed, share)
+
+    def example_batch(self) -> LabelledBatch:
+        """The smallest batch, to initialize a model with."""
+        return LabelledBatch.example()
+
+    def loss(self, model: Any, params: Any, batch: LabelledBatch, key: jax.Array | None = None) -> LabelSums:
+        """Summed over the batch; with a `key` for dropout while training, without while evaluating."""
+        dropout = {} if key is None else {"train": True, "rngs": {"dropout": key}}
+        output = model.apply({"params": params}, batch, **dropout)
+        smoothing, auxiliary = (0.0, 0.0) if key is None else (self.smoothing, self.data.auxiliary)
+        return fine_tuning_loss(output, batch, self.data.format.regression, smoothing, auxiliary)
+
+    def evaluate(self, model: Any, params: Any, split: str, location: str = "", most: int = 0) -> metrics.Evaluation:
+        """The loss and the task's scores on a split (its first `most` examples, if given), and every prediction as an
+        output. Only what is labelled is scored; where nothing is, there are no values."""
+        examples = list(self.examples(split, location))[: most or None]
+        stored = self._stored(examples, location or f"data.{split}={getattr(self.data, split)!r}")
+        regression, scores = self.data.format.regression, [None] * len(examples)
+        loss = 0.0
+        for indices, batch in evaluation_examples(stored, min(self.data.batch_rows, len(examples))):
+            found, sums = _evaluated(model, params, batch, regression)
+            loss += float(sums.loss)
+            for i, row in zip(indices, np.asarray(found), strict=False):
+                scores[i] = row[0] if regression else row.argmax()
+        predicted, true = np.array(scores), stored.targets
+        given = ~np.isnan(true) & (true != NOTHING)
+        values = {"loss": loss / given.sum()} | self._scores(predicted[given], true[given]) if given.any() else {}
+        said = [f"{value:.3f}" if regression else self.labels[value] for value in predicted]
+        texts = (" | ".join((example.first, *example.seconds)) for example in examples)
+        known = (example.label or "" for example in examples)
+        samples = list(zip(texts, known, said, strict=True))
+        return metrics.Evaluation(values, samples, measured={"examples": len(examples)})
+
+    def _scores(self, predicted: Num[np.ndarray, "_"], true: Num[np.ndarray, "_"]) -> dict[str, float]:
+        return {name: metrics.LABEL_SCORES[name](predicted, true) for name in self.data.format.scores}
+
+
+def _value(label: str, name: str) -> float:
+    try:
+        return float(label)
+    except ValueError as error:
+        raise UserError(f"{name} has the label {label!r}, and this task predicts numbers: mend it") from error
+
+
+@partial(jax.jit, static_argnames=("model", "regression"))
+def _evaluated(model: Any, params: Any, batch: LabelledBatch, regression: bool) -> tuple[jax.Array, LabelSums]:
+    output = model.apply({"params": params}, batch)
+    return output.scores, fine_tuning_loss(output, batch, regression)
