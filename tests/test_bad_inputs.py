@@ -143,6 +143,47 @@ def test_a_wrong_start_is_told_at_once_and_leaves_nothing_behind(start, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+WRONG_TEXTS = {
+    "a folder with no text": (
+        {"data.train": "HERE/empty"},
+        {"empty/notes.md": b"a"},
+        ["no text at HERE/empty", ".txt"],
+    ),
+    "blank texts": ({"data.train": "HERE/x"}, {"x/a.txt": b" \n"}, ["data.train='HERE/x'", "holds no text"]),
+    "a picture": ({"data.valid": "HERE/a.txt"}, {"a.txt": b"\x89PNG\0\x01"}, ["HERE/a.txt is no text in UTF-8"]),
+    "another encoding": ({"data.train": "HERE"}, {"b.txt": "Где же?".encode("koi8-r")}, ["HERE/b.txt is no text"]),
+    "no vocabulary files": ({"data.tokenizer": "gpt1"}, {}, ["data.vocabulary_files is not set", "encoder_bpe_40000"]),
+    "another directory": (
+        {"data.tokenizer": "gpt2", "data.vocabulary_files": "HERE"},
+        {},
+        ["data.vocabulary_files=HERE holds no encoder.json or vocab.json"],
+    ),
+    "foreign vocabulary files": (
+        {"data.tokenizer": "gpt2", "data.vocabulary_files": "HERE"},
+        {"encoder.json": b'{"a": 0, "b": 1, "ab": 2}', "vocab.bpe": b"#version: 0.2\na b\n"},
+        ["HERE/encoder.json and vocab.bpe", "not of gpt2", "bytes have no piece"],
+    ),
+    "a truncated vocabulary file": (
+        {"data.tokenizer": "gpt1", "data.vocabulary_files": "HERE"},
+        {"vocab.json": b'{"a": 0, "b</w', "merges.txt": b"#version: 0.2\n"},
+        ["HERE/vocab.json and merges.txt", "truncated", "fetch them again"],
+    ),
+    "a tokenizer that is none": ({"data.tokenizer": "gpt"}, {}, ["data.tokenizer='gpt'", "gpt1, gpt2"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TEXTS)
+def test_a_wrong_start_on_text_is_told_and_leaves_nothing_behind(mistake, tmp_path, name):
+    changes, files, told = WRONG_TEXTS[name]
+    for file, content in files.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(content)
+    options = [f"--config.{key}={value.replace('HERE', str(tmp_path))}" for key, value in changes.items()]
+    line = mistake("train", "--config=gpt.py:nano", f"--workdir={tmp_path / 'run'}", *options)
+    assert all(part.replace("HERE", str(tmp_path)) in line for part in told), line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_failed_start_keeps_the_empty_directory_that_it_was_given(start, tmp_path):
     (tmp_path / "run").mkdir()
     start({"data.batch_tokens": 8})

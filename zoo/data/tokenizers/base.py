@@ -13,7 +13,8 @@ from jaxtyping import Int
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")  # the names of those ids, in order
-PART = 2**16  # characters of a long text that are encoded in one piece
+PART = 2**18  # characters of a long text that are looked at together
+SPACE = re.compile(r"(?<=\S) (?=\S)")  # between words: SentencePiece writes it before every line anyway
 TOGETHER = 2**22  # characters that are encoded in one batch
 
 T = TypeVar("T")
@@ -56,40 +57,31 @@ def text_ids(row: Row) -> list[int]:
 
 
 class WordMemory:
-    """Encodes texts word by word, each different word once: books of millions of words have few different ones."""
+    """Encodes texts word by word, each different word once: books of millions of words have few different ones.
+
+    Nor do the libraries see a text of many megabytes, for which they need time or memory beyond proportion.
+    """
 
     MOST = 2**19  # words, and characters of a single one, above which all are forgotten
 
-    def __init__(self, encode: Callable[[list[str]], list[list[int]]]):
-        self._encode = encode
+    def __init__(
+        self, words: Callable[[str], list[str]], gap: re.Pattern[str], encode: Callable[[list[str]], list[list[int]]]
+    ):
+        """`words` of a text are encoded alone as they are within it; a match of `gap` is never in a word, and what is
+        before and behind it have the same words without it."""
+        self._words, self._gap, self._encode = words, gap, encode
         self._known: dict[str, list[int]] = {}
 
-    def __call__(self, texts: Iterable[list[str]]) -> list[list[int]]:
-        """The ids of each text, which comes as its words."""
-        known, ids = self._known, []
-        for words in texts:
-            if new := list(set(words).difference(known)):
-                known.update(zip(new, self._encode(new), strict=True))
-            ids.append(list(chain.from_iterable(map(known.__getitem__, words))))
-            if len(known) > self.MOST or max(map(len, new), default=0) > self.MOST:
-                self._known = known = {}  # another one, since a thread may still read the old
-        return ids
+    def __call__(self, texts: Iterable[str]) -> list[list[int]]:
+        return [list(chain.from_iterable(map(self._part, _parts(text, self._gap)))) for text in texts]
 
-
-def encoded_in_parts(
-    lines: Sequence[str], gap: re.Pattern[str], encode: Callable[[list[str]], list[list[int]]]
-) -> list[list[int]]:
-    """`encode(lines)`, long lines cut at matches of `gap`, which belong to neither side.
-
-    The libraries need time or memory beyond proportion for a line of many megabytes, and their threads share a batch by
-    its lines. `gap` matches only where no piece goes across and what is left out makes no difference.
-    """
-    ids: list[list[int]] = [[] for _ in lines]
-    parts = ((row, part) for row, line in enumerate(lines) for part in _parts(line, gap))
-    for batch in together(parts, lambda part: len(part[1])):
-        for (row, _), found in zip(batch, encode([part for _, part in batch]), strict=True):
-            ids[row] += found
-    return ids
+    def _part(self, text: str) -> list[int]:
+        known, words = self._known, self._words(text)
+        if new := list(set(words).difference(known)):
+            known.update(zip(new, self._encode(new), strict=True))
+            if len(known) > self.MOST or max(map(len, new)) > self.MOST:
+                self._known = {}  # another one, since a thread may still read the old
+        return list(chain.from_iterable(map(known.__getitem__, words)))
 
 
 def together(texts: Iterable[T], length: Callable[[T], int]) -> Iterator[list[T]]:

@@ -13,7 +13,7 @@ from typing import Any
 import ftfy
 from tokenizers import Regex, pre_tokenizers
 
-from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, WordMemory, text_ids
+from zoo.data.tokenizers.base import SPACE, SPECIALS, UNK, Rows, WordMemory, text_ids
 from zoo.data.tokenizers.published_bpe import PublishedBPE
 from zoo.errors import UserError
 
@@ -62,7 +62,7 @@ class GPT1(PublishedBPE):
         if splitter == SPACY and not importlib.util.find_spec("spacy"):
             raise UserError("this tokenizer splits words with spaCy, which is missing: pip install 'seqzoo[spacy]'")
         super().__init__(pieces, merges, unk_token=SPECIALS[UNK], end_of_word_suffix=self.END)
-        self.splitter, self._memory = splitter, WordMemory(self._encode)
+        self.splitter, self._memory = splitter, WordMemory(_chunks, SPACE, self._encode)
         if splitter == REGEX:
             self._library.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
 
@@ -88,7 +88,7 @@ class GPT1(PublishedBPE):
         return spacy.blank("en").tokenizer
 
     def encode(self, lines: list[str]) -> list[list[int]]:
-        return self._memory(_chunks(_mended(line)) for line in lines)
+        return self._memory(map(_mended, lines))
 
     def _encode(self, chunks: list[str]) -> list[list[int]]:
         texts = [standardized(chunk) for chunk in chunks]

@@ -38,11 +38,11 @@ class GPT2(PublishedBPE):
             raise ValueError(f"{len(missing)} bytes have no piece")
         super().__init__(pieces, merges)
         self._library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self._memory = WordMemory(self._encode)
+        self._memory = WordMemory(GAP.split, GAP, self._encode)
         self._bytes = [bytes(BYTES[c] for c in piece) for piece in self._pieces]
 
     def encode(self, lines: list[str]) -> list[list[int]]:
-        return self._memory(GAP.split(line) for line in lines)
+        return self._memory(lines)
 
     def _encode(self, lines: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._library.encode_batch_fast(lines, add_special_tokens=False)]

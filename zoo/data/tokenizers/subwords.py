@@ -13,13 +13,10 @@ from typing import Literal
 import sentencepiece
 from etils import epath
 
-from zoo.data.tokenizers.base import BOS, EOS, PAD, SPECIALS, UNK, Rows, encoded_in_parts, text_ids, write
+from zoo.data.tokenizers.base import BOS, EOS, PAD, SPACE, SPECIALS, UNK, Rows, WordMemory, text_ids, write
 from zoo.errors import UserError
 
 sentencepiece.set_min_log_level(2)  # the library reports its progress on standard error, line upon line
-
-
-GAP = re.compile(r"(?<=\S) (?=\S)")  # the library writes this space before every line, and pieces have none inside
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class SentencePiece:
     def __init__(self, model: bytes):
         """`model` is a serialized SentencePiece model whose first ids are `SPECIALS`; RuntimeError if it isn't one."""
         self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._memory = WordMemory(SPACE.split, SPACE, self._encode)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SentencePiece) and self.content() == other.content()
@@ -113,7 +111,10 @@ class SentencePiece:
         return self._model.get_piece_size()
 
     def encode(self, lines: list[str]) -> list[list[int]]:
-        return encoded_in_parts(lines, GAP, lambda parts: self._model.encode(parts, num_threads=os.cpu_count()))
+        return self._memory(lines)
+
+    def _encode(self, words: list[str]) -> list[list[int]]:
+        return self._model.encode(words, num_threads=os.cpu_count())
 
     def decode(self, ids: Rows) -> list[str]:
         rows = [text_ids(row) for row in ids]
