@@ -22,7 +22,7 @@ from zoo.data.batching import LabelledBatch, LanguageBatch, Seq2SeqBatch
 from zoo.decoding.beam import BeamConfig
 from zoo.decoding.generation import GenerationConfig
 from zoo.errors import UserError, nearest
-from zoo.models import gpt_classifier, registry
+from zoo.models import gpt, gpt_classifier, registry
 from zoo.parallel.devices import compute_dtype
 from zoo.parallel.mesh import MeshConfig
 from zoo.tasks.classification import Classification, ClassificationData, PredictionConfig
@@ -168,11 +168,11 @@ def from_file(spec: str, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
 
 
 def body_of(donor: Experiment, experiment: Experiment) -> list[tuple[str, str]]:
-    """The changes by which a classifier of `experiment` gets the size of the model of `donor` and reads no more than
-    that does; none where the two are of one task, and the config says all."""
-    if experiment.task != "classification" or donor.model.name != "gpt":
-        return []
+    """The changes by which a classifier of `experiment` gets the size of the GPT or classifier of `donor` and reads no
+    more than that does; none for any other task, whose config says all."""
     body = donor.model.config()
+    if experiment.task != "classification" or not isinstance(body, gpt.GPTConfig):
+        return []
     sizes = [
         (f"model.{key}", str(getattr(body, key))) for key in gpt_classifier.BODY if key != "head_size" or body.head_size
     ]

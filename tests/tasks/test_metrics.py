@@ -1,10 +1,13 @@
-"""The laws of scores by length: every sentence in one bin, and a bin's score that of its sentences."""
+"""The laws of scores: by length, every sentence in one bin and a bin's score that of its sentences; of labels, counted
+by hand."""
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
+from zoo.tasks import metrics
 from zoo.tasks.metrics import BINS, LEAST_SENTENCES, bleu_of_bins, length_bins
 
 
@@ -35,3 +38,32 @@ def test_a_bin_is_scored_by_its_own_sentences_alone():
     assert short == pytest.approx(100)  # though no sentence of it has a 4-gram
     assert long == pytest.approx(BLEU().corpus_score(outputs[30:], [references[30:]]).score)
     assert "eff:yes" in signature
+
+
+PREDICTED, TRUE = np.array([1, 1, 0, 1, 0, 0, 0]), np.array([1, 0, 0, 1, 1, 0, 0])  # 2 found, 1 too many, 1 missed
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("accuracy", 5 / 7),
+        ("f1", 2 * 2 / (2 * 2 + 1 + 1)),
+        ("matthews", (2 * 3 - 1 * 1) / (3 * 3 * 4 * 4) ** 0.5),
+    ],
+)
+def test_scores_of_labels_counted_by_hand(name, expected):
+    assert metrics.LABEL_SCORES[name](PREDICTED, TRUE) == pytest.approx(expected)
+
+
+def test_pearson_measures_a_line_and_spearman_an_order():
+    x, y = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 1.0, 8.0, 27.0])
+    # Means 1.5 and 9: the products of the deviations add up to 44, their squares to 5 and 470.
+    assert metrics.pearson(x, y) == pytest.approx(44 / (5 * 470) ** 0.5)
+    assert metrics.spearman(x, y) == pytest.approx(1.0)
+    assert metrics.spearman(x, -y) == pytest.approx(-1.0)
+
+
+def test_where_one_label_is_always_said_there_is_no_correlation():
+    assert [metrics.LABEL_SCORES[name](np.zeros(7), TRUE) for name in ("matthews", "pearson", "spearman", "f1")] == [
+        0
+    ] * 4

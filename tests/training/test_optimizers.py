@@ -1,5 +1,6 @@
 """The laws of the optimizers: the papers' rates at known steps, decay for matrices only, and bounded gradients."""
 
+import functools
 import math
 
 import jax
@@ -174,3 +175,59 @@ def test_settings_that_cannot_be_are_one_line(wrong, named):
     with pytest.raises(UserError, match=named) as error:
         OptimizerConfig(**wrong)
     assert "\n" not in str(error.value)
+
+
+NESTED = {"body": {"embedding": {"table": jnp.ones((3, 2))}, "kernel": jnp.full((2, 2), 2.0)}, "head": jnp.ones(2)}
+SLOPES = jax.tree.map(lambda p: 0.1 * p, NESTED)
+
+
+def updated(steps=1, **settings):
+    """`NESTED` after some updates by `SLOPES`, and the optimizer's state."""
+    rule = optimizer(OptimizerConfig(schedule="constant", warmup=0, peak=1.0, **settings), 16, 10)
+    params, state = NESTED, rule.init(NESTED)
+    for _ in range(steps):
+        changes, state = rule.update(SLOPES, state, params)
+        params = optax.apply_updates(params, changes)
+    return params, state
+
+
+def test_a_frozen_parameter_stays_bit_by_bit_and_has_no_state():
+    params, state = updated(steps=2, name="adam", decay=0.1, multipliers=("body/embedding=0",))
+    assert params["body"]["embedding"]["table"].tobytes() == NESTED["body"]["embedding"]["table"].tobytes()
+    assert not (params["body"]["kernel"] == NESTED["body"]["kernel"]).any()
+    assert sorted(leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim) == [(2,), (2,), (2, 2), (2, 2)]
+
+
+def test_a_multiplier_halves_an_update_and_the_first_pattern_that_is_found_holds():
+    whole, _ = updated(name="sgd")
+    halved, _ = updated(name="sgd", multipliers=("embedding=0.25", "^body=0.5"))
+    for path, times in ((("body", "embedding", "table"), 0.25), (("body", "kernel"), 0.5), (("head",), 1.0)):
+        one, other, before = (functools.reduce(dict.get, path, tree) for tree in (whole, halved, NESTED))
+        np.testing.assert_allclose(other - before, times * (one - before), rtol=1e-6)
+
+
+def test_the_norm_that_is_clipped_leaves_frozen_parameters_out():
+    params, _ = updated(name="sgd", clip=0.1, multipliers=("body=0",))
+    assert float(jnp.linalg.norm(params["head"] - NESTED["head"])) == pytest.approx(0.1, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("multipliers", "told"),
+    [
+        (("bodi=0",), r"no parameter's path has 'bodi' in it: did you mean 'body'"),
+        (("xyzzy=0",), r"known: body, body/embedding, body/kernel, head"),
+        (("body",), r"'body' is not PATTERN=NUMBER"),
+        (("body=-1",), r"'body=-1' is not PATTERN=NUMBER"),
+        (("(=1",), r"'\(=1' is not PATTERN=NUMBER"),
+    ],
+)
+def test_a_wrong_multiplier_is_told(multipliers, told):
+    with pytest.raises(UserError, match=told):
+        updated(name="sgd", multipliers=multipliers)
+
+
+def test_a_share_of_the_steps_warms_up():
+    settings = {"schedule": "linear", "peak": 1.0, "warmup_share": 0.1}
+    assert [rate(update, 100, **settings) for update in (1, 6, 11, 56)] == pytest.approx([0.0, 0.5, 1.0, 0.5])
+    with pytest.raises(UserError, match=r"optimizer.warmup_share=1"):
+        OptimizerConfig(**settings | {"warmup_share": 1.0})

@@ -1,0 +1,59 @@
+"""The laws of labelled batches: every example once an epoch, labels that are the next tokens."""
+
+import numpy as np
+import pytest
+
+from zoo.data.batching import NOTHING
+from zoo.data.labelled import Example
+from zoo.data.labelled_batches import StoredExamples, evaluation_examples, training_examples
+from zoo.data.pipeline import Share
+from zoo.data.tokenizers import Bytes
+from zoo.errors import UserError
+
+TEXTS = [Example("a" * n, ("b" * (12 - n),)) for n in range(1, 12)]
+
+
+def stored(kind="similarity", examples=TEXTS, length=40):
+    return StoredExamples(examples, np.arange(len(examples)), kind, Bytes(), length, "data.train='x'")
+
+
+def test_the_labels_are_the_next_tokens_up_to_the_extract_token():
+    batch = stored().take([0, 3], 3, 24)
+    for row, answer, order in np.ndindex(2, 1, 2):
+        inputs, labels, end = (x[row, answer, order] for x in (batch.inputs, batch.labels, batch.ends))
+        assert (inputs[0], inputs[end]) == (260, 262)
+        assert (labels[:end] == inputs[1 : end + 1]).all()
+        assert (labels[end:] == NOTHING).all()
+    assert batch.labelled.tolist() == [True, True, False]
+    assert batch.targets[:2].tolist() == [0, 3]
+
+
+def test_an_epoch_has_every_example_once_and_the_next_another_order():
+    batches = training_examples(stored(), 11, 1, seed=3)
+    orders = [next(batches).targets.tolist() for _ in range(2)]
+    assert [sorted(order) for order in orders] == [list(range(11))] * 2
+    assert orders[0] != orders[1]
+
+
+def test_the_processes_shares_are_the_batch_of_one():
+    whole = next(training_examples(stored(), 4, 2, seed=3))
+    parts = [next(training_examples(stored(), 4, 2, 3, Share(index, 2))) for index in range(2)]
+    for name in ("inputs", "labels", "ends", "targets"):
+        assert (np.concatenate([getattr(part, name) for part in parts]) == getattr(whole, name)).all()
+
+
+def test_an_evaluation_takes_every_example_once_in_batches_of_one_size():
+    seen = [(indices, batch) for indices, batch in evaluation_examples(stored(), 4)]
+    assert sorted(i for indices, _ in seen for i in indices) == list(range(11))
+    assert {len(batch.targets) for _, batch in seen} == {4}
+    assert sum(batch.labelled.sum() for _, batch in seen) == 11
+
+
+def test_wrong_examples_are_told():
+    answers = [Example("a", ("b", "c"), "1"), Example("a", ("b",), "1")]
+    with pytest.raises(UserError, match="examples of 1 and 2 answers"):
+        stored("multiple_choice", answers)
+    with pytest.raises(UserError, match=r"data.train='x' holds no examples"):
+        stored(examples=[])
+    with pytest.raises(UserError, match=r"data.batch_rows=4 does not divide by 3"):
+        training_examples(stored(), 4, 3, 0)

@@ -1,0 +1,105 @@
+"""The command line for labelled examples: from a pretrained body to GLUE's submission."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from test_generate import TINY
+
+from zoo.checkpoints import load_parameters
+from zoo.cli import main
+from zoo.experiment import from_workdir
+
+COLA = "".join(f"x\t{n % 2}\t\tin {n} days\n" for n in range(12))
+FINE = {"data.batch_rows": "4", "train.compute_dtype": "float32", "train.log_every": "1", "train.evaluate_every": "9"}
+
+
+def options(config):
+    return [f"--config.{key}={value}" for key, value in config.items()]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder of CoLA's format, and beside it a language model that was trained for a step. Not to be changed."""
+    root = tmp_path_factory.mktemp("finetune")
+    data = root / "cola"
+    data.mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (data / name).write_text(COLA)
+    (data / "test.tsv").write_text("index\tsentence\n" + "".join(f"{n}\tin {n} days\n" for n in range(5)))
+    (root / "text.txt").write_text("".join(f"in {n} days\n" for n in range(40)))
+    config = TINY | {"data.path": root, "data.train": "text.txt", "data.valid": "text.txt", "data.test": ""}
+    config |= {"train.steps": "1", "train.evaluate_every": "1", "train.compute_dtype": "float32"}
+    assert main(["train", "--config=gpt", f"--workdir={root / 'gpt'}", *options(config)]) == 0
+    return root
+
+
+def finetune(root, workdir, *words, **changes):
+    config = FINE | {"data.path": root / "cola", "train.epochs": "0.34"} | changes
+    return main(["train", "--config=gpt1_finetune:cola", f"--workdir={workdir}", *words, *options(config)])
+
+
+@pytest.fixture(scope="module")
+def tuned(root):
+    """A classifier fine-tuned for one step at a learning rate of 0, so that it is what it began with."""
+    changes = {"optimizer.multipliers": "body=0"}
+    assert finetune(root, root / "tuned", f"--init_from={root / 'gpt'}", **changes) == 0
+    return root / "tuned"
+
+
+def test_a_body_is_taken_with_its_size_and_its_tokenizer(root, tuned):
+    step, params = load_parameters(tuned)
+    assert step == 1  # a third of the three steps of an epoch
+    _, body = load_parameters(root / "gpt")
+    table = params["body"].pop("embedding")["table"]
+    pretrained = body.pop("embedding")["table"]
+    assert np.array_equal(table[:-3], pretrained)
+    assert 0.01 < table[-3:].std() < 0.03
+    assert jax.tree.all(jax.tree.map(np.array_equal, params["body"], body))
+    assert from_workdir(tuned).data.length == 16
+    for file in (root / "gpt" / "tokenizer").iterdir():
+        assert (tuned / "tokenizer" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_predictions_are_written_as_glue_takes_them_of_a_split_without_labels(tuned, tmp_path, capsys):
+    file = tmp_path / "CoLA.tsv"
+    assert main(["eval", f"--workdir={tuned}", "--split=test", f"--predictions={file}", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["examples"], "matthews" in scores) == (5, False)
+    header, *rows = file.read_text().splitlines()
+    assert header == "index\tprediction"
+    assert [row.split("\t")[0] for row in rows] == list("01234")
+    assert {row.split("\t")[1] for row in rows} <= {"0", "1"}
+
+
+def test_the_same_size_and_tokenizer_can_begin_at_random(root):
+    assert finetune(root, root / "random", f"--like={root / 'gpt'}", **{"optimizer.multipliers": "body=0"}) == 0
+    _, params = load_parameters(root / "random")
+    _, body = load_parameters(root / "gpt")
+    assert params["body"]["embedding"]["table"].shape[0] == body["embedding"]["table"].shape[0] + 3
+    assert not np.array_equal(params["body"]["positions"]["table"], body["positions"]["table"])
+
+
+def test_a_body_of_another_size_is_told_by_its_first_parameters(root, tmp_path, capfd):
+    assert finetune(root, tmp_path / "run", f"--init_from={root / 'gpt'}", **{"model.width": "8"}) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    for part in ("is of another model", "params/decoder/", " there, (8, 2, 8) here"):
+        assert part in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pattern_that_no_parameter_has_and_predictions_of_no_classifier_are_told(root, tmp_path, capfd):
+    changes = {"optimizer.multipliers": "bodi=0"}
+    assert finetune(root, tmp_path / "run", f"--like={root / 'gpt'}", **changes) == 2
+    assert "no parameter's path has 'bodi' in it: did you mean 'body'?" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(["eval", str(root / "gpt"), "--split=valid", f"--predictions={tmp_path / 'x'}"]) == 2
+    assert "holds no classifier" in capfd.readouterr().err
+
+
+def test_a_classifier_goes_on_from_its_own_kind(root, tuned):
+    changes = {"optimizer.multipliers": "body=0,head=0"}
+    assert finetune(root, root / "again", f"--init_from={tuned}", **changes) == 0
+    (_, one), (_, other) = load_parameters(tuned), load_parameters(root / "again")
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
