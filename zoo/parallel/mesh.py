@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from zoo.errors import UserError, check_choice
 
@@ -112,7 +112,7 @@ def batch_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def check_heads(mesh: Mesh, heads: int | None) -> None:
+def check_heads(mesh: Mesh | AbstractMesh, heads: int | None) -> None:
     """Raise `UserError` unless every device gets as many of a model's heads; a recurrent model has `None`."""
     tensor, sequence = mesh.shape["tensor"], mesh.shape["sequence"]
     if heads is None and sequence > 1:
