@@ -165,9 +165,11 @@ def ending_together() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         reason = " ".join(str(error).split())[:500] or type(error).__name__
-        if not isinstance(error, UserError | jax.errors.JaxRuntimeError):
+        # What gloo reads from a peer that is gone, JAX raises as one error or the other.
+        exchanged = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in reason
+        if not (exchanged or isinstance(error, UserError | KeyboardInterrupt)):
             traceback.print_exception(error)
-        if isinstance(error, jax.errors.JaxRuntimeError):
+        if exchanged:
             reason = (
                 f"a peer is gone, or a device failed ({reason}): start all again, they go on from the last checkpoint"
             )
