@@ -1,0 +1,141 @@
+"""Every preset trains a GPT as one device does, by the exchanges that it should need."""
+
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from jax.sharding import AbstractMesh, AxisType, Mesh
+
+from zoo.data.batching import NOTHING, LanguageBatch
+from zoo.errors import UserError
+from zoo.models.gpt import GPT, GPTConfig
+from zoo.nn.attention import Mask, attend
+from zoo.parallel.mesh import AXES, PRESETS, MeshConfig, check_heads, make_mesh
+from zoo.parallel.rules import in_force, place, replicated, sharding
+from zoo.tasks.losses import cross_entropy
+from zoo.training.step import born, make_step
+
+MODEL = GPT(GPTConfig(vocabulary=32, layers=2, width=32, ffn=64, heads=4, max_length=16))
+# What moves over the wire. A CPU has no reduce-scatter: it sums everything everywhere, and each device takes its part.
+NEEDED = {
+    "data": {"all-reduce"},
+    "fsdp": {"all-gather", "all-reduce"},
+    "fsdp+tensor": {"all-gather", "all-reduce"},
+    "fsdp+tensor+sequence": {"all-gather", "all-reduce", "all-to-all"},
+}
+
+
+def one_device() -> Mesh:
+    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), AXES, axis_types=(AxisType.Auto,) * 4)
+
+
+def batch() -> LanguageBatch:
+    """Rows of two documents, of 5 and of 11 tokens."""
+    tokens = np.random.default_rng(0).integers(0, 32, (8, 17)).astype(np.int32)
+    segments, positions = np.repeat([1, 2], [5, 11]), np.concatenate([np.arange(5), np.arange(11)])
+    rows = [np.broadcast_to(x.astype(np.int32), (8, 16)) for x in (segments, positions)]
+    return LanguageBatch(tokens[:, :-1], tokens[:, 1:], *rows)
+
+
+def loss(params, batch, key):
+    output = MODEL.apply({"params": params}, batch, train=True, rngs={"dropout": key})
+    return cross_entropy(output.readout, batch.labels, padding=NOTHING)
+
+
+def trained(mesh):
+    """Losses a token of five steps, the state after them, and the exchanges of a step."""
+    adam = optax.adam(1e-2)
+    shapes, fresh = born(lambda key: MODEL.init(key, LanguageBatch.example())["params"], adam, mesh, 0, ema=False)
+    state, rows, losses = fresh(), place(batch(), mesh), []
+    step = make_step(loss, adam, mesh, shapes).lower(state, rows).compile()
+    for _ in range(5):
+        state, metrics = step(state, rows)
+        losses.append(float(metrics["sums"].loss / metrics["sums"].tokens))
+    kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
+    return losses, state, set(re.findall(rf" ({kinds})(?:-start)?\(", step.as_text()))
+
+
+def check_placed(params, mesh):
+    """No device has a whole of what the rules cut."""
+    boxed = jax.eval_shape(lambda: MODEL.init(jax.random.key(0), LanguageBatch.example()))["params"]
+    specs = nn.get_partition_spec(boxed)
+    for leaf, names in zip(jax.tree.leaves(params), jax.tree.leaves(specs), strict=True):
+        assert leaf.sharding.is_equivalent_to(sharding(mesh, tuple(names), leaf.shape), leaf.ndim)
+
+
+def check_presets():
+    expected, state, exchanges = trained(one_device())
+    assert exchanges == set()
+    params = jax.device_get(state.params)
+    for preset in PRESETS:
+        mesh = make_mesh(MeshConfig(preset=preset))
+        losses, state, exchanges = trained(mesh)
+        np.testing.assert_allclose(losses, expected, atol=1e-5, err_msg=preset)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5, err_msg=preset), state.params, params)
+        assert NEEDED[preset] <= exchanges, (preset, exchanges)
+        assert preset != "data" or exchanges == {"all-reduce"}, exchanges
+        for tree in (state.params, state.optimizer[0].mu, state.optimizer[0].nu):
+            check_placed(tree, mesh)
+
+
+def check_kernels():
+    """A fused kernel sees whole texts of some heads, forward and backward."""
+    random = np.random.default_rng(1)
+    query, key, value = (jnp.asarray(random.normal(size=(4, 16, 4, 8)), jnp.float32) for _ in range(3))
+    segments = jnp.asarray(random.integers(1, 3, (4, 16)).cumsum(axis=1) // 9)
+    mesh = make_mesh(MeshConfig(data=2, tensor=2, sequence=2))
+
+    def gradients(backend):
+        def total(*operands):
+            mask = Mask(segments, segments, causal=True)
+            return (attend(*operands, mask, backend) * jnp.cos(jnp.arange(8))).sum()
+
+        return jax.value_and_grad(total, argnums=(0, 1, 2))
+
+    def on_mesh(*operands):
+        with in_force(mesh):
+            return gradients("xla")(*operands)
+
+    compiled = jax.jit(on_mesh, in_shardings=(replicated(mesh),) * 3).lower(query, key, value).compile()
+    assert "all-to-all" in compiled.as_text()
+    expected = jax.jit(gradients("einsum"))(query, key, value)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), compiled(query, key, value), expected)
+
+
+def test_every_preset_of_eight_devices_trains_as_one_device_does():
+    """In a process of its own, which has eight devices: this file as a script."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    result = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("heads", "tensor", "sequence", "named"),
+    [(6, 4, 1, "model.heads=6.*mesh.tensor=4"), (4, 4, 2, "mesh.sequence=2"), (None, 1, 2, "recurrent")],
+)
+def test_heads_that_the_mesh_cannot_share_are_one_line_of_numbers(heads, tensor, sequence, named):
+    with pytest.raises(UserError, match=named):
+        check_heads(AbstractMesh((1, 1, tensor, sequence), AXES), heads)
+
+
+def test_heads_that_divide_are_taken():
+    check_heads(AbstractMesh((1, 8, 2, 2), AXES), 12)
+    check_heads(AbstractMesh((1, 8, 2, 1), AXES), None)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_disable_most_optimizations", True)
+    check_kernels()
+    check_presets()
