@@ -1,7 +1,9 @@
 """One mesh for everything: `(data, fsdp, tensor, sequence)`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -36,10 +38,13 @@ def sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
     return resolved
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over all devices. Its axes are `Auto`: under JAX's default, `Explicit`, Linen's logical axes fail."""
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh over `devices` (default: all). Its axes are `Auto`: under JAX's default, `Explicit`, Linen's logical axes fail."""
     names = tuple(f.name for f in fields(config))
-    return jax.make_mesh(sizes(config, jax.device_count()), names, axis_types=(AxisType.Auto,) * len(names))
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(
+        sizes(config, len(devices)), names, axis_types=(AxisType.Auto,) * len(names), devices=devices
+    )
 
 
 def batch_shards(mesh: Mesh) -> int:

@@ -59,7 +59,8 @@ def cross_entropy(readout: Readout, labels: Int[ArrayLike, "B T"], smoothing: fl
 def _columns(shape: tuple[int, int], vocabulary: int) -> int:
     """How many columns of a batch go together: a divisor of their number, so that all parts have one shape."""
     rows, length = shape
-    most = max(1, CHUNK * jax.device_count() // (rows * vocabulary))
+    devices = jax.sharding.get_abstract_mesh().size or jax.device_count()
+    most = max(1, CHUNK * devices // (rows * vocabulary))
     return max(n for n in range(1, length + 1) if length % n == 0 and n <= most)
 
 
