@@ -6,7 +6,7 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -130,12 +130,13 @@ class Program:
         found: dict[str, Collective] = {}
         for computation, times in self._runs():
             for one in computation.values():
-                beside = one.opcode == "fusion" or one.opcode.endswith("-start")
-                for name, inner in self._inside(one):
+                for where, inner in self._inside(one):
                     if _kind(inner.opcode):
                         channel = re.search(r"channel_id=(\d+)", inner.attributes)
-                        message = self._collective(inner, name, times, beside and "async" in name or "-start" in name)
-                        found.setdefault(channel[1] if channel else inner.name, message)
+                        key = channel[1] if channel else inner.name
+                        beside = where.startswith("async") or inner.opcode.endswith("-start")
+                        before = found.get(key) or self._collective(inner, where, times)
+                        found[key] = replace(before, overlapped=before.overlapped or beside)
         return [message for message in found.values() if message.group > 1]
 
     def _runs(self) -> Iterator[tuple[Computation, int]]:
@@ -242,7 +243,7 @@ class Program:
             return self._write(one.called("calls")[0])
         return 0 if one.opcode == "parameter" or _kind(one.opcode) else sum(a.bytes for a in arrays(one.shape))
 
-    def _collective(self, one: Instruction, where: str, times: int, overlapped: bool) -> Collective:
+    def _collective(self, one: Instruction, where: str, times: int) -> Collective:
         kind = _kind(one.opcode)
         if "all-reduce-scatter" in where:  # how TPU programs write a reduce-scatter
             kind = "reduce-scatter"
@@ -256,7 +257,7 @@ class Program:
         coordinates = np.array(np.unravel_index(group, tuple(self.mesh.values())))
         varying = [len(set(along)) > 1 for along in coordinates.tolist()]
         axes = tuple(axis for axis, varies in zip(self.mesh, varying, strict=True) if varies)
-        return Collective(kind, size, axes, len(group), times, overlapped)
+        return Collective(kind, size, axes, len(group), times, overlapped=False)
 
     def _group(self, one: Instruction) -> list[int]:
         """The devices of the first group, by their numbers in the mesh."""

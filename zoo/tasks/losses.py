@@ -12,7 +12,10 @@ from jaxtyping import Array, Bool, Float, Int
 from zoo.models.base import Readout
 from zoo.nn.linear import summed_outer
 
-CHUNK = 2**22  # logits of one device that are in memory at a time
+# Logits of one device that are in memory at a time: a CPU is fastest where they stay in its cache; elsewhere every part
+# costs a pass over the gradient of the matrix, and on a mesh a message of its size.
+CHUNK = {"cpu": 2**22}
+ROOMY_CHUNK = 2**26
 
 
 @struct.dataclass
@@ -59,8 +62,11 @@ def cross_entropy(readout: Readout, labels: Int[ArrayLike, "B T"], smoothing: fl
 def _columns(shape: tuple[int, int], vocabulary: int) -> int:
     """How many columns of a batch go together: a divisor of their number, so that all parts have one shape."""
     rows, length = shape
-    devices = jax.sharding.get_abstract_mesh().size or jax.device_count()
-    most = max(1, CHUNK * devices // (rows * vocabulary))
+    mesh = jax.sharding.get_abstract_mesh()
+    on_mesh = not mesh.empty and mesh.abstract_device is not None
+    platform = mesh.abstract_device.platform if on_mesh else jax.default_backend()
+    devices = mesh.size if on_mesh else jax.device_count()
+    most = max(1, CHUNK.get(platform, ROOMY_CHUNK) * devices // (rows * vocabulary))
     return max(n for n in range(1, length + 1) if length % n == 0 and n <= most)
 
 
