@@ -1,6 +1,7 @@
 """The laws of the mesh and of the table from logical axes to it."""
 
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import linen as nn
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from zoo.errors import UserError
-from zoo.parallel.mesh import MeshConfig, batch_shards, make_mesh, sizes
+from zoo.parallel.mesh import MeshConfig, arranged, batch_shards, make_mesh, sizes
 from zoo.parallel.rules import RULES, parameter_count, place, replicated, sharding, state_shardings
 
 SIXTEEN = AbstractMesh((2, 4, 2, 1), ("data", "fsdp", "tensor", "sequence"))  # more devices than there are here
@@ -39,7 +40,6 @@ def test_sizes_that_multiply_up_are_taken_as_they_are(asked):
         ((-1, 3, 1, 1), 8),
         ((-1, 16, 1, 1), 8),
         ((-1, -1, 1, 1), 8),
-        ((0, 1, 1, 1), 8),
         ((-2, 1, 1, 1), 8),
     ],
 )
@@ -56,6 +56,56 @@ def test_an_error_of_numbers_says_how_many_devices_there_are():
         sizes(MeshConfig(3), 8)
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (8, 1, 1, 1)),
+        ({"preset": "fsdp"}, (1, 8, 1, 1)),
+        ({"preset": "fsdp+tensor"}, (1, 4, 2, 1)),
+        ({"preset": "fsdp+tensor+sequence"}, (1, 2, 2, 2)),
+        ({"preset": "fsdp", "data": 2}, (2, 4, 1, 1)),
+        ({"preset": "fsdp", "fsdp": 2}, (4, 2, 1, 1)),
+        ({"preset": "fsdp+tensor", "tensor": 4}, (1, 2, 4, 1)),
+        ({"fsdp": 4}, (2, 4, 1, 1)),
+    ],
+)
+def test_a_preset_decides_the_sizes_that_are_left_open(changes, expected):
+    assert sizes(MeshConfig(**changes), 8) == expected
+
+
+def test_a_preset_that_is_none_lists_them():
+    with pytest.raises(UserError, match=r"mesh.preset='zero'.*fsdp\+tensor"):
+        MeshConfig(preset="zero")
+
+
+def devices_of(slices, each):
+    """Devices as make_mesh sees them, two to a host."""
+    return [
+        SimpleNamespace(id=i, slice_index=i // each, process_index=i // 2, platform="cpu", device_kind="cpu")
+        for i in range(slices * each)
+    ]
+
+
+@pytest.mark.parametrize("dcn", [2, -1])
+def test_only_the_axes_that_are_said_to_reach_over_slices_do(dcn):
+    array = arranged(MeshConfig(fsdp=-1, tensor=2, dcn_data=dcn), devices_of(slices=2, each=8))
+    assert array.shape == (2, 4, 2, 1)
+    for number in (0, 1):
+        assert {device.slice_index for device in array[number].flat} == {number}
+    assert len({device.id for device in array.flat}) == 16
+
+
+def test_hosts_stand_for_slices_where_the_devices_know_of_none():
+    array = arranged(MeshConfig(fsdp=2, dcn_data=4), devices_of(slices=1, each=8))
+    assert array.shape == (4, 2, 1, 1)
+    assert all(len({device.process_index for device in row.flat}) == 1 for row in array)
+
+
+def test_slices_that_are_not_there_are_one_line_with_both_numbers():
+    with pytest.raises(UserError, match=r"dcn_data=3.* the 2 slices here"):
+        arranged(MeshConfig(dcn_data=3), devices_of(slices=2, each=4))
+
+
 @pytest.fixture(scope="module")
 def mesh():
     return make_mesh(MeshConfig())
@@ -68,7 +118,8 @@ def test_the_mesh_holds_all_devices_with_automatic_axes(mesh):
 
 
 def test_rules_send_every_logical_axis_to_an_axis_of_the_mesh(mesh):
-    assert {axis for axis in RULES.values() if axis} <= set(mesh.axis_names)
+    named = {axis for axes in RULES.values() if axes for axis in ([axes] if isinstance(axes, str) else axes)}
+    assert named == set(mesh.axis_names)
 
 
 def test_a_logical_axis_that_is_in_no_rule_is_a_defect(mesh):

@@ -22,6 +22,7 @@ from zoo.nn.attention import BACKENDS, Ancestry, Heads, KeyValue, Mask
 from zoo.nn.dropout import Dropout
 from zoo.nn.layers import ACTIVATIONS, NORMS, EncoderLayer, LayerConfig, StepView, layer_norm
 from zoo.nn.linear import Embedding
+from zoo.nn.placement import placed
 from zoo.nn.positions import LearnedPositions
 from zoo.nn.stacks import Stack
 
@@ -145,7 +146,7 @@ class GPT(nn.Module):
         """Eq. 2: h_0 = U W_e + W_p."""
         self._check_length(tokens.shape[1])
         x = self.embedding(tokens) + self.positions(jnp.asarray(positions))
-        return self.embedding_dropout(x.astype(jnp.dtype(self.config.dtype)), train)
+        return self.embedding_dropout(placed(x.astype(jnp.dtype(self.config.dtype)), "batch", "length", None), train)
 
     def _readout(self, x: Float[Array, "B T E"]) -> Readout:
         """Eq. 2: P(u) = softmax(h_n W_eᵀ), below its softmax."""

@@ -30,6 +30,7 @@ from zoo.nn.layers import (
     layer_norm,
 )
 from zoo.nn.linear import Embedding
+from zoo.nn.placement import placed
 from zoo.nn.positions import LAYOUTS, LearnedPositions, sinusoids
 from zoo.nn.stacks import Stack
 
@@ -176,7 +177,7 @@ class Transformer(nn.Module):
             x = x + self.learned_positions(positions)
         else:
             x = x + sinusoids(positions, c.width, c.positions)
-        return self.embedding_dropout(x.astype(jnp.dtype(c.dtype)), train)
+        return self.embedding_dropout(placed(x.astype(jnp.dtype(c.dtype)), "batch", "length", None), train)
 
     def _check_length(self, length: int) -> None:
         c = self.config

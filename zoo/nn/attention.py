@@ -8,11 +8,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from zoo.errors import UserError
 from zoo.nn.dropout import Dropout
 from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer
+from zoo.nn.placement import mesh_axes, parts, placed, platform
 
 BACKENDS = ("auto", "einsum", "xla", "cudnn", "splash")
 Thin = Callable[[Array], Array]  # dropout as applied to weights
@@ -69,12 +72,46 @@ def attend(
 
     The fused kernels have no dropout: with `dropout` the plain form is used, as it is for any other reason to look
     inside. `backend` names one of `BACKENDS`; all give the same result up to rounding.
+
+    Where positions are cut over devices, each gets all positions of some heads, attends, and gives them back for its
+    own positions of all heads: two exchanges of all with all (Jacobs et al. 2023, "DeepSpeed Ulysses", section 3.1).
     """
-    length, source = query.shape[1], key.shape[1]
     chosen = _fastest(query, key) if backend == "auto" else backend
     if dropout is not None or chosen == "einsum":
-        return attend_with_weights(query, key, value, mask.dense(length, source), dropout)[0]
-    if chosen == "splash":
+        # XLA cuts the plain form itself, and the dropout is that of one device.
+        whole = [placed(x, "batch", None, "attending", None) for x in (query, key, value)]
+        mixed, _ = attend_with_weights(*whole, mask.dense(query.shape[1], key.shape[1]), dropout)
+        return placed(placed(mixed, "batch", None, "attending", None), "batch", "length", "heads", None)
+    if any(mesh_axes("batch", "length", "heads")):
+        return _on_mesh(partial(_attend_here, backend=chosen), query, key, value, mask)
+    return _attend_here(query, key, value, mask, chosen)
+
+
+def _on_mesh(local: Callable[..., Array], query: Array, key: Array, value: Array, mask: Mask) -> Array:
+    """`local` on every device's rows and heads; the fused kernels know nothing of a mesh."""
+    batch, length, heads = mesh_axes("batch", "length", "heads")
+    if query.shape[2] % parts("attending"):
+        raise UserError(
+            f"model.heads={query.shape[2]} does not divide by {parts('attending')} (mesh.tensor times mesh.sequence): "
+            "change config.mesh"
+        )
+
+    def attended(query, key, value, mask):
+        if length:
+            gather = partial(jax.lax.all_to_all, axis_name=length, split_axis=2, concat_axis=1, tiled=True)
+            query, key, value = gather(query), gather(key), gather(value)
+        mixed = local(query, key, value, mask)
+        return jax.lax.all_to_all(mixed, length, 1, 2, tiled=True) if length else mixed
+
+    operand, rows = PartitionSpec(batch, length, heads), PartitionSpec(batch)
+    given = (operand, operand, operand, jax.tree.map(lambda _: rows, mask))
+    return jax.shard_map(attended, in_specs=given, out_specs=operand, check_vma=False)(query, key, value, mask)
+
+
+def _attend_here(query: Array, key: Array, value: Array, mask: Mask, backend: str) -> Array:
+    """`attend` on one device, by a fused kernel."""
+    length, source = query.shape[1], key.shape[1]
+    if backend == "splash":
         return _splash(query, key, value, mask)
     padded = mask.query is not None
     return jax.nn.dot_product_attention(
@@ -83,18 +120,18 @@ def attend(
         value,
         mask=mask.dense(length, source) if padded else None,
         is_causal=mask.causal and not padded,
-        implementation=chosen,
+        implementation=backend,
     )
 
 
 def _fastest(query: Array, key: Array) -> str:
-    platform = jax.default_backend()
+    device = platform()
     half = query.dtype in (jnp.bfloat16, jnp.float16)
-    if platform == "gpu" and half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128:
+    if device == "gpu" and half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128:
         return "cudnn"
-    if platform == "tpu" and query.shape[1] % 128 == 0 and key.shape[1] % 128 == 0 and query.shape[-1] % 64 == 0:
+    if device == "tpu" and query.shape[1] % 128 == 0 and key.shape[1] % 128 == 0 and query.shape[-1] % 64 == 0:
         return "splash"
-    return "einsum" if platform == "cpu" else "xla"
+    return "einsum" if device == "cpu" else "xla"
 
 
 def _splash(query: Array, key: Array, value: Array, mask: Mask, interpret: bool = False) -> Array:

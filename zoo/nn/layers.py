@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from zoo.nn.attention import Heads, KeyValue, Mask, MultiHeadAttention
 from zoo.nn.dropout import Dropout
 from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer
+from zoo.nn.placement import placed
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -71,7 +72,7 @@ class AddAndNorm(nn.Module):
         dropout = Dropout(self.config.dropout)
         before = self.config.norm == "pre"
         y, extra = sublayer(norm(x) if before else x)
-        x = x + dropout(y, train)
+        x = placed(x + dropout(y, train), "batch", "length", None)
         return (x if before else norm(x)), extra
 
 
@@ -85,7 +86,7 @@ class FeedForward(nn.Module):
         c = self.config
         shared = {"dtype": c.dtype, "kernel_init": c.kernel_init}
         hidden = ACTIVATIONS[c.activation](Dense(c.ffn, axes=("embed", "mlp"), name="expand", **shared)(x))
-        hidden = Dropout(c.ffn_dropout)(hidden, train)
+        hidden = Dropout(c.ffn_dropout)(placed(hidden, "batch", "length", "mlp"), train)
         shared["kernel_init"] = c.attention.residual_init or c.kernel_init
         return Dense(c.width, axes=("mlp", "embed"), name="contract", **shared)(hidden)
 

@@ -11,6 +11,8 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
+from zoo.nn.placement import placed
+
 Initializer = Callable[..., Array]
 GLOROT_UNIFORM: Initializer = nn.initializers.xavier_uniform()  # Glorot & Bengio 2010, eq. 16
 
@@ -127,4 +129,5 @@ class Embedding(nn.Module):
         )
 
     def __call__(self, tokens: Int[ArrayLike, "*B"]) -> Float[Array, "*B E"]:
-        return jnp.take(self.table, tokens, axis=0).astype(self.dtype)
+        # What is cut along the width is gathered before it is read, for the rows that come out are cut along the batch.
+        return jnp.take(placed(self.table, "vocab", None), tokens, axis=0).astype(self.dtype)

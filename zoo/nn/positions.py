@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from zoo.nn.linear import Initializer
+from zoo.nn.placement import placed
 
 LAYOUTS = ("interleaved", "halves")
 
@@ -35,4 +36,5 @@ class LearnedPositions(nn.Module):
     @nn.compact
     def __call__(self, positions: Int[Array, "*T"]) -> Float[Array, "*T E"]:
         init = nn.with_logical_partitioning(self.table_init, ("positions", "embed"))
-        return jnp.take(self.param("table", init, (self.length, self.width)), positions, axis=0)
+        table = placed(self.param("table", init, (self.length, self.width)), None, None)
+        return jnp.take(table, positions, axis=0)

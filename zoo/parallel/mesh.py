@@ -1,49 +1,109 @@
-"""One mesh for everything: `(data, fsdp, tensor, sequence)`."""
+"""One mesh for everything: `(data, fsdp, tensor, sequence)`, over one slice or several."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from zoo.errors import UserError
+from zoo.errors import UserError, check_choice
+
+AXES = ("data", "fsdp", "tensor", "sequence")
+REST = -1
+# The sizes of the axes that a config leaves open; `data` takes the rest where no other axis does, else it is 1.
+PRESETS: dict[str, dict[str, int]] = {
+    "data": {},
+    "fsdp": {"fsdp": REST},
+    "fsdp+tensor": {"fsdp": REST, "tensor": 2},
+    "fsdp+tensor+sequence": {"fsdp": REST, "tensor": 2, "sequence": 2},
+}
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How many devices each axis has; one of them may be -1, which is all that the others leave.
+    """How many devices each axis has. An axis that is 0 is as `preset` has it; one may be -1, all that the others leave.
 
     A batch is split over `data` and `fsdp`; parameters and optimizer over `fsdp`, and over `tensor` where heads,
-    feed-forward and vocabulary allow it; positions over `sequence`.
+    feed-forward and vocabulary allow it; positions over `sequence`. Where devices form several slices, joined by the
+    slower network of a data center, those are sizes within a slice, and `dcn_data` and its sisters say how many slices
+    lie along each axis; one of them may be -1 as well. Hosts stand for slices where the devices know of none.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
-    sequence: int = 1
+    data: int = 0
+    fsdp: int = 0
+    tensor: int = 0
+    sequence: int = 0
+    dcn_data: int = 1
+    dcn_fsdp: int = 1
+    dcn_tensor: int = 1
+    dcn_sequence: int = 1
+    preset: str = "data"
+
+    def __post_init__(self):
+        check_choice("mesh.preset", self.preset, PRESETS)
+        for named in (self.within(), self.across()):
+            if list(named.values()).count(REST) > 1 or any(n < 1 and n != REST for n in named.values()):
+                raise UserError(f"mesh ({_text(named)}): sizes are at least 1, and only one may be -1 (the rest)")
+
+    def within(self) -> dict[str, int]:
+        """The sizes in a slice, the open ones filled in."""
+        given = {axis: n for axis in AXES if (n := getattr(self, axis))}
+        sizes = dict.fromkeys(AXES, 1) | PRESETS[self.preset] | given
+        rest = {} if "data" in given or REST in sizes.values() else {"data": REST}
+        return sizes | rest
+
+    def across(self) -> dict[str, int]:
+        """How many slices lie along each axis."""
+        return {f"dcn_{axis}": getattr(self, f"dcn_{axis}") for axis in AXES}
 
 
-def sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
-    """The axes' sizes with -1 resolved; raises `UserError` where they do not multiply up to `devices`."""
-    asked = astuple(config)
-    text = ", ".join(f"{f.name}={n}" for f, n in zip(fields(config), asked, strict=True))
-    if asked.count(-1) > 1 or any(n == 0 or n < -1 for n in asked):
-        raise UserError(f"mesh ({text}): sizes are at least 1, and only one of them may be -1 (the rest)")
-    known = math.prod(n for n in asked if n != -1)
-    resolved = tuple(devices // known if n == -1 else n for n in asked)
-    if math.prod(resolved) != devices:
-        raise UserError(f"mesh ({text}) does not multiply up to the {devices} devices here: change config.mesh")
-    return resolved
+def _text(named: dict[str, int]) -> str:
+    return ", ".join(f"{axis}={n}" for axis, n in named.items())
+
+
+def _resolved(named: dict[str, int], count: int, what: str) -> tuple[int, ...]:
+    known = math.prod(n for n in named.values() if n != REST)
+    sizes = tuple(count // known if n == REST else n for n in named.values())
+    if math.prod(sizes) != count:
+        raise UserError(f"mesh ({_text(named)}) does not multiply up to the {count} {what} here: change config.mesh")
+    return sizes
+
+
+def sizes(config: MeshConfig, devices: int, slices: int = 1) -> tuple[int, ...]:
+    """The sizes of all of `AXES`, with those over slices multiplied in.
+
+    Raises `UserError` where they do not multiply up to the `devices`, or those of `dcn_*` to the `slices`.
+    """
+    across = _resolved(config.across(), slices, "slices")
+    within = _resolved(config.within(), devices // slices, "devices of a slice" if slices > 1 else "devices")
+    return tuple(a * b for a, b in zip(across, within, strict=True))
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh over `devices` (default: all). Its axes are `Auto`: under JAX's default, `Explicit`, Linen's logical axes fail."""
-    names = tuple(f.name for f in fields(config))
+    """The mesh over `devices` (default: all). Its axes are `Auto`: under JAX's default, `Explicit`, Linen's logical
+    axes fail. Raises `UserError` for sizes that do not multiply up."""
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh(
-        sizes(config, len(devices)), names, axis_types=(AxisType.Auto,) * len(names), devices=devices
+    return Mesh(arranged(config, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def arranged(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:
+    """`devices` as an array with one axis for each of `AXES`, neighbours on the wire next to each other."""
+    across = config.across()
+    if all(n == 1 for n in across.values()):
+        return mesh_utils.create_device_mesh(sizes(config, len(devices)), devices, allow_split_physical_axes=True)
+    attribute = "slice_index" if len({getattr(d, "slice_index", 0) for d in devices}) > 1 else "process_index"
+    slices = len({getattr(device, attribute) for device in devices})
+    sizes(config, len(devices), slices)
+    return mesh_utils.create_hybrid_device_mesh(
+        _resolved(config.within(), len(devices) // slices, "devices of a slice"),
+        _resolved(across, slices, "slices"),
+        devices,
+        process_is_granule=attribute == "process_index",
+        allow_split_physical_axes=True,
     )
 
 

@@ -1,15 +1,23 @@
-"""The table from the logical axes of parameters to the axes of the mesh."""
+"""The table from the logical axes of parameters and activations to the axes of the mesh."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from zoo.errors import UserError
+from zoo.parallel.mesh import batch_shards
 
 PyTree = Any
 
-RULES: dict[str, str | None] = {
+# An axis that its mesh does not have (its size is 1) cuts nothing, so one table serves every preset.
+RULES: dict[str, str | tuple[str, ...] | None] = {
+    # parameters, and with them their gradients and the optimizer's moments (Rajbhandari et al. 2020, ZeRO)
     "embed": "fsdp",
     "mlp": "tensor",
     "heads": "tensor",
@@ -17,6 +25,11 @@ RULES: dict[str, str | None] = {
     "kv": None,
     "positions": None,
     "layers": None,
+    # activations
+    "batch": ("data", "fsdp"),
+    "length": "sequence",
+    # of attention, which needs every position: each device has some heads of all (Jacobs et al. 2023, Ulysses)
+    "attending": ("tensor", "sequence"),
 }
 
 
@@ -25,6 +38,13 @@ def sharding(mesh: Mesh | AbstractMesh, names: tuple[str | None, ...], shape: tu
     axes = [RULES[name] if name is not None else None for name in names]
     fitting = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=False)]
     return NamedSharding(mesh, PartitionSpec(*fitting))
+
+
+@contextmanager
+def in_force(mesh: Mesh) -> Iterator[None]:
+    """While a function is traced: its activations lie on `mesh` as the table says (`zoo.nn.placement`)."""
+    with nn.logical_axis_rules(tuple(RULES.items())), jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        yield
 
 
 def state_shardings(mesh: Mesh, abstract: PyTree) -> PyTree:
@@ -42,10 +62,48 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def own_shards(mesh: Mesh) -> tuple[list[tuple[int, ...]], int]:
+    """How the parts that a batch's rows are cut into go to processes: the groups of parts, each read by one process (or
+    by several alike, where `tensor` or `sequence` spans them), and which group is this process's.
+
+    Raises `UserError` where processes would read some of the same rows, but not all.
+    """
+    numbers = np.arange(batch_shards(mesh)).reshape(mesh.shape["data"], mesh.shape["fsdp"], 1, 1)
+    held: dict[int, set[int]] = {}
+    for device, number in zip(mesh.devices.flat, np.broadcast_to(numbers, mesh.devices.shape).flat, strict=True):
+        held.setdefault(device.process_index, set()).add(int(number))
+    groups = sorted({tuple(sorted(parts)) for parts in held.values()})
+    if sum(map(len, groups)) != batch_shards(mesh) or len({len(group) for group in groups}) != 1:
+        raise UserError(
+            f"mesh ({', '.join(f'{axis}={n}' for axis, n in mesh.shape.items())}) cuts the rows of a batch across the "
+            f"{len(held)} processes: let mesh.tensor times mesh.sequence divide the devices of one, or be a multiple"
+        )
+    return groups, groups.index(tuple(sorted(held[jax.process_index()])))
+
+
 def place(batch: PyTree, mesh: Mesh) -> PyTree:
-    """This process's rows as part of the global batch, on the devices."""
-    where = batch_sharding(mesh)
-    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(where, rows), batch)
+    """This process's rows as part of the global batch, on the devices.
+
+    Raises `UserError` where the rows do not divide by this process's shards, or the positions by `sequence`.
+    """
+    where, (groups, own) = batch_sharding(mesh), own_shards(mesh)
+
+    def placed(rows):
+        each, left = divmod(rows.shape[0], len(groups[own]))
+        if left or (rows.ndim > 1 and rows.shape[1] % mesh.shape["sequence"]):
+            cut = f"{len(groups[own])} shards (mesh.data times mesh.fsdp) and mesh.sequence={mesh.shape['sequence']}"
+            raise UserError(
+                f"a batch of {rows.shape[0]} rows of {rows.shape[1:]} positions does not divide by {cut}: change "
+                "config.mesh, or the rows and lengths of config.data"
+            )
+
+        def part(index):
+            first = groups[own].index((index[0].start or 0) // each) * each
+            return rows[first : first + each]
+
+        return jax.make_array_from_callback((each * batch_shards(mesh), *rows.shape[1:]), where, part)
+
+    return jax.tree.map(placed, batch)
 
 
 def parameter_count(tree: PyTree) -> int:

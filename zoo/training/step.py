@@ -13,7 +13,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from zoo.parallel.rules import batch_sharding, replicated, state_shardings
+from zoo.parallel.rules import batch_sharding, in_force, replicated, state_shardings
 
 PyTree = Any
 Loss = Callable[[PyTree, PyTree, jax.Array], Any]  # (params, batch, dropout key) -> sums, `objective` among them
@@ -70,7 +70,8 @@ def make_step(
     """
 
     def objective(params, batch, key):
-        sums = loss(params, batch, key)
+        with in_force(mesh):
+            sums = loss(params, batch, key)
         return sums.objective, sums
 
     def gradient_of(params, batch, key):
