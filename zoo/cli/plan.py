@@ -21,9 +21,7 @@ log = logging.getLogger("zoo")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARGS]", help="an experiment, as train takes it")
-    parser.add_argument(
-        "--topology", required=True, metavar="CHIP:SHAPE", help="the slice, as v5e:16x16 or v5p:4x4x8"
-    )
+    parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="the slice, as v5e:16x16 or v5p:4x4x8")
     parser.add_argument(
         "--mesh", default="", metavar="AXIS=N,...", help="the sizes of mesh axes (default: those of the config)"
     )
@@ -90,7 +88,9 @@ def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[
         log.info("mesh %d of %d: %s", number, len(candidates), mesh_text(mesh))
         plans.append(plan(dataclasses.replace(experiment, mesh=mesh), topology, devices))
     if not plans:
-        raise UserError(f"no mesh makes sense on {topology}: the state is too large, or data.batch_rows does not divide")
+        raise UserError(
+            f"no mesh makes sense on {topology}: the state is too large, or data.batch_rows does not divide"
+        )
     plans.sort(key=lambda p: (not p.fits, p.prediction.step_seconds if p.prediction else p.memory.peak))
     return {"plans": [p.as_dict() for p in plans]}
 

@@ -1,8 +1,8 @@
 """The TPU chips that a slice may be made of, and the wires between them.
 
-Figures are those of the makers' pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" (cloud.google.com/tpu/docs), read in
-2026. Their bidirectional interconnect of a chip is divided by its links (two for each dimension of the torus) and by the
-two directions of each.
+Figures are those of the makers' pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" (cloud.google.com/tpu/docs), read
+in 2026. What they give for all links of a chip in both directions is divided by two for each dimension of the torus,
+and by the two directions.
 """
 
 import math
@@ -92,4 +92,3 @@ def _line(mesh: Mesh, axis: str) -> list[tuple[int, ...]]:
 
 def _coordinates(device: Any) -> tuple[int, ...]:
     return tuple(device.coords)
-

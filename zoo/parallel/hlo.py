@@ -222,7 +222,7 @@ class Program:
             return self._read(user.called("calls")[0], position)
         if user.opcode == "bitcast":
             return self._read_of(computation, user)
-        if user.opcode in ("tuple", "dynamic-update-slice") and position == 0 or _kind(user.opcode):
+        if (user.opcode in ("tuple", "dynamic-update-slice") and position == 0) or _kind(user.opcode):
             return 0
         if user.opcode in ("dynamic-slice", "slice", "gather") and position == 0:
             return sum(a.bytes for a in arrays(user.shape))
@@ -296,7 +296,9 @@ def _splash_flops(one: Instruction) -> float:
     products = next((n for name, n in _SPLASH.items() if one.name.startswith(name)), 0)
     if not products:
         return 0.0
-    rows, heads, length, size = max((a.dims for a in arrays(one.shape) if len(a.dims) == 4), key=lambda d: d[:1] + d[2:3])
+    rows, heads, length, size = max(
+        (a.dims for a in arrays(one.shape) if len(a.dims) == 4), key=lambda d: d[:1] + d[2:3]
+    )
     return 2.0 * products * rows * heads * length * length * size
 
 
@@ -351,7 +353,9 @@ def _instruction(line: str) -> Instruction:
     inside, attributes = rest[:end], rest[end + 1 :].lstrip(", ")
     if opcode in ("parameter", "constant"):
         attributes = inside
-    return Instruction(left.split()[-1].lstrip("%"), shape, opcode, tuple(re.findall(r"%([\w.\-]+)", inside)), attributes)
+    return Instruction(
+        left.split()[-1].lstrip("%"), shape, opcode, tuple(re.findall(r"%([\w.\-]+)", inside)), attributes
+    )
 
 
 def _closing(text: str) -> int:

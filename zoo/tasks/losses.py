@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.models.base import Readout
 from zoo.nn.linear import summed_outer
-from zoo.nn.placement import platform, placed
+from zoo.nn.placement import placed, platform
 
 # Logits of one device that are in memory at a time: a CPU is fastest where they stay in its cache; elsewhere every part
 # costs a pass over the gradient of the matrix, and on a mesh a message of its size.
@@ -131,7 +131,11 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, smoothing: flo
         )
         return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype).reshape(states.shape)
 
-    start = (Sums.zero(), placed(jnp.zeros(matrix.shape), *names), None if low.bias is None else jnp.zeros(low.bias.shape))
+    start = (
+        Sums.zero(),
+        placed(jnp.zeros(matrix.shape), *names),
+        None if low.bias is None else jnp.zeros(low.bias.shape),
+    )
     parts = (_chunks(low.states, columns), _chunks(labels, columns), _chunks(real, columns))
     (total, to_matrix, to_bias), to_states = jax.lax.scan(add, start, parts)
     return total, readout.replace(states=_whole(to_states), matrix=to_matrix, bias=to_bias)
