@@ -26,8 +26,8 @@ from zoo.errors import UserError
 from zoo.experiment import Experiment, ModelChoice
 from zoo.models import registry
 from zoo.parallel.chips import GIB, Topology
-from zoo.parallel.hlo import Program
 from zoo.parallel.mesh import MeshConfig, batch_shards, make_mesh
+from zoo.parallel.program import Program
 from zoo.parallel.rules import batch_sharding, parameter_count
 from zoo.tasks.language_modeling import LanguageModelingData
 from zoo.training.loop import matrix_parameters, update
