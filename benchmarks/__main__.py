@@ -8,6 +8,7 @@ BENCHMARKS = {
     "train-translation": "benchmarks.train_translation",
     "train-recurrent": "benchmarks.train_recurrent",
     "decode": "benchmarks.decode",
+    "pods": "benchmarks.pods",
 }
 
 

@@ -94,7 +94,8 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Plan:
-    """`prediction` is None where the compiler found no room; `memory` then holds all that it would have needed."""
+    """`prediction` is None where the compiler found no room; `memory` then holds all that it would have needed.
+    Compiling took `compile_seconds`, and `processor_seconds` of all cores together."""
 
     topology: Topology
     mesh: dict[str, int]
@@ -103,6 +104,7 @@ class Plan:
     memory: Memory
     prediction: Prediction | None
     compile_seconds: float
+    processor_seconds: float
 
     @property
     def fits(self) -> bool:
@@ -138,15 +140,15 @@ def plan(experiment: Experiment, topology: Topology, devices: list[Any]) -> Plan
     model, task = registry.of(config), experiment.make_task(Path())
     batch = abstract_batch(experiment, mesh)
     shapes, _, step = update(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed)
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     lowered = step.lower(shapes, batch)
     parameters, tokens = parameter_count(shapes.params), math.prod(batch.inputs.shape)
     known = (topology, dict(mesh.shape), parameters, tokens)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        return Plan(*known, _needed(error), None, time.perf_counter() - began)
-    seconds = time.perf_counter() - began
+        return Plan(*known, _needed(error), None, *_since(began))
+    taken = _since(began)
     stats = compiled.memory_analysis()
     memory = Memory(
         stats.argument_size_in_bytes,
@@ -156,7 +158,11 @@ def plan(experiment: Experiment, topology: Topology, devices: list[Any]) -> Plan
     )
     matrices = matrix_parameters(model, shapes.params, task.example_batch())
     prediction = predict(Program(compiled.as_text(), dict(mesh.shape)), topology, mesh, config, batch, matrices)
-    return Plan(*known, memory, prediction, seconds)
+    return Plan(*known, memory, prediction, *taken)
+
+
+def _since(began: tuple[float, float]) -> tuple[float, float]:
+    return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
 def model_config(experiment: Experiment) -> Any:
