@@ -11,6 +11,7 @@ import importlib.util
 import math
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,6 +131,7 @@ def slice_devices(topology: Topology) -> list[Any]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # two plans at a time do not fight over chips
     return list(topologies.get_topology_desc(platform="tpu", topology_name=str(topology)).devices)
 
 
@@ -145,7 +147,7 @@ def plan(experiment: Experiment, topology: Topology, devices: list[Any]) -> Plan
     parameters, tokens = parameter_count(shapes.params), math.prod(batch.inputs.shape)
     known = (topology, dict(mesh.shape), parameters, tokens)
     try:
-        compiled = lowered.compile()
+        compiled, text = _compiled(lowered)
     except jax.errors.JaxRuntimeError as error:
         return Plan(*known, _needed(error), None, *_since(began))
     taken = _since(began)
@@ -157,8 +159,17 @@ def plan(experiment: Experiment, topology: Topology, devices: list[Any]) -> Plan
         stats.generated_code_size_in_bytes,
     )
     matrices = matrix_parameters(model, shapes.params, task.example_batch())
-    prediction = predict(Program(compiled.as_text(), dict(mesh.shape)), topology, mesh, config, batch, matrices)
+    prediction = predict(Program(text, dict(mesh.shape)), topology, mesh, config, batch, matrices)
     return Plan(*known, memory, prediction, *taken)
+
+
+def _compiled(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
+    """The program, and its text as the compiler itself writes it: `as_text` fails where a libtpu that is newer than
+    JAX's own XLA has fused messages in ways that the latter cannot read."""
+    with tempfile.TemporaryDirectory() as directory:
+        compiled = lowered.compile(compiler_options={"xla_dump_to": directory, "xla_dump_hlo_as_text": True})
+        (file,) = Path(directory).glob("*.after_optimizations.txt")
+        return compiled, file.read_text(encoding="utf-8")
 
 
 def _since(began: tuple[float, float]) -> tuple[float, float]:
