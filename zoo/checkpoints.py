@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from etils import epath
-from grain.checkpoint import CheckpointRestore, CheckpointSave
+from grain.checkpoint import CheckpointSave
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
@@ -76,11 +76,11 @@ class Checkpoints:
         """The newest whole checkpoint as (step, state, progress), or None when there is none at all.
 
         `like` (arrays, or `jax.ShapeDtypeStruct` with shardings) gives structure, shapes, types and shardings, on any
-        mesh. `data` is moved to its saved position. A checkpoint that is not whole is logged and set aside as
-        `<step>.broken`, so that it neither counts among those to keep nor stands in the way of the same step.
+        mesh. `data` is moved to its saved position, whatever the number of processes. A checkpoint that is not whole is
+        logged and set aside as `<step>.broken`, so that it neither counts among those to keep nor stands in the way of
+        the same step.
 
-        Raises UserError when none is whole, when the parameters differ in shape from those of `like`, or when the
-        position in the data was saved by another number of processes.
+        Raises UserError when none is whole, or when the parameters differ in shape from those of `like`.
         """
         self.wait()
         steps = _steps(self.directory)
@@ -95,10 +95,10 @@ class Checkpoints:
         path = self.directory / str(step)
         _check_fit(path, _saved_tree(path), like)
         items = {"state": ocp.args.StandardRestore(like), "progress": ocp.args.JsonRestore()}
-        if data is not None:
-            _check_position(path)
-            items["data"] = CheckpointRestore(data)
         restored = self._manager.restore(step, items)
+        if data is not None:
+            data.set_state(json.loads(_position(path).read_text()))
+            data.start_prefetch()
         return step, restored.state, restored.progress
 
     def save_best(self, step: int, params: PyTree, metrics: dict[str, Any]) -> None:
@@ -364,14 +364,11 @@ def _check_fit(path: epath.Path, saved: PyTree, like: PyTree) -> None:
     raise UserError(f"{path} is of another model: {shown}{more}; use its config, or another working directory")
 
 
-def _check_position(path: epath.Path) -> None:
-    """Raise UserError when the position in the data was not saved by as many processes as there are now."""
-    index, count = jax.process_index(), jax.process_count()
-    if not (path / "data" / f"process_{index}-of-{count}.json").exists():
-        raise UserError(
-            f"{path} holds no position in the data for process {index} of {count}: "
-            "run with as many processes as it was saved by"
-        )
+def _position(path: epath.Path) -> epath.Path:
+    """Where this process's position in the data is. Another number of processes than saved it reads on from that of
+    the first: a position counts global batches."""
+    own = path / "data" / f"process_{jax.process_index()}-of-{jax.process_count()}.json"
+    return own if own.exists() else next((path / "data").glob("process_0-of-*.json"))
 
 
 def _read_parameters(path: epath.Path, like: PyTree | None) -> PyTree:

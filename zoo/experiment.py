@@ -35,6 +35,7 @@ OURS = (Path(), Path("zoo/configs"))  # where a user may say that they lie
 # What may change when a run goes on: how long, how often, where; not what is computed.
 FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.keep", "mesh.")
 FREE += ("train.patience", "train.profile_at", "train.wandb", "train.average_last", "decoding.", "data.path")
+FREE += ("train.rollbacks", "train.spike", "train.stuck_after")
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Workdir:
     def _on_one_device(self) -> Any:
         batch = self.task.example_batch()
         shapes = jax.eval_shape(lambda key: nn.unbox(self.model.init(key, batch))["params"], jax.random.key(0))
-        where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes)
 
     @property

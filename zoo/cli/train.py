@@ -6,11 +6,13 @@ import logging
 import shlex
 import shutil
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.arguments import directory
+from zoo.cli import console
+from zoo.cli.arguments import directory, natural, positive
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,14 +36,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init_from", type=Path, metavar="DIR", help="begin with the best parameters and the tokenizer of DIR"
     )
+    together = parser.add_argument_group("several processes (SLURM, Open MPI, TPU and Kubernetes tell by themselves)")
+    together.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    together.add_argument("--process_id", type=natural, metavar="I", help="which process this is, from 0")
+    together.add_argument("--process_count", type=positive, metavar="N", help="how many there are")
+    together.add_argument(
+        "--wait", type=positive, metavar="S", default=300, help="seconds to wait for the others (default: 300)"
+    )
     parser.add_argument("--config.KEY", metavar="VALUE", help="change a key of the config, as --config.train.steps=500")
 
 
 def run(args: argparse.Namespace) -> None:
+    from zoo.parallel.multihost import Processes, connect, ending_together, is_first
+
+    connect(Processes(args.coordinator, args.process_id, args.process_count, args.wait))
+    if not is_first():
+        console.only_warnings()
+    with ending_together():
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     experiment, workdir = _experiment(args)
     if (summary := _finished(workdir, experiment)) is None:
         try:
             shapes = _train(workdir, experiment, args.init_from)
+            if shapes is None:
+                return
             summary = _summarize(workdir, experiment, shapes)
         except OSError as error:
             error.filename = error.filename or str(workdir)  # what writes into an open file does not know its name
@@ -60,30 +81,35 @@ def _experiment(args: argparse.Namespace) -> tuple["Experiment", Path]:
     return experiment, args.workdir or Path("runs", experiment.name)
 
 
-def _train(workdir: Path, experiment: "Experiment", init_from: Path | None) -> Any:
-    """Train to the end; gives the shapes and shardings of the parameters."""
+def _train(workdir: Path, experiment: "Experiment", init_from: Path | None) -> Any | None:
+    """Train to the end; gives the shapes and shardings of the parameters, or None where it was asked to stop before."""
     import jax
 
     from zoo.checkpoints import load_parameters
     from zoo.experiment import starting
     from zoo.models import registry
     from zoo.parallel.mesh import make_mesh
+    from zoo.parallel.multihost import first_does, is_first
     from zoo.training.loop import Training
 
     mesh = make_mesh(experiment.mesh)
-    with starting(workdir, experiment):
+    with starting(workdir, experiment) if is_first() else nullcontext():
         log.info("%s: %d %s device(s), working directory %s", experiment.name, jax.device_count(), _device(), workdir)
         task = experiment.make_task(workdir)
-        if init_from is not None:
-            _take_tokenizer(init_from, workdir)
-        task.prepare()
+
+        def prepare():
+            if init_from is not None:
+                _take_tokenizer(init_from, workdir)
+            task.prepare()
+
+        first_does(prepare)
         model = registry.of(experiment.model_config(task, experiment.train.compute_dtype))
         training = Training(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed)
         if init_from is not None and not training.checkpoints.steps():
             step, training.initial = load_parameters(init_from, "best", training.shapes.params)
             log.info("beginning with the parameters of step %d in %s", step, init_from)
-    training.run(experiment.as_dict())
-    return training.shapes.params
+    with console.kept(workdir / "logs" / f"host-{jax.process_index()}.log"):
+        return training.shapes.params if training.run(experiment.as_dict()) else None
 
 
 def _take_tokenizer(source: Path, workdir: Path) -> None:
@@ -118,19 +144,26 @@ def _finished(workdir: Path, experiment: "Experiment") -> dict[str, Any] | None:
 
 def _summarize(workdir: Path, experiment: "Experiment", shapes: Any) -> dict[str, Any]:
     """Score the best parameters on the test split, if there is one, and draw what a translation looked at."""
+    import jax
+
     from zoo.evaluation import score
+    from zoo.parallel.multihost import is_first
     from zoo.workdirs import Workdir
 
-    # On the same mesh; and where training and decoding compute in one dtype, nothing need be compiled again.
-    opened = Workdir(workdir, experiment, shapes=shapes)
+    # On the same mesh; and where training and decoding compute in one dtype, nothing need be compiled again. Of several
+    # processes each does it all, on its own device.
+    opened = Workdir(workdir, experiment, shapes=shapes if jax.process_count() == 1 else None)
     summary = {"config": experiment.as_dict(), "checkpoint": f"best/{opened.step}", "scores": {}}
     if experiment.data.test:
         log.info("scoring the test split")
         summary["scores"] = score(opened, "test")
         if experiment.task == "translation":
             summary["sentence"] = _sentence(opened.task.pairs("test"))
-            _draw_attention(opened, summary["sentence"])
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            if is_first():
+                _draw_attention(opened, summary["sentence"])
+    if is_first():
+        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+        (workdir / "summary.json").write_text(text, encoding="utf-8")
     return summary
 
 

@@ -12,10 +12,9 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.errors import UserError
 from zoo.nn.dropout import Dropout
 from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer
-from zoo.nn.placement import mesh_axes, parts, placed, platform
+from zoo.nn.placement import mesh_axes, placed, platform
 
 BACKENDS = ("auto", "einsum", "xla", "cudnn", "splash")
 Thin = Callable[[Array], Array]  # dropout as applied to weights
@@ -90,11 +89,6 @@ def attend(
 def _on_mesh(local: Callable[..., Array], query: Array, key: Array, value: Array, mask: Mask) -> Array:
     """`local` on every device's rows and heads; the fused kernels know nothing of a mesh."""
     batch, length, heads = mesh_axes("batch", "length", "heads")
-    if query.shape[2] % parts("attending"):
-        raise UserError(
-            f"model.heads={query.shape[2]} does not divide by {parts('attending')} (mesh.tensor times mesh.sequence): "
-            "change config.mesh"
-        )
 
     def attended(query, key, value, mask):
         if length:

@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How many devices each axis has. An axis that is 0 is as `preset` has it; one may be -1, all that the others leave.
+    """How many devices each axis has: 0 is as `preset` has it, and one may be -1, all that the others leave.
 
     A batch is split over `data` and `fsdp`; parameters and optimizer over `fsdp`, and over `tensor` where heads,
     feed-forward and vocabulary allow it; positions over `sequence`. Where devices form several slices, joined by the
@@ -110,3 +110,15 @@ def arranged(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:
 def batch_shards(mesh: Mesh) -> int:
     """Into how many parts the rows of a batch are split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def check_heads(mesh: Mesh, heads: int | None) -> None:
+    """Raise `UserError` unless every device gets as many of a model's heads; a recurrent model has `None`."""
+    tensor, sequence = mesh.shape["tensor"], mesh.shape["sequence"]
+    if heads is None and sequence > 1:
+        raise UserError(f"mesh.sequence={sequence}: a recurrent model reads positions one by one: leave it at 1")
+    if heads is not None and heads % (tensor * sequence):
+        raise UserError(
+            f"model.heads={heads} does not divide by mesh.tensor={tensor} times mesh.sequence={sequence}: change "
+            "config.mesh, or model.heads"
+        )

@@ -106,5 +106,14 @@ def place(batch: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(placed, batch)
 
 
+def on_this_process(tree: PyTree, mesh: Mesh) -> PyTree:
+    """`tree` as it is where there is one process; of several, each gets a whole copy on its first device, to compute
+    with what the others know nothing of."""
+    if jax.process_count() == 1:
+        return tree
+    whole = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+
+
 def parameter_count(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

@@ -17,13 +17,15 @@ from zoo.checkpoints import Checkpoints, average_parameters, save_parameters
 from zoo.data.pipeline import Share
 from zoo.errors import UserError, check_choice
 from zoo.parallel.devices import COMPUTE_DTYPES, peak_flops
-from zoo.parallel.mesh import batch_shards
-from zoo.parallel.rules import parameter_count, place
+from zoo.parallel.mesh import batch_shards, check_heads
+from zoo.parallel.multihost import StopNotice, ending_together, is_first
+from zoo.parallel.rules import on_this_process, own_shards, parameter_count, place
 from zoo.tasks.base import Task
 from zoo.tasks.losses import Sums
 from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule
 from zoo.training.reporting import Reporter
 from zoo.training.step import TrainState, born, make_step
+from zoo.training.watchdog import Watchdog
 
 log = logging.getLogger("zoo")
 LOWER_IS_BETTER = ("loss", "perplexity")
@@ -39,6 +41,10 @@ class TrainConfig:
     checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate` cuts each batch into
     parts that go through one after the other. `profile_at` is the step from which five are traced for TensorBoard's
     profiler (0: none).
+
+    Where a loss or gradient is no number, or a loss is more than `spike` times the one before (0: any may be), the run
+    goes back to the last checkpoint and passes over the batches since, `rollbacks` times at most; then it ends. A step
+    that has taken `stuck_after` seconds ends the process (0: never).
     """
 
     steps: int = 100_000
@@ -55,15 +61,20 @@ class TrainConfig:
     average_last: int = 0
     profile_at: int = 0
     wandb: str = ""
+    rollbacks: int = 0
+    spike: float = 0.0
+    stuck_after: int = 1800
 
     def __post_init__(self):
         check_choice("train.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         for key in ("steps", "accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
             if getattr(self, key) < 1:
                 raise UserError(f"train.{key}={getattr(self, key)}: use at least 1")
-        for key in ("evaluation_size", "patience", "average_last", "profile_at"):
+        for key in ("evaluation_size", "patience", "average_last", "profile_at", "rollbacks", "stuck_after"):
             if getattr(self, key) < 0:
                 raise UserError(f"train.{key}={getattr(self, key)}: use 0 or more")
+        if self.spike and self.spike <= 1:
+            raise UserError(f"train.spike={self.spike}: use a factor above 1, or 0 for none")
         if not 0 <= self.smoothing < 1:
             raise UserError(f"train.smoothing={self.smoothing}: label smoothing lies in [0, 1)")
         if self.average_last > self.keep:
@@ -73,13 +84,22 @@ class TrainConfig:
             )
 
 
+class DivergedError(Exception):
+    """What happened at `step`, from which no training leads back."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(what)
+        self.step = step
+
+
 @dataclass
 class Progress:
-    """What selection has seen; saved with every checkpoint."""
+    """What selection has seen, and how often the run went back; saved with every checkpoint."""
 
     best: float | None = None
     best_step: int = 0
     since_best: int = 0
+    rollbacks: int = 0
 
     def better(self, value: float, select: str) -> bool:
         if self.best is None:
@@ -140,6 +160,7 @@ def update(
 ) -> tuple[TrainState, Callable[[], TrainState], Callable]:
     """What training a model on a mesh is: the shapes of its state with their shardings, the function that makes the
     first one, and the jitted step."""
+    check_heads(mesh, getattr(model.config, "heads", None))
     rule = optimizer(optimizer_config, model.config.width, config.steps)
     batch = task.example_batch()
     shapes, fresh = born(lambda key: model.init(key, batch)["params"], rule, mesh, seed, optimizer_config.ema > 0)
@@ -156,37 +177,67 @@ class Training:
         self.task, self.model, self.config, self.mesh = task, model, config, mesh
         self.rate = schedule(optimizer_config, model.config.width, config.steps)
         shards = batch_shards(mesh) * config.accumulate
-        self.batches = task.training_batches(shards, Share(jax.process_index(), jax.process_count()))
+        groups, own = own_shards(mesh)
+        self.batches = task.training_batches(shards, Share(own, len(groups)))
         self.shapes, self.fresh, self.step = update(task, model, config, optimizer_config, mesh, seed)
         self.flops_per_token = 6 * matrix_parameters(model, self.shapes.params, task.example_batch())
         self.checkpoints = Checkpoints(task.workdir, config.keep)
         self.progress = Progress()
         self.initial: Any | None = None  # parameters to begin with, where not at random
+        self.last_loss: float | None = None  # a token
         self.state: TrainState
 
-    def run(self, description: dict[str, Any]) -> None:
-        """Train to the last step. `description` is the whole experiment, for W&B.
+    def run(self, description: dict[str, Any]) -> bool:
+        """Train to the last step, and tell whether it came to it: after SIGTERM or a preemption notice it saves and
+        returns early. `description` is the whole experiment, for W&B.
 
-        Raises UserError when the loss is no longer a number; the checkpoints before it are kept.
+        Raises UserError when the training has diverged for the last time; the checkpoints before it are kept.
         """
         start = self._restore()
-        config = self.config
-        reporter = Reporter(
-            self.task.workdir,
-            config.steps,
-            start,
-            config.wandb or None,
-            description,
-            primary=jax.process_index() == 0,
-        )
         try:
-            self._steps(start, reporter)
-            self.checkpoints.wait()
-            if config.average_last > 1:
-                self._average(reporter)
+            with ending_together():
+                while True:
+                    try:
+                        return self._from(start, description)
+                    except DivergedError as diverged:
+                        start = self._go_back(diverged)
         finally:
             self.checkpoints.close()
+
+    def _from(self, start: int, description: dict[str, Any]) -> bool:
+        config = self.config
+        reporter = Reporter(
+            self.task.workdir, config.steps, start, config.wandb or None, description, primary=is_first()
+        )
+        try:
+            with StopNotice() as notice, Watchdog(config.stuck_after) as watchdog:
+                finished = self._steps(start, reporter, notice, watchdog)
+            self.checkpoints.wait()
+            if finished and config.average_last > 1:
+                self._average(reporter)
+            return finished
+        finally:
             reporter.close()
+
+    def _go_back(self, diverged: DivergedError) -> int:
+        """Restore the last checkpoint, and pass over the batches up to the one that did the harm."""
+        self.checkpoints.wait()
+        kept, gone_back = self.checkpoints.steps(), self.progress.rollbacks
+        where = f"the checkpoint of step {kept[-1]} is kept" if kept else "nothing was saved before it"
+        if gone_back >= self.config.rollbacks or not kept:
+            raise UserError(
+                f"{diverged}; {where}: lower optimizer.peak, lengthen optimizer.warmup or set optimizer.clip, in "
+                "another --workdir, or let it pass over such batches with train.rollbacks"
+            )
+        start = self._restore()
+        for _ in range(start, diverged.step):
+            next(self.batches)
+        self.progress.rollbacks = gone_back + 1
+        log.warning(
+            "%s: back at step %d, without the %d batches since (%d of %d times)",
+            *(diverged, start, diverged.step - start, self.progress.rollbacks, self.config.rollbacks),
+        )
+        return start
 
     def _restore(self) -> int:
         found = self.checkpoints.restore(self.shapes, self.batches)
@@ -195,6 +246,7 @@ class Training:
             log.info("training %s parameters from step 0 to %d", f"{self._size():,}", self.config.steps)
             return 0
         step, self.state, progress = found
+        self.last_loss = None
         self.progress = Progress(**progress)
         log.info("going on from step %d of %d in %s", step, self.config.steps, self.task.workdir)
         return step
@@ -209,26 +261,28 @@ class Training:
     def _size(self) -> int:
         return parameter_count(self.shapes.params)
 
-    def _steps(self, start: int, reporter: Reporter) -> None:
+    def _steps(self, start: int, reporter: Reporter, notice: StopNotice, watchdog: Watchdog) -> bool:
         config, window, pending = self.config, Window(), None
         for step in range(start + 1, config.steps + 1):
             if config.patience and self.progress.since_best >= config.patience:
                 reporter.message(f"no better train.select={config.select} in {config.patience} evaluations: stopping")
                 self._save(step - 1)
-                return
+                return True
             self._profile(step)
-            waiting = time.perf_counter()
-            batch = place(next(self.batches), self.mesh)
-            window.waited += time.perf_counter() - waiting
-            self.state, metrics = self.step(self.state, batch)
-            # The numbers of the step before are read while this one runs.
-            self._take(window, pending)
-            pending = step, metrics
             evaluate = step % config.evaluate_every == 0 or step == config.steps
             save = step % config.checkpoint_every == 0 or step == config.steps
-            if evaluate or save or step % config.log_every == 0:
+            with watchdog.over(step):
+                waiting = time.perf_counter()
+                batch = place(next(self.batches), self.mesh)
+                window.waited += time.perf_counter() - waiting
+                self.state, metrics = self.step(self.state, batch)
+                # The numbers of the step before are read while this one runs.
                 self._take(window, pending)
-                pending = None
+                pending = step, metrics
+                stop = notice.after(step)
+                if evaluate or save or stop or step % config.log_every == 0:
+                    self._take(window, pending)
+                    pending = None
             if step % config.log_every == 0 or step == config.steps:
                 values = window.values(float(self.rate(step - 1)), self.flops_per_token)
                 reporter.report(step, {f"train/{name}": value for name, value in values.items()})
@@ -236,24 +290,28 @@ class Training:
             pausing = time.perf_counter()
             if evaluate:
                 self._evaluate(step, reporter)
-            if save:
+            if save or stop:
                 self._save(step)
+            if stop and step < config.steps:
+                self.checkpoints.wait()
+                log.info("asked to stop: step %d of %d is saved; the same command goes on from it", step, config.steps)
+                return False
             window.paused += time.perf_counter() - pausing
+        return True
 
     def _take(self, window: Window, pending: tuple[int, dict[str, Any]] | None) -> None:
         if pending is None:
             return
         step, metrics = pending
         window.add(metrics)
-        for name, value in (("loss", metrics["sums"].objective), ("gradient", metrics["gradient_norm"])):
-            if not math.isfinite(float(value)):
-                self.checkpoints.wait()
-                kept = self.checkpoints.steps()
-                where = f"the checkpoint of step {kept[-1]} is kept" if kept else "nothing was saved before it"
-                raise UserError(
-                    f"the {name} of step {step} is not a number; {where}: lower optimizer.peak, lengthen "
-                    "optimizer.warmup or set optimizer.clip, in another --workdir"
-                )
+        objective = float(metrics["sums"].objective)
+        for name, value in (("loss", objective), ("gradient", float(metrics["gradient_norm"]))):
+            if not math.isfinite(value):
+                raise DivergedError(step, f"the {name} of step {step} is not a number")
+        loss = objective / max(float(metrics["sums"].tokens), 1.0)
+        if self.config.spike and self.last_loss is not None and loss > self.config.spike * self.last_loss:
+            raise DivergedError(step, f"the loss of step {step} is {loss:.4g}, after {self.last_loss:.4g}")
+        self.last_loss = loss
 
     def _profile(self, step: int) -> None:
         if self.config.profile_at and step == self.config.profile_at:
@@ -266,8 +324,13 @@ class Training:
     def _weights(self) -> Any:
         return self.state.params if self.state.ema is None else self.state.ema
 
+    def _local(self, params: Any) -> Any:
+        return on_this_process(params, self.mesh)
+
     def _evaluate(self, step: int, reporter: Reporter) -> None:
-        evaluation = self.task.evaluate(self.model, self._weights(), "valid", most=self.config.evaluation_size)
+        evaluation = self.task.evaluate(
+            self.model, self._local(self._weights()), "valid", most=self.config.evaluation_size
+        )
         self._report(step, evaluation, reporter)
         if self.progress.see(step, self._selected(evaluation.values), self.config.select):
             self.checkpoints.save_best(step, self._weights(), evaluation.values)
@@ -295,7 +358,7 @@ class Training:
         params = jax.tree.map(
             lambda leaf, like: jax.device_put(jnp.asarray(leaf), like.sharding), host, self.shapes.params
         )
-        evaluation = self.task.evaluate(self.model, params, "valid", most=self.config.evaluation_size)
+        evaluation = self.task.evaluate(self.model, self._local(params), "valid", most=self.config.evaluation_size)
         reporter.message(f"average of the checkpoints at steps {steps[0]} to {steps[-1]}")
         values = evaluation.values
         save_parameters(self.task.workdir / "average", steps[-1], params, values)

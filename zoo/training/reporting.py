@@ -5,6 +5,7 @@
 
 import io
 import json
+import logging
 import math
 import os
 import sys
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from zoo.errors import UserError
 
+log = logging.getLogger("zoo")
 _SHOWN_SAMPLES = 3
 _ON_THE_BAR = ("train/loss", "train/tokens_per_second")
 
@@ -87,9 +89,11 @@ class Reporter:
 
     def report(self, step: int, values: dict[str, SupportsFloat]) -> None:
         """Record `values`, such as `{"train/loss": 3.2, "train/tokens_per_second": 12345.0}`, at `step`."""
-        if not self._primary:
-            return
         values = {name: float(value) for name, value in values.items()}
+        line = "  ".join([f"step {step}/{self._steps}", *_readable(values), *self._remaining(step)])
+        if not self._primary:
+            log.debug("%s", line)
+            return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._metrics.write((json.dumps({"step": step, **finite}, allow_nan=False) + "\n").encode())
         self._tensorboard.add(step, {name: value for name, value in finite.items() if value is not None})
@@ -99,7 +103,7 @@ class Reporter:
             if shown := _readable({name: values[name] for name in _ON_THE_BAR if name in values}):
                 self._bar.set_postfix_str("  ".join(shown), refresh=False)
             self._bar.update(step - self._bar.n)
-        self.message("  ".join([f"step {step}/{self._steps}", *_readable(values), *self._remaining(step)]))
+        self.message(line)
 
     def samples(self, step: int, samples: list[tuple[str, str, str]]) -> None:
         """Write (source, reference, output) triples to `samples/<step>.txt`, and the first three to the log."""
@@ -121,6 +125,7 @@ class Reporter:
             return
         # Samples come from data and models: an escape sequence among them must not reach a terminal.
         text = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+        log.debug("%s", text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

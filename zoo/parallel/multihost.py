@@ -1,0 +1,176 @@
+"""Several processes as one run: how they find each other, what only the first does, and how they end together."""
+
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from zoo.errors import UserError
+
+log = logging.getLogger("zoo")
+HEARTBEAT_SECONDS = 40  # after which a silent process counts as dead
+GIVE_UP = {UserError: 2, KeyboardInterrupt: 130}  # exit codes; 1 for all else
+# How a launcher that `jax.distributed` knows is told, and where it says how many processes there are.
+LAUNCHERS = {
+    "SLURM": "SLURM_STEP_NUM_TASKS",
+    "Open MPI": "OMPI_COMM_WORLD_SIZE",
+    "TPU slice": "TPU_WORKER_HOSTNAMES",
+    "TPU slices": "MEGASCALE_NUM_SLICES",
+    "Kubernetes": "JOB_COMPLETION_INDEX",
+    "JAX": "JAX_COORDINATOR_ADDRESS",
+}
+TPU_DEVICES = (Path("/dev/accel0"), Path("/dev/vfio/0"))
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Who this process is, where no launcher says it: the `process_id`-th of `process_count`, the first of which
+    listens at `coordinator`, HOST:PORT. They wait for each other for `patience` seconds."""
+
+    coordinator: str | None = None
+    process_id: int | None = None
+    process_count: int | None = None
+    patience: int = 300
+
+    def __post_init__(self):
+        given = {f"--{k}": getattr(self, k) for k in ("coordinator", "process_id", "process_count")}
+        missing = [flag for flag, value in given.items() if value is None]
+        if 0 < len(missing) < len(given):
+            raise UserError(
+                f"{' and '.join(missing)} must be given as well: a process is told by all of {', '.join(given)}"
+            )
+        if missing:
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise UserError(f"--coordinator={self.coordinator}: write HOST:PORT of process 0, as 10.0.0.1:1234")
+        if not self.process_id < self.process_count:
+            raise UserError(
+                f"--process_id={self.process_id} of --process_count={self.process_count}: count from 0 to "
+                f"{self.process_count - 1}"
+            )
+
+
+def launcher() -> str | None:
+    """What started several processes, by the environment that it leaves; None where nothing did."""
+    for name, variable in LAUNCHERS.items():
+        value = os.environ.get(variable, "")
+        alone = value == "1" if value.isdecimal() and name != "Kubernetes" else "," not in value and name == "TPU slice"
+        if value and not alone:
+            return name
+    has_tpu = any(path.exists() for path in TPU_DEVICES) and importlib.util.find_spec("libtpu")
+    return "TPU metadata" if has_tpu and "TPU_SKIP_MDS_QUERY" not in os.environ else None
+
+
+def connect(processes: Processes) -> None:
+    """Join the other processes of the run, if there are any; before anything else touches a device.
+
+    Raises `UserError` where they do not all come in time.
+    """
+    explicit, found = processes.coordinator is not None, launcher()
+    if not explicit and found is None:
+        return
+    who = f"process {processes.process_id} of {processes.process_count}" if explicit else f"a process of {found}"
+    where = processes.coordinator or "the address that it gives"
+    log.info("%s: waiting up to %d s for all at %s", who, processes.patience, where)
+    if explicit and processes.process_id > 0:
+        _wait_for(processes)
+    if jax.config.jax_cpu_collectives_implementation is None:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            processes.coordinator,
+            processes.process_count,
+            processes.process_id,
+            initialization_timeout=processes.patience,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{who} did not find the others at {where} in {processes.patience} s ({reason})") from error
+    log.info("process %d of %d, all are here", jax.process_index(), jax.process_count())
+
+
+def _wait_for(processes: Processes) -> None:
+    """Return once the coordinator listens: JAX itself would end the process from C++ where it never does."""
+    host, _, port = processes.coordinator.rpartition(":")
+    deadline = time.monotonic() + processes.patience
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"process {processes.process_id} of {processes.process_count}: no coordinator at "
+                    f"{processes.coordinator} in {processes.patience} s ({error}): start process 0 there, or mend "
+                    "--coordinator"
+                ) from error
+            time.sleep(0.5)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return jax.process_index() == 0
+
+
+def first_does(action: Callable[[], None]) -> None:
+    """`action` by the first process while the others wait."""
+    if is_first():
+        action()
+    multihost_utils.sync_global_devices(f"zoo.first_does.{getattr(action, '__qualname__', 'action')}")
+
+
+class StopNotice:
+    """Whether the run was asked to stop: by SIGTERM to one process, or by the preemption notice of a cluster, which
+    JAX passes on to all, so that all stop after the same step. While it is entered, SIGTERM only asks."""
+
+    def __init__(self):
+        self._asked = False
+
+    def __enter__(self) -> "StopNotice":
+        # With several processes JAX itself listens. Python lets only the main thread listen.
+        self._listens = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+        if self._listens:
+            self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_asked", True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._listens:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def after(self, step: int) -> bool:
+        """To be asked by every process after every step."""
+        return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Where one of several processes cannot go on, it says why and ends at once: the others then fail in their next
+    exchange, or after `HEARTBEAT_SECONDS`, while an orderly end would wait for them as they wait for it."""
+    try:
+        yield
+    except BaseException as error:
+        if jax.process_count() == 1:
+            raise
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        if not isinstance(error, UserError | jax.errors.JaxRuntimeError):
+            traceback.print_exception(error)
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            reason = (
+                f"a peer is gone, or a device failed ({reason}): start all again, they go on from the last checkpoint"
+            )
+        log.error("process %d of %d ends: %s", jax.process_index(), jax.process_count(), reason)
+        logging.shutdown()
+        os._exit(next((code for kind, code in GIVE_UP.items() if isinstance(error, kind)), 1))
