@@ -14,7 +14,14 @@ from zoo.parallel.chips import Topology
 from zoo.planning import GIB, Plan, plan, slice_devices
 
 # No dropout where there is more text than will be read; rows of a batch are near those of the papers.
-LARGE = {"model.remat": "true", "model.dropout": "0", "model.attention_dropout": "0", "optimizer.peak": "1e-4"}
+# The vocabulary is the next multiple of 128, so that `tensor` can cut it.
+LARGE = {
+    "data.vocabulary": "50304",
+    "model.remat": "true",
+    "model.dropout": "0",
+    "model.attention_dropout": "0",
+    "optimizer.peak": "1e-4",
+}
 GPT1 = {"model.attention_dropout": "0"}
 ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
     "gpt1": ("gpt.py:gpt1", "v5e:4x4", {"mesh.data": "16", "data.batch_rows": "256"} | GPT1),
@@ -32,7 +39,7 @@ ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
     "gpt3-175b": (
         "gpt.py:gpt3_175b",
         "v5p:8x16x16",
-        {"mesh.data": "1", "mesh.fsdp": "2048", "data.length": "2048", "data.batch_rows": "2048"} | LARGE,
+        {"mesh.fsdp": "256", "mesh.tensor": "8", "data.length": "2048", "data.batch_rows": "1536"} | LARGE,
     ),
 }
 # Weak scaling of GPT-1: 16 rows on every chip.

@@ -226,10 +226,8 @@ def predict(
     chip, (rows, length) = topology.chip, batch.inputs.shape
     kernels = sum(max(k.flops / chip.flops, k.bytes / chip.bandwidth) * k.times for k in program.kernels)
     model_flops = 6.0 * matrices * rows * length + attention_flops(config, rows, length)
-    again = 0.0
-    if getattr(config, "remat", False):
-        readout = getattr(config, "vocabulary", 0) * config.width
-        again = 2.0 * (matrices - readout) * rows * length + attention_flops(config, rows, length, passes=1)
+    again = _computed_again(config, matrices) * rows * length
+    again += attention_flops(config, rows, length, passes=1) if again else 0.0
     totals: dict[tuple, list[float]] = {}
     for message in program.collectives:
         total = totals.setdefault((message.kind, message.axes, message.overlapped), [0, 0, 0.0])
@@ -242,6 +240,17 @@ def predict(
     )
     flops = program.flops * mesh.size
     return Prediction(flops, model_flops + again, model_flops, kernels, traffic, mesh.size, chip.flops)
+
+
+def _computed_again(config: Any, matrices: int) -> float:
+    """FLOPs for each token that rematerialization adds: the layers' products once more, but not the last of each where
+    its output goes into a sum alone, of which the gradient needs nothing."""
+    if not getattr(config, "remat", False):
+        return 0.0
+    readout = getattr(config, "target_vocabulary", getattr(config, "vocabulary", 0)) * config.width
+    stacks = 2 if hasattr(config, "target_vocabulary") else 1
+    last = stacks * config.layers * config.ffn * config.width if config.norm == "pre" else 0
+    return 2.0 * (matrices - readout - last)
 
 
 def _needed(error: jax.errors.JaxRuntimeError) -> Memory:

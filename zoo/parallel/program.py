@@ -84,7 +84,7 @@ class Program:
                     if _kind(inner.opcode):
                         channel = re.search(r"channel_id=(\d+)", inner.attributes)
                         key = channel[1] if channel else inner.name
-                        beside = where.startswith("async") or inner.opcode.endswith("-start")
+                        beside = where.startswith("async") or "-start" in inner.opcode + one.opcode
                         before = found.get(key) or self._collective(inner, where, times)
                         found[key] = replace(before, overlapped=before.overlapped or beside)
         return [message for message in found.values() if message.group > 1]
