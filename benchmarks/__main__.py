@@ -9,6 +9,7 @@ BENCHMARKS = {
     "train-recurrent": "benchmarks.train_recurrent",
     "decode": "benchmarks.decode",
     "tokenize": "benchmarks.tokenize",
+    "pods": "benchmarks.pods",
 }
 
 

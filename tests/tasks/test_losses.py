@@ -63,7 +63,7 @@ def test_the_objective_is_the_smoothed_cross_entropy(contract, bias, smoothing):
 @kinds
 @parts
 def test_its_value_and_gradient_are_those_of_the_formula_in_any_parts(monkeypatch, contract, bias, chunk):
-    monkeypatch.setattr(losses, "CHUNK", chunk)
+    monkeypatch.setattr(losses, "CHUNK", {"cpu": chunk})
     readout = readout_of(contract, bias)
     value, gradient = jax.value_and_grad(lambda r: cross_entropy(r, LABELS, 0.1).objective)(readout)
     expected, *gradients = by_numpy(readout, 0.1)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from zoo.cli import average, console, evaluate, generate, models, plot, score, train, translate
+from zoo.cli import average, console, evaluate, generate, models, plan, plot, score, train, translate
 from zoo.cli.arguments import parse
 from zoo.errors import UserError
 
@@ -23,6 +23,7 @@ COMMANDS = {
     "models": models,
     "average": average,
     "plot": plot,
+    "plan": plan,
 }
 # What the machine refuses and only the user can grant; any other OSError is a defect and keeps its traceback.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR)

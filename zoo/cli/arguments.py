@@ -49,8 +49,8 @@ def parse(argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.N
     args, unknown = parser.parse_known_args(words)
     if unknown:
         raise UserError(_unknown(unknown[0], args.command, subparsers[args.command]))
-    if changes and args.command != "train":
-        raise UserError(f"--config.{changes[0][0]}: only train takes changes of the config")
+    if changes and args.command not in ("train", "plan"):
+        raise UserError(f"--config.{changes[0][0]}: only train and plan take changes of the config")
     args.changes = changes
     return args
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.nn.dropout import Dropout
 from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer
-from zoo.nn.placement import mesh_axes, placed
+from zoo.nn.placement import mesh_axes, placed, platform
 
 BACKENDS = ("auto", "einsum", "xla", "cudnn", "splash")
 Thin = Callable[[Array], Array]  # dropout as applied to weights
@@ -119,13 +119,13 @@ def _attend_here(query: Array, key: Array, value: Array, mask: Mask, backend: st
 
 
 def _fastest(query: Array, key: Array) -> str:
-    platform = jax.default_backend()
+    device = platform()
     half = query.dtype in (jnp.bfloat16, jnp.float16)
-    if platform == "gpu" and half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128:
+    if device == "gpu" and half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128:
         return "cudnn"
-    if platform == "tpu" and query.shape[1] % 128 == 0 and key.shape[1] % 128 == 0 and query.shape[-1] % 64 == 0:
+    if device == "tpu" and query.shape[1] % 128 == 0 and key.shape[1] % 128 == 0 and query.shape[-1] % 64 == 0:
         return "splash"
-    return "einsum" if platform == "cpu" else "xla"
+    return "einsum" if device == "cpu" else "xla"
 
 
 def _splash(query: Array, key: Array, value: Array, mask: Mask, interpret: bool = False) -> Array:

@@ -11,6 +11,12 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 
+def platform() -> str:
+    """What the code will run on: the devices of the mesh, which need not be at hand while it is compiled."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def mesh_axes(*names: str | None) -> tuple[tuple[str, ...], ...]:
     """The axes of the mesh, of more than one device each, that every logical axis is cut over."""
     mesh, rules = jax.sharding.get_abstract_mesh(), dict(nn.get_logical_axis_rules())

@@ -11,8 +11,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.models.base import Readout
 from zoo.nn.linear import summed_outer
+from zoo.nn.placement import placed, platform
 
-CHUNK = 2**22  # logits of one device that are in memory at a time
+# Logits of one device that are in memory at a time: a CPU is fastest where they stay in its cache; elsewhere every part
+# costs a pass over the gradient of the matrix, and on a mesh a message of its size.
+CHUNK = {"cpu": 2**22}
+ROOMY_CHUNK = 2**26
 
 
 @struct.dataclass
@@ -68,7 +72,8 @@ def cross_entropy(
 def _columns(shape: tuple[int, int], vocabulary: int) -> int:
     """How many columns of a batch go together: a divisor of their number, so that all parts have one shape."""
     rows, length = shape
-    most = max(1, CHUNK * jax.device_count() // (rows * vocabulary))
+    devices = jax.sharding.get_abstract_mesh().size or jax.device_count()
+    most = max(1, CHUNK.get(platform(), ROOMY_CHUNK) * devices // (rows * vocabulary))
     return max(n for n in range(1, length + 1) if length % n == 0 and n <= most)
 
 
@@ -120,7 +125,9 @@ def _summed(readout: Readout, labels: Array, real: Array, weights: Array, smooth
 
 def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array, smoothing: float, columns: int):
     dtype, contract = readout.dtype, readout.contract
-    matrix = readout.matrix.astype(dtype)
+    names = ("embed", "vocab") if contract == 0 else ("vocab", "embed")
+    # Gathered once for all parts; what is summed over them lies as the parameter does.
+    matrix = placed(readout.matrix.astype(dtype), *(name if name == "vocab" else None for name in names))
     low = readout.replace(matrix=matrix, states=readout.states.astype(dtype))
 
     def add(carry, part):
@@ -130,13 +137,18 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
         to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
         errors = errors.astype(dtype).reshape(-1, errors.shape[-1])
         flat = states.reshape(-1, states.shape[-1])
-        to_matrix = to_matrix + (summed_outer(flat, errors) if contract == 0 else summed_outer(errors, flat))
+        of_part = summed_outer(flat, errors) if contract == 0 else summed_outer(errors, flat)
+        to_matrix = to_matrix + placed(of_part, *names)
         to_states = jax.lax.dot_general(
             errors, matrix, (((1,), (1 - contract,)), ((), ())), preferred_element_type=jnp.float32
         )
         return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype).reshape(states.shape)
 
-    start = (Sums.zero(), jnp.zeros(matrix.shape), None if low.bias is None else jnp.zeros(low.bias.shape))
+    start = (
+        Sums.zero(),
+        placed(jnp.zeros(matrix.shape), *names),
+        None if low.bias is None else jnp.zeros(low.bias.shape),
+    )
     parts = [_chunks(x, columns) for x in (low.states, labels, real, weights)]
     (total, to_matrix, to_bias), to_states = jax.lax.scan(add, start, parts)
     return total, readout.replace(states=_whole(to_states), matrix=to_matrix, bias=to_bias)

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
@@ -167,26 +168,32 @@ def matrix_parameters(model: Any, params: Any, batch: Any) -> int:
     return parameter_count(params) - parameter_count(tables) + (matrix.size if matrix.shape in own else 0)
 
 
+def update(
+    task: Task, model: Any, config: TrainConfig, optimizer_config: OptimizerConfig, mesh: Mesh, seed: int
+) -> tuple[TrainState, Callable[[], TrainState], Callable]:
+    """What training a model on a mesh is: the shapes of its state with their shardings, the function that makes the
+    first one, and the jitted step."""
+    check_heads(mesh, getattr(model.config, "heads", None))
+    rule = optimizer(optimizer_config, model.config.width, config.steps)
+    batch = task.example_batch()
+    shapes, fresh = born(lambda key: model.init(key, batch)["params"], rule, mesh, seed, optimizer_config.ema > 0)
+    loss, count = partial(task.loss, model), COUNTS[optimizer_config.per]
+    return shapes, fresh, make_step(loss, rule, mesh, shapes, config.accumulate, optimizer_config.ema, count)
+
+
 class Training:
     """One run in a working directory: restores what is there, and goes on to `config.steps`."""
 
     def __init__(
         self, task: Task, model: Any, config: TrainConfig, optimizer_config: OptimizerConfig, mesh: Mesh, seed: int
     ):
-        check_heads(mesh, getattr(model.config, "heads", None))
         self.task, self.model, self.config, self.mesh = task, model, config, mesh
-        rule = optimizer(optimizer_config, model.config.width, config.steps)
         self.rate = schedule(optimizer_config, model.config.width, config.steps)
         shards = batch_shards(mesh) * config.accumulate
         groups, own = own_shards(mesh)
         self.batches = task.training_batches(shards, Share(own, len(groups)))
-        batch = task.example_batch()
-        self.shapes, self.fresh = born(
-            lambda key: model.init(key, batch)["params"], rule, mesh, seed, optimizer_config.ema > 0
-        )
-        self.flops_per_token = 6 * matrix_parameters(model, self.shapes.params, batch)
-        loss, count = partial(task.loss, model), COUNTS[optimizer_config.per]
-        self.step = make_step(loss, rule, mesh, self.shapes, config.accumulate, optimizer_config.ema, count)
+        self.shapes, self.fresh, self.step = update(task, model, config, optimizer_config, mesh, seed)
+        self.flops_per_token = 6 * matrix_parameters(model, self.shapes.params, task.example_batch())
         self.checkpoints = Checkpoints(task.workdir, config.keep)
         self.progress = Progress()
         self.initial: Any | None = None  # parameters to begin with, where not at random

@@ -1,0 +1,102 @@
+"""Plans of published models on TPU slices that are not here: memory, predicted speed, and the time to compile.
+
+The rows are those of docs/pods.md; `--only` runs some of them. Needs libtpu (pip install 'seqzoo[tpu]').
+"""
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from zoo.experiment import from_file
+from zoo.parallel.chips import Topology
+from zoo.planning import GIB, Plan, plan, slice_devices
+
+# No dropout where there is more text than will be read; rows of a batch are near those of the papers.
+# The vocabulary is the next multiple of 128, so that `tensor` can cut it.
+LARGE = {
+    "data.vocabulary": "50304",
+    "model.remat": "true",
+    "model.dropout": "0",
+    "model.attention_dropout": "0",
+    "optimizer.peak": "1e-4",
+}
+GPT1 = {"model.attention_dropout": "0"}
+ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "gpt1": ("gpt.py:gpt1", "v5e:4x4", {"mesh.data": "16", "data.batch_rows": "256"} | GPT1),
+    "transformer-big": ("wmt14.py:en-de,big", "v5e:4x4", {"mesh.data": "16", "data.batch_tokens": "65536"}),
+    "gpt2-1.5b": (
+        "gpt.py:gpt2_1558m",
+        "v5e:16x16",
+        {"mesh.data": "16", "mesh.fsdp": "16", "data.length": "1024", "data.batch_rows": "1024"} | LARGE,
+    ),
+    "gpt3-13b": (
+        "gpt.py:gpt3_13b",
+        "v5p:4x4x8",
+        {"mesh.data": "32", "mesh.fsdp": "4", "data.length": "2048", "data.batch_rows": "512"} | LARGE,
+    ),
+    "gpt3-175b": (
+        "gpt.py:gpt3_175b",
+        "v5p:8x16x16",
+        {"mesh.fsdp": "256", "mesh.tensor": "8", "data.length": "2048", "data.batch_rows": "1536"} | LARGE,
+    ),
+}
+# Weak scaling of GPT-1: 16 rows on every chip.
+SCALING = {1: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
+ROWS |= {
+    f"gpt1-on-{chips}": ("gpt.py:gpt1", slice_, {"mesh.data": str(chips), "data.batch_rows": str(16 * chips)} | GPT1)
+    for chips, slice_ in SCALING.items()
+}
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What stands in docs/pods.md."""
+
+    rows: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": "pods", "device": "slices that are not here", "rows": self.rows, "ceiling": {}}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), help="rows to compile (default: all)")
+
+
+def run(arguments: argparse.Namespace) -> Plans:
+    jax.config.update("jax_platforms", "cpu")  # libtpu would else look for chips
+    rows = []
+    for name in arguments.only:
+        config, slice_, changes = ROWS[name]
+        topology = Topology.parse(slice_)
+        experiment = from_file(config, tuple(changes.items()))
+        devices = slice_devices(topology)
+        chips = int(name.rpartition("-on-")[2]) if "-on-" in name else len(devices)
+        rows.append(row(name, plan(experiment, topology, devices[:chips])))
+    return Plans(rows)
+
+
+def row(name: str, found: Plan) -> dict[str, Any]:
+    """What docs/pods.md shows of a plan."""
+    predicted = found.prediction
+    speed = (
+        {}
+        if predicted is None
+        else {
+            "step_seconds": predicted.step_seconds,
+            "mfu": predicted.mfu,
+            "flops_by_formula": predicted.flops / predicted.formula_flops,
+        }
+    )
+    return {
+        "system": name,
+        "slice": str(found.topology),
+        "parameters": found.parameters,
+        "tokens": found.tokens,
+        "gib_a_chip": found.memory.peak / GIB,
+        "fits": str(found.fits),
+        **speed,
+        "compile_seconds": found.compile_seconds,
+        "processor_seconds": found.processor_seconds,
+    }

@@ -1,0 +1,28 @@
+"""The forms in which HLO writes groups of devices and shapes."""
+
+import pytest
+
+from zoo.parallel.hlo import arrays, replica_groups
+
+
+@pytest.mark.parametrize(
+    "written, first",
+    [
+        ("replica_groups={{0,2},{1,3},{4,6},{5,7}}", [0, 2]),
+        ("replica_groups=[4,2]<=[8]", [0, 1]),
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", [0, 4]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}", [0, 4]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", [0, 1, 2, 3]),
+        ("replica_groups={}", list(range(8))),
+    ],
+)
+def test_groups_are_read_in_every_form(written, first):
+    groups = replica_groups(written + ", use_global_device_ids=true", 8)
+    assert groups[0] == first
+    assert sorted(device for group in groups for device in group) == list(range(8))
+
+
+def test_arrays_know_their_bytes_and_where_they_lie():
+    one, other = arrays("(bf16[4,8]{1,0:T(8,128)(2,1)S(1)}, /*index=1*/pred[3]{0})")
+    assert (one.bytes, one.in_hbm) == (64, False)
+    assert (other.bytes, other.in_hbm) == (3, True)

@@ -1,0 +1,150 @@
+"""`plan`: what a training step takes on a TPU slice, before one has it."""
+
+import argparse
+import dataclasses
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.experiment import Experiment
+    from zoo.planning import Plan
+
+HELP = "compile a training step for a TPU slice that is not there: memory, messages, and how fast it could be"
+EXAMPLE = """python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --mesh data=4,fsdp=4
+  python -m zoo plan --config=gpt.py:gpt2_1558m --topology=v5e:16x16 --config.data.batch_rows=512 --sweep"""
+
+log = logging.getLogger("zoo")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE[:ARGS]", help="an experiment, as train takes it")
+    parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="the slice, as v5e:16x16 or v5p:4x4x8")
+    parser.add_argument(
+        "--mesh", default="", metavar="AXIS=N,...", help="the sizes of mesh axes (default: those of the config)"
+    )
+    parser.add_argument("--sweep", action="store_true", help="try the meshes that make sense, and rank them")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--config.KEY", metavar="VALUE", help="change a key of the config, as train takes it")
+
+
+def run(args: argparse.Namespace) -> None:
+    from zoo.parallel.chips import Topology
+
+    topology = Topology.parse(args.topology)
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # libtpu would else look for chips
+    from zoo.experiment import from_file
+    from zoo.planning import slice_devices
+
+    experiment = from_file(args.config, (*args.changes, *_mesh_changes(args.mesh)))
+    devices = slice_devices(topology)
+    found = _sweep(experiment, topology, devices) if args.sweep else _one(experiment, topology, devices)
+    if args.json:
+        print(json.dumps(found))
+    elif args.sweep:
+        print(_table(found["plans"]))
+    else:
+        print(_text(found))
+
+
+def _mesh_changes(text: str) -> list[tuple[str, str]]:
+    parts = [part.partition("=") for part in text.split(",") if part]
+    if any(not equals for _, equals, _ in parts):
+        raise UserError(f"--mesh={text!r}: write the sizes of axes, as data=4,fsdp=4")
+    return [(f"mesh.{axis.strip()}", size) for axis, _, size in parts]
+
+
+def _one(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[str, Any]:
+    """The plan; where it doesn't fit, also what was tried until it did."""
+    from zoo.planning import in_gib, plan, remedies
+
+    first = plan(experiment, topology, devices)
+    found, tried = first.as_dict(), []
+    if not first.fits:
+        for change, changed in remedies(experiment, topology):
+            log.info("does not fit: trying %s", change)
+            try:
+                other = plan(changed, topology, devices)
+            except UserError as error:
+                log.info("%s", error)
+                continue
+            tried.append({"change": change, "fits": other.fits, "peak": other.memory.peak})
+            log.info("%s: %s a chip", change, in_gib(other.memory.peak))
+            if other.fits:
+                break
+    return found | {"tried": tried}
+
+
+def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[str, Any]:
+    from zoo.planning import mesh_text, meshes, plan
+
+    plans: list[Plan] = []
+    candidates = meshes(experiment, topology)
+    for number, mesh in enumerate(candidates, 1):
+        log.info("mesh %d of %d: %s", number, len(candidates), mesh_text(mesh))
+        plans.append(plan(dataclasses.replace(experiment, mesh=mesh), topology, devices))
+    if not plans:
+        raise UserError(
+            f"no mesh makes sense on {topology}: the state is too large, or data.batch_rows does not divide"
+        )
+    plans.sort(key=lambda p: (not p.fits, p.prediction.step_seconds if p.prediction else p.memory.peak))
+    return {"plans": [p.as_dict() for p in plans]}
+
+
+def _mesh(plan: dict[str, Any]) -> str:
+    return ",".join(f"{axis}={size}" for axis, size in plan["mesh"].items() if size > 1) or "data=1"
+
+
+def _table(plans: list[dict[str, Any]]) -> str:
+    from zoo.planning import in_gib
+
+    lines = [f"{'mesh':32}{'memory':>12}{'step':>12}{'MFU':>8}"]
+    for plan in plans:
+        predicted = plan["prediction"]
+        speed = f"{1e3 * predicted['step_seconds']:.1f} ms" if predicted else ""
+        use = f"{predicted['mfu']:.1%}" if plan["fits"] else "no room"
+        lines.append(f"{_mesh(plan):32}{in_gib(plan['memory']['peak']):>12}{speed:>12}{use:>8}")
+    return "\n".join(lines)
+
+
+def _text(plan: dict[str, Any]) -> str:
+    from zoo.planning import in_gib
+
+    memory, predicted = plan["memory"], plan["prediction"]
+    lines = [
+        f"slice        {plan['topology']}, mesh {_mesh(plan)}, compiled in {plan['compile_seconds']:.0f} s",
+        f"parameters   {plan['parameters']:,}; {plan['tokens']:,} tokens a step",
+        f"memory       {in_gib(memory['peak'])} a chip of {in_gib(memory['available'])}: state and batch "
+        f"{in_gib(memory['arguments'])}, temporaries {in_gib(memory['temporaries'])}, "
+        f"program {in_gib(memory['program'])}: {'fits' if plan['fits'] else 'DOES NOT FIT'}",
+    ]
+    if predicted:
+        lines += _predicted(predicted)
+    lines += [
+        f"tried        {t['change']}: {in_gib(t['peak'])} a chip, {'fits' if t['fits'] else 'does not fit'}"
+        for t in plan["tried"]
+    ]
+    return "\n".join(lines)
+
+
+def _predicted(predicted: dict[str, Any]) -> list[str]:
+    ratio = predicted["flops"] / predicted["formula_flops"]
+    lines = [
+        f"FLOPs        {predicted['flops']:.3e} a step, {ratio:.3f} of what the formula gives",
+    ]
+    for t in predicted["traffic"]:
+        over, beside = " and ".join(t["axes"]), "beside kernels" if t["overlapped"] else "alone"
+        lines.append(
+            f"messages     {t['kind']} over {over}: {t['messages']} of {t['bytes'] / 2**20:,.1f} MiB in all, "
+            f"{1e3 * t['seconds']:.2f} ms {beside}"
+        )
+    return [
+        *lines,
+        f"predicted    {1e3 * predicted['step_seconds']:.1f} ms a step at best (kernels "
+        f"{1e3 * predicted['kernel_seconds']:.1f} ms), MFU {predicted['mfu']:.1%}",
+        f"left out     {predicted['leaves_out']}",
+    ]

@@ -1,0 +1,94 @@
+"""The TPU chips that a slice may be made of, and the wires between them.
+
+Figures are those of the makers' pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" (cloud.google.com/tpu/docs), read
+in 2026. What they give for all links of a chip in both directions is divided by two for each dimension of the torus,
+and by the two directions.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from zoo.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Chip:
+    """`flops` are dense bfloat16 FLOP/s, `memory` is HBM in bytes, `bandwidth` its bytes/s, `link` the bytes/s of one
+    interconnect link in one direction. `shapes` are the slices that can be had; along a dimension of `ring` chips or a
+    multiple of it the last is joined to the first."""
+
+    flops: float
+    memory: float
+    bandwidth: float
+    link: float
+    ring: int
+    shapes: tuple[str, ...]
+
+
+GIB = 2.0**30
+_FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
+CHIPS: dict[str, Chip] = {
+    "v4": Chip(275e12, 32 * GIB, 1228e9, 50e9, 4, _CUBES),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 50e9, 16, _FLAT),
+    "v5p": Chip(459e12, 95 * GIB, 2765e9, 100e9, 4, _CUBES),
+    "v6e": Chip(918e12, 32 * GIB, 1638e9, 100e9, 16, _FLAT),
+}
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A slice: the chips' name and how many lie along each dimension of the torus."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Topology":
+        """Of a text such as `v5e:4x4`; raises `UserError` for a slice that nobody offers."""
+        name, _, shape = text.partition(":")
+        if name not in CHIPS:
+            raise UserError(f"--topology={text!r}: no chip {name!r}: {nearest(name, CHIPS)}, as v5e:4x4")
+        if shape not in CHIPS[name].shapes:
+            raise UserError(f"--topology={text!r}: slices of {name} are {', '.join(CHIPS[name].shapes)}")
+        return cls(name, tuple(map(int, shape.split("x"))))
+
+    @property
+    def chip(self) -> Chip:
+        return CHIPS[self.name]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{'x'.join(map(str, self.shape))}"
+
+    def bandwidth(self, mesh: Mesh, axes: Sequence[str]) -> float:
+        """Bytes/s that a chip can send round the rings of these mesh `axes`.
+
+        Each dimension of the torus that they run along gives a link, and both directions where the ring is closed: it
+        must be as long as the dimension, and that one joined at its ends.
+        """
+        lines = [_line(mesh, axis) for axis in axes]
+        links = 0
+        for dimension, length in enumerate(self.shape):
+            steps = math.prod(len({chip[dimension] for chip in line}) for line in lines)
+            if steps > 1:
+                links += 2 if steps == length and length % self.chip.ring == 0 else 1
+        return max(links, 1) * self.chip.link
+
+
+def _line(mesh: Mesh, axis: str) -> list[tuple[int, ...]]:
+    """The coordinates of the chips along an axis of the mesh, at the beginning of all others."""
+    index = tuple(slice(None) if name == axis else 0 for name in mesh.axis_names)
+    return [_coordinates(device) for device in np.atleast_1d(mesh.devices[index])]
+
+
+def _coordinates(device: Any) -> tuple[int, ...]:
+    return tuple(device.coords)
