@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-TINY = {"ZOO_NOTEBOOK_STEPS": "2", "ZOO_NOTEBOOK_WIDTH": "8", "ZOO_NOTEBOOK_DATES": "80"}
+TINY = {"ZOO_NOTEBOOK_STEPS": "2", "ZOO_NOTEBOOK_WIDTH": "8", "ZOO_NOTEBOOK_DATES": "80", "ZOO_NOTEBOOK_LABELLED": "32"}
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
