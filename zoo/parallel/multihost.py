@@ -88,6 +88,8 @@ def connect(processes: Processes) -> None:
         _wait_for(processes)
     if jax.config.jax_cpu_collectives_implementation is None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # Two programs in flight on CPUs may begin in another order on each process, and wait for each other's messages.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.distributed.initialize(
             processes.coordinator,
