@@ -12,7 +12,8 @@ from zoo.models.gpt import GPT, GPTConfig
 from zoo.parallel.mesh import MeshConfig, make_mesh
 from zoo.tasks.losses import cross_entropy
 from zoo.tasks.metrics import Evaluation
-from zoo.training.loop import TrainConfig, Training
+from zoo.training.config import TrainConfig
+from zoo.training.loop import Training
 from zoo.training.optimizers import OptimizerConfig
 
 SMALL = {"vocabulary": 16, "layers": 1, "width": 8, "ffn": 8, "heads": 2, "max_length": 8, "scan_layers": False}

@@ -28,7 +28,7 @@ from zoo.parallel.mesh import MeshConfig
 from zoo.tasks.classification import Classification, ClassificationData, PredictionConfig
 from zoo.tasks.language_modeling import LanguageModeling, LanguageModelingData
 from zoo.tasks.translation import Translation, TranslationData
-from zoo.training.loop import TrainConfig
+from zoo.training.config import TrainConfig
 from zoo.training.optimizers import OptimizerConfig
 
 CONFIGS = Path(__file__).parent / "configs"

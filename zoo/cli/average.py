@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     if args.last:
         steps = kept[-args.last :]
     else:
-        from zoo.training.loop import LOWER_IS_BETTER
+        from zoo.training.progress import LOWER_IS_BETTER
 
         scores = _scores(args.workdir / "metrics.jsonl", f"valid/{select}")
         scored = sorted((step for step in kept if step in scores), key=scores.__getitem__)

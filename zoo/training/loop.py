@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -16,145 +15,20 @@ from jax.sharding import Mesh
 
 from zoo.checkpoints import Checkpoints, average_parameters, load_parameters, save_parameters, saved_parameters
 from zoo.data.pipeline import Share
-from zoo.errors import UserError, check_choice
+from zoo.errors import UserError
 from zoo.models.gpt_classifier import begun_with, like_pretrained
-from zoo.parallel.devices import COMPUTE_DTYPES, peak_flops
 from zoo.parallel.mesh import batch_shards, check_heads
 from zoo.parallel.multihost import StopNotice, ending_together, is_first
 from zoo.parallel.rules import on_this_process, own_shards, parameter_count, place
 from zoo.tasks.base import Task
-from zoo.tasks.label_losses import LabelSums
-from zoo.tasks.losses import Sums
+from zoo.training.config import TrainConfig
 from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule
+from zoo.training.progress import DivergedError, Progress, Window
 from zoo.training.reporting import Reporter
 from zoo.training.step import TrainState, born, make_step
 from zoo.training.watchdog import Watchdog
 
 log = logging.getLogger("zoo")
-LOWER_IS_BETTER = ("loss", "perplexity")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long to train, what to report and what to keep.
-
-    Products are computed in `compute_dtype`: float32, bfloat16, or what the device is fastest at (auto). `select` names
-    the value of an evaluation by which the best checkpoint is chosen; training ends early when it has not improved in
-    `patience` evaluations (0: never). An evaluation reads the first `evaluation_size` examples (0: all). `average_last`
-    checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate` cuts each batch into
-    parts that go through one after the other. `profile_at` is the step from which five are traced for TensorBoard's
-    profiler (0: none). With `epochs`, the data decides the steps (0: `steps` does).
-
-    Where a loss or gradient is no number, or a loss is more than `spike` times the one before (0: any may be), the run
-    goes back to the last checkpoint and passes over the batches since, `rollbacks` times at most; then it ends. A step
-    that has taken `stuck_after` seconds ends the process (0: never).
-    """
-
-    steps: int = 100_000
-    epochs: float = 0.0
-    compute_dtype: str = "float32"
-    accumulate: int = 1
-    smoothing: float = 0.0
-    log_every: int = 100
-    evaluate_every: int = 1000
-    checkpoint_every: int = 1000
-    keep: int = 3
-    evaluation_size: int = 0
-    select: str = "bleu"
-    patience: int = 0
-    average_last: int = 0
-    profile_at: int = 0
-    wandb: str = ""
-    rollbacks: int = 0
-    spike: float = 0.0
-    stuck_after: int = 1800
-
-    def __post_init__(self):
-        check_choice("train.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
-        for key in ("steps", "accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
-            if getattr(self, key) < 1:
-                raise UserError(f"train.{key}={getattr(self, key)}: use at least 1")
-        not_negative = (
-            "epochs",
-            "evaluation_size",
-            "patience",
-            "average_last",
-            "profile_at",
-            "rollbacks",
-            "stuck_after",
-        )
-        for key in not_negative:
-            if getattr(self, key) < 0:
-                raise UserError(f"train.{key}={getattr(self, key)}: use 0 or more")
-        if self.spike and self.spike <= 1:
-            raise UserError(f"train.spike={self.spike}: use a factor above 1, or 0 for none")
-        if not 0 <= self.smoothing < 1:
-            raise UserError(f"train.smoothing={self.smoothing}: label smoothing lies in [0, 1)")
-        if self.average_last > self.keep:
-            raise UserError(
-                f"train.average_last={self.average_last} needs as many checkpoints, but train.keep={self.keep}: "
-                "raise train.keep"
-            )
-
-
-class DivergedError(Exception):
-    """What happened at `step`, from which no training leads back."""
-
-    def __init__(self, step: int, what: str):
-        super().__init__(what)
-        self.step = step
-
-
-@dataclass
-class Progress:
-    """What selection has seen, and how often the run went back; saved with every checkpoint."""
-
-    best: float | None = None
-    best_step: int = 0
-    since_best: int = 0
-    rollbacks: int = 0
-
-    def better(self, value: float, select: str) -> bool:
-        if self.best is None:
-            return True
-        return value < self.best if select in LOWER_IS_BETTER else value > self.best
-
-    def see(self, step: int, value: float, select: str) -> bool:
-        """Take in an evaluation; tells whether it is the best so far."""
-        if not self.better(value, select):
-            self.since_best += 1
-            return False
-        self.best, self.best_step, self.since_best = value, step, 0
-        return True
-
-
-@dataclass
-class Window:
-    """What happened since the last report."""
-
-    began: float = field(default_factory=time.perf_counter)
-    waited: float = 0.0
-    paused: float = 0.0
-    sums: Sums | LabelSums | None = None
-    gradient_norm: float = 0.0
-
-    def add(self, metrics: dict[str, Any]) -> None:
-        sums = jax.tree.map(float, metrics["sums"])
-        self.sums = sums if self.sums is None else jax.tree.map(lambda a, b: a + b, self.sums, sums)
-        self.gradient_norm = float(metrics["gradient_norm"])
-
-    def values(self, rate: float, flops_per_token: float) -> dict[str, float]:
-        elapsed = time.perf_counter() - self.began - self.paused
-        pace = float(self.sums.tokens) / elapsed
-        peak = peak_flops()
-        speed = {
-            "tokens_per_second": pace,
-            **({"mfu": pace * flops_per_token / peak} if peak else {}),
-            "learning_rate": rate,
-            "gradient_norm": self.gradient_norm,
-            "data_wait": self.waited / elapsed,
-        }
-        return self.sums.means() | speed
 
 
 def matrix_parameters(model: Any, params: Any, batch: Any) -> int:

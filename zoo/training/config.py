@@ -1,0 +1,61 @@
+"""How long to train, what to report and what to keep: the key `train` of an experiment."""
+
+from dataclasses import dataclass
+
+from zoo.errors import UserError, check_choice
+from zoo.parallel.devices import COMPUTE_DTYPES
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, what to report and what to keep.
+
+    Products are computed in `compute_dtype`: float32, bfloat16, or what the device is fastest at (auto). `select` names
+    the value of an evaluation by which the best checkpoint is chosen; training ends early when it has not improved in
+    `patience` evaluations (0: never). An evaluation reads the first `evaluation_size` examples (0: all). `average_last`
+    checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate` cuts each batch into
+    parts that go through one after the other. `profile_at` is the step from which five are traced for TensorBoard's
+    profiler (0: none). With `epochs`, the data decides the steps (0: `steps` does).
+
+    Where a loss or gradient is no number, or a loss is more than `spike` times the one before (0: any may be), the run
+    goes back to the last checkpoint and passes over the batches since, `rollbacks` times at most; then it ends. A step
+    that has taken `stuck_after` seconds ends the process (0: never).
+    """
+
+    steps: int = 100_000
+    epochs: float = 0.0
+    compute_dtype: str = "float32"
+    accumulate: int = 1
+    smoothing: float = 0.0
+    log_every: int = 100
+    evaluate_every: int = 1000
+    checkpoint_every: int = 1000
+    keep: int = 3
+    evaluation_size: int = 0
+    select: str = "bleu"
+    patience: int = 0
+    average_last: int = 0
+    profile_at: int = 0
+    wandb: str = ""
+    rollbacks: int = 0
+    spike: float = 0.0
+    stuck_after: int = 1800
+
+    def __post_init__(self):
+        check_choice("train.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        for key in ("steps", "accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
+            if getattr(self, key) < 1:
+                raise UserError(f"train.{key}={getattr(self, key)}: use at least 1")
+        not_negative = ("epochs", "evaluation_size", "patience", "average_last", "profile_at")
+        for key in (*not_negative, "rollbacks", "stuck_after"):
+            if getattr(self, key) < 0:
+                raise UserError(f"train.{key}={getattr(self, key)}: use 0 or more")
+        if self.spike and self.spike <= 1:
+            raise UserError(f"train.spike={self.spike}: use a factor above 1, or 0 for none")
+        if not 0 <= self.smoothing < 1:
+            raise UserError(f"train.smoothing={self.smoothing}: label smoothing lies in [0, 1)")
+        if self.average_last > self.keep:
+            raise UserError(
+                f"train.average_last={self.average_last} needs as many checkpoints, but train.keep={self.keep}: "
+                "raise train.keep"
+            )

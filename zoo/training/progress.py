@@ -1,0 +1,73 @@
+"""What a run has seen so far: the best evaluation, and what happened since the last report."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from zoo.parallel.devices import peak_flops
+from zoo.tasks.label_losses import LabelSums
+from zoo.tasks.losses import Sums
+
+LOWER_IS_BETTER = ("loss", "perplexity")
+
+
+class DivergedError(Exception):
+    """What happened at `step`, from which no training leads back."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(what)
+        self.step = step
+
+
+@dataclass
+class Progress:
+    """What selection has seen, and how often the run went back; saved with every checkpoint."""
+
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+    rollbacks: int = 0
+
+    def better(self, value: float, select: str) -> bool:
+        if self.best is None:
+            return True
+        return value < self.best if select in LOWER_IS_BETTER else value > self.best
+
+    def see(self, step: int, value: float, select: str) -> bool:
+        """Take in an evaluation; tells whether it is the best so far."""
+        if not self.better(value, select):
+            self.since_best += 1
+            return False
+        self.best, self.best_step, self.since_best = value, step, 0
+        return True
+
+
+@dataclass
+class Window:
+    """What happened since the last report."""
+
+    began: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    paused: float = 0.0
+    sums: Sums | LabelSums | None = None
+    gradient_norm: float = 0.0
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        sums = jax.tree.map(float, metrics["sums"])
+        self.sums = sums if self.sums is None else jax.tree.map(lambda a, b: a + b, self.sums, sums)
+        self.gradient_norm = float(metrics["gradient_norm"])
+
+    def values(self, rate: float, flops_per_token: float) -> dict[str, float]:
+        elapsed = time.perf_counter() - self.began - self.paused
+        pace = float(self.sums.tokens) / elapsed
+        peak = peak_flops()
+        speed = {
+            "tokens_per_second": pace,
+            **({"mfu": pace * flops_per_token / peak} if peak else {}),
+            "learning_rate": rate,
+            "gradient_norm": self.gradient_norm,
+            "data_wait": self.waited / elapsed,
+        }
+        return self.sums.means() | speed
