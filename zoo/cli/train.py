@@ -81,10 +81,11 @@ def _experiment(args: argparse.Namespace) -> tuple["Experiment", Path]:
 
     if args.config is None and args.workdir is not None and (args.workdir / "config.json").exists():
         return from_workdir(args.workdir, args.changes), args.workdir
-    experiment = from_file(args.config or CONFIG, args.changes)
+    changes = args.changes
     if donor := args.init_from or args.like:
-        changes = [*body_of(from_workdir(donor), experiment), *args.changes]
-        experiment = from_file(args.config or CONFIG, changes)
+        # Before the user's own, which may make sense at the donor's size alone.
+        changes = [*body_of(from_workdir(donor), from_file(args.config or CONFIG)), *changes]
+    experiment = from_file(args.config or CONFIG, changes)
     return experiment, args.workdir or Path("runs", experiment.name)
 
 
