@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import pytest
 
-from zoo.data.batching import LanguageBatch
+from zoo.data.batching import LabelledBatch, LanguageBatch
 from zoo.errors import UserError
 from zoo.experiment import CONFIGS, TASKS, differences, from_file, from_workdir, open_workdir, resolve
 from zoo.models import registry
@@ -37,7 +37,7 @@ SMOKE = ("multi30k:de-en,seq2seq", "wmt14:en-de")
 def test_every_config_resolves_and_its_model_takes_a_step_in_shape(spec):
     experiment = from_file(spec)
     kind, data = TASKS[experiment.task], experiment.data
-    if kind.batch is LanguageBatch:
+    if kind.batch in (LanguageBatch, LabelledBatch):
         sizes = {"vocabulary": data.vocabulary}
     else:
         source, target = (getattr(data, key) for key in data.vocabulary_keys)
@@ -52,7 +52,8 @@ def test_every_config_resolves_and_its_model_takes_a_step_in_shape(spec):
 
         def objective(params):
             output = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
-            return cross_entropy(output.readout, batch.labels, experiment.train.smoothing).objective
+            labels = batch.labels.reshape(-1, batch.labels.shape[-1])
+            return cross_entropy(output.readout, labels, experiment.train.smoothing).objective
 
         return params, rule.update(jax.grad(objective)(state.params), state.optimizer, state.params)[0]
 
