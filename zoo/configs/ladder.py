@@ -36,7 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 RECURRENT = {"batch_tokens": 1536, "peak": 2e-3, "warmup": 200, "updates": {"multi30k": 2500, "tatoeba": 1500}}
 # No recurrence to wait for, so the same minutes hold a wider model and more, smaller updates.
-TRANSFORMER = {"batch_tokens": 1024, "peak": 1.2e-3, "warmup": 300, "updates": {"multi30k": 4200, "tatoeba": 2250}}
+TRANSFORMER = {"batch_tokens": 1024, "peak": 1.2e-3, "warmup": 300, "updates": {"multi30k": 4200, "tatoeba": 1500}}
 
 
 def get_config(argument: str = "multi30k,rnnsearch") -> ml_collections.ConfigDict:
