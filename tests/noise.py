@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.data.batching import NOTHING, LanguageBatch
-from zoo.data.packing import Rows, training_rows
+from zoo.data.packing import HeldTokens, Rows, training_rows
 from zoo.data.pipeline import Share
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.parallel.mesh import MeshConfig, make_mesh
@@ -33,7 +33,7 @@ class Noise:
 
     def training_batches(self, shards, share):
         ids = np.random.default_rng(0).integers(4, 16, (64, 7)).astype(np.int32)
-        return training_rows(Rows(list(ids), 8, "stream"), 8, shards, 0, share)
+        return training_rows(Rows(HeldTokens(ids), 8, "stream"), 8, shards, 0, share)
 
     def example_batch(self):
         return LanguageBatch.example()

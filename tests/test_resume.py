@@ -94,6 +94,7 @@ def test_a_run_killed_at_several_moments_ends_bit_for_bit_where_an_undisturbed_o
     jax.tree.map(np.testing.assert_array_equal, best[0][1], best[1][1])
 
 
+@pytest.mark.slow
 def test_the_record_of_a_killed_run_has_every_step_once_and_the_same_losses(undisturbed, tmp_path):
     workdir = tmp_path / "run"
     kill_when(start(workdir), lambda: last_step(workdir) >= 5)

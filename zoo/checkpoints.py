@@ -372,8 +372,12 @@ def _check_fit(path: epath.Path, saved: PyTree, like: PyTree) -> None:
 def _position(path: epath.Path) -> epath.Path:
     """Where this process's position in the data is. Another number of processes than saved it reads on from that of
     the first: a position counts global batches."""
-    own = path / "data" / f"process_{jax.process_index()}-of-{jax.process_count()}.json"
-    return own if own.exists() else next((path / "data").glob("process_0-of-*.json"))
+    process, count = jax.process_index(), jax.process_count()
+    own = path / "data" / f"process_{process}-of-{count}.json"
+    found = own if own.exists() else next((path / "data").glob("process_0-of-*.json"), None)
+    if found is None:
+        raise UserError(f"{path} holds no position in the data for process {process} of {count}: train again")
+    return found
 
 
 def _read_parameters(path: epath.Path, like: PyTree | None) -> PyTree:

@@ -34,17 +34,17 @@ def draws(*arguments, count):
     return list(itertools.islice(Phrases(*arguments), count))
 
 
-@pytest.mark.parametrize(("source", "target", "count"), [("en", "fr", 20_000)] + [(*p, 3_000) for p in PAIRS[1:]])
+@pytest.mark.parametrize(("source", "target", "count"), [("en", "fr", 8_000)] + [(*p, 3_000) for p in PAIRS[1:]])
 def test_the_source_decides_the_target(source, target, count):
     translations = {}
     for phrase, translation in draws(source, target, "train", count=count):
         assert translations.setdefault(phrase, translation) == translation
 
 
-@pytest.mark.parametrize(("source", "target"), [("en", "fr"), ("fr", "en"), ("ar", "en")])
+@pytest.mark.parametrize(("source", "target"), [("en", "fr"), ("ar", "en")])
 def test_no_source_stands_in_two_splits(source, target):
     sources = [
-        {phrase for phrase, _ in draws(source, target, s, count=4_000 if s == "train" else 1_000)} for s in SPLITS
+        {phrase for phrase, _ in draws(source, target, s, count=2_000 if s == "train" else 1_000)} for s in SPLITS
     ]
     for one, other in itertools.combinations(sources, 2):
         assert not one & other

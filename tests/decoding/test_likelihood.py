@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 from zoo.data.batching import NOTHING, LanguageBatch
-from zoo.data.packing import Rows, evaluation_rows
+from zoo.data.packing import HeldTokens, Rows, evaluation_rows
 from zoo.data.tokenizers import BOS, EOS, Bytes
 from zoo.decoding.likelihood import Likelihood, Span, windows
 from zoo.errors import UserError
@@ -92,7 +92,7 @@ def test_a_sliding_window_predicts_each_token_as_a_loop_would(likelihood, naive,
 
 
 def test_a_window_that_slides_by_its_length_predicts_what_the_packed_rows_do(likelihood, params):
-    rows = Rows([np.array(Bytes().encode([TEXT])[0], np.int32)], CONTEXT, "segments")
+    rows = Rows(HeldTokens([np.array(Bytes().encode([TEXT])[0], np.int32)]), CONTEXT, "segments")
     readout = jax.jit(lambda batch: MODEL.apply({"params": params}, batch).readout)
     packed = [
         cross_entropy(readout(batch), batch.labels, padding=NOTHING) for batch in evaluation_rows(rows, len(rows))

@@ -282,6 +282,7 @@ EIGHT_DEVICES = """
 """
 
 
+@pytest.mark.slow
 def test_every_mesh_of_eight_devices_trains_as_one_device_does():
     """And no parameter, nor moment of the optimizer, that the rules cut is whole on a device."""
     script = textwrap.dedent(EIGHT_DEVICES.format(here=os.path.dirname(__file__)))
