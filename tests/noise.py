@@ -22,6 +22,8 @@ SMALL = {"vocabulary": 16, "layers": 1, "width": 8, "ffn": 8, "heads": 2, "max_l
 class Noise:
     """A task whose `poisoned`-th batch, if any, has no finite loss."""
 
+    SUMMARY = "valid"
+
     def __init__(self, workdir: Path, poisoned: int = 0):
         self.workdir, self.poison = workdir, None
         if poisoned:
