@@ -206,9 +206,10 @@ def _show(workdir: Path, summary: dict[str, Any]) -> None:
     if (workdir / "attention.png").exists():
         log.info("attention   %s", workdir / "attention.png")
     sentence, directory = shlex.quote(summary.get("sentence", "...")), shlex.quote(str(workdir))
+    split = "test" if summary["config"]["data"]["test"] else "valid"
     following = {
         "translation": f"echo {sentence} | python -m zoo translate {directory}",
         "language_modeling": f"python -m zoo generate {directory} --prompt ...",
-        "classification": f"python -m zoo eval {directory} --split=test --predictions=FILE",
+        "classification": f"python -m zoo eval {directory} --split={split} --predictions=FILE",
     }
     log.info("next        %s", following[summary["config"]["task"]])
