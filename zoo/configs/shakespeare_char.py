@@ -1,8 +1,11 @@
-"""Shakespeare, character by character: nanoGPT's settings for a CPU, on the file that it downloads.
+"""Shakespeare, character by character: nanoGPT's size and steps for a CPU, on the file that it downloads.
 
 python train.py --config=zoo/configs/shakespeare_char.py --config.data.path=DIR
 
 DIR/tinyshakespeare.txt is the file; its last tenth is for validation, as there.
+
+Validation loss 1.768 after 2000 steps, one seed, in 220 seconds of processor time on 2 cores of an AMD EPYC, 2026-11-25;
+1.915 at nanoGPT's own learning rate, `--config.optimizer.peak=1e-3`.
 """
 
 import ml_collections
@@ -17,7 +20,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         **{"tokenizer": "characters", "vocabulary": 200, "length": 64, "batch_rows": 12, "packing": "stream"},
     }
     config.optimizer = {
-        **{"peak": 1e-3, "schedule": "cosine", "warmup": 100, "clip": 1.0, "decay": 0.1},
+        **{"peak": 4e-3, "schedule": "cosine", "warmup": 100, "clip": 1.0, "decay": 0.1},
         **{"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8},
     }
     config.train = {
