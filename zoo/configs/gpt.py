@@ -5,8 +5,8 @@ python train.py --config=zoo/configs/gpt.py:gpt1 --config.data.path=DIR --config
     --config.data.valid=valid --config.data.test=""                   DIR/train and DIR/valid hold text files
 
 GPT-1: Adam 2.5e-4 after 2000 updates of warm-up, a cosine to 0, 64 rows of 512 tokens, clip 1, weight decay 0.01.
-nano: 2.08 bits per byte of its test topics, of which xz -9 makes 2.43 (2.28 and 2.37 of the validation topics), one seed,
-in 194 seconds of processor time on 2 cores of an AMD EPYC, 2026-11-25.
+nano: 2.08 bits per byte of its test topics, of which xz -9 makes 2.43 (2.28 and 2.37 of the validation topics),
+one seed, in 194 seconds of processor time on 2 cores of an AMD EPYC, 2026-11-25.
 The larger sizes take the same optimizer at the learning rate that one gives them: `--config.optimizer.peak=3e-4`.
 """
 

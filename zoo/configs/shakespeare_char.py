@@ -4,7 +4,7 @@ python train.py --config=zoo/configs/shakespeare_char.py --config.data.path=DIR
 
 DIR/tinyshakespeare.txt is the file; its last tenth is for validation, as there.
 
-Validation loss 1.768 after 2000 steps, one seed, in 220 seconds of processor time on 2 cores of an AMD EPYC, 2026-11-25;
+Validation loss 1.768 after 2000 steps, one seed, in 220 seconds of processor time on an AMD EPYC, 2026-11-25;
 1.915 at nanoGPT's own learning rate, `--config.optimizer.peak=1e-3`.
 """
 
