@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from zoo.data.sources import LineAligned, Tfds, Tsv, parallel
+from zoo.data.text import documents
 from zoo.errors import UserError
 
 PAIRS = [("one", "un"), ("two hundred", "deux cents"), ("", "vide"), ("tea", "thé")]
@@ -173,6 +174,16 @@ def test_a_dataset_is_read_without_tensorflow(prepared):
         "assert 'tensorflow' not in sys.modules and 'tensorflow_datasets' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_column_of_a_dataset_is_documents_that_know_what_they_are(prepared):
+    location = f"tfds:{prepared}/tiny_parallel/1.0.0"
+    english, french = (documents(location, "valid", "valid", column) for column in ("en", "fr"))
+    pairs = list(parallel(location, "en", "fr", "valid"))
+    assert list(zip(english, french, strict=True)) == pairs
+    assert list(english) == [source for source, _ in pairs]
+    assert english.identity() == documents(location, "valid", "valid", "en").identity() != french.identity()
+    assert english.identity() != documents(location, "valid", "train", "en").identity()
 
 
 def test_files_are_read_without_tensorflow_datasets(tmp_path):

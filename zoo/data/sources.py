@@ -104,6 +104,11 @@ class TfdsRows:
     def __len__(self) -> int:
         return len(self._examples)
 
+    def identity(self) -> list[str | int]:
+        """What decides the examples: the prepared version, its place and the split."""
+        info = self._examples.dataset_info
+        return [info.full_name, str(info.data_dir), str(self._examples.split), info.dataset_size, len(self)]
+
 
 class Tfds:
     """The pairs of a translation dataset of TensorFlow Datasets."""
@@ -127,11 +132,6 @@ class Tfds:
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    def identity(self) -> list[str | int]:
-        """What decides the examples: the prepared version, its place and the split."""
-        info = self._examples.dataset_info
-        return [info.full_name, str(info.data_dir), str(self._examples.split), info.dataset_size, len(self)]
 
 
 def parallel(

@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from etils import epath
 
-from zoo.data.sources import Tfds
+from zoo.data.sources import TfdsRows
 from zoo.errors import UserError
 
 PYDOC = "pydoc"
@@ -101,18 +101,17 @@ class TfdsText:
     """One column of a prepared TensorFlow dataset."""
 
     def __init__(self, location: str, column: str, split: str, download: bool):
-        """Raises `UserError` as `Tfds` does."""
-        self._rows = Tfds(location, column, column, split, download=download)
-
+        """Raises `UserError` as `TfdsRows` does."""
+        self._rows = TfdsRows(location, [column], split, download=download)
         self._column, self.read = column, 0.0
 
     def identity(self) -> Any:
         return [*self._rows.identity(), self._column]
 
     def __iter__(self) -> Iterator[str]:
-        for number, (text, _) in enumerate(self._rows):
+        for number, row in enumerate(self._rows):
             self.read = number / len(self._rows)
-            yield text
+            yield row[self._column].decode(errors="replace")
 
 
 class Shares:
