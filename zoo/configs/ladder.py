@@ -9,7 +9,8 @@ language, or Tatoeba's en-fr.train.tsv, en-fr.valid.tsv and en-fr.test.tsv, plai
 multi30k, test_2016_flickr, one seed, sacreBLEU 13a, greedy (beam 5), 2026-11-24, at most about 25 minutes of one core
 of an AMD EPYC without AMX (the transformer 42): seq2seq 8.6 (9.2), cho 14.4 (15.0), rnnsearch 30.9 (33.0), transformer
 37.1 (38.3).
-tatoeba: not measured.
+tatoeba, test, greedy, a quarter of an hour of one core each, 2026-11-25: seq2seq 1.9, cho 5.4, rnnsearch 14.1,
+transformer 23.7.
 """
 
 from typing import Any
