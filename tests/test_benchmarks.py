@@ -5,8 +5,9 @@ import importlib.util
 
 import pytest
 
-from benchmarks import train_recurrent
+from benchmarks import tokenize, train_recurrent
 from benchmarks.measuring import Result
+from zoo.errors import UserError
 from zoo.models import registry
 
 
@@ -48,3 +49,16 @@ def test_the_ratio_is_over_the_system_that_a_row_stands_beside():
         {"system": "three", "tokens_per_second": 6.0, "beside": "two"},
     ]
     assert [row["ratio"] for row in Result("names", rows).rows] == [1, 1.5, 2]
+
+
+def test_every_tokenizer_has_a_row_with_its_vocabulary(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat\n" * 99)
+    parser = argparse.ArgumentParser()
+    tokenize.add_arguments(parser)
+    arguments = parser.parse_args([f"--data={tmp_path}", "--vocabulary=280", "--characters=500"])
+    with pytest.raises(UserError, match=r"data\.vocabulary=280 is too large"):
+        tokenize.run(arguments)
+    arguments.vocabulary = 274
+    rows = tokenize.run(arguments).as_dict()["rows"]
+    assert [row["system"] for row in rows] == [f"zoo {kind}" for kind in tokenize.LEARNED]
+    assert all(row["tokens_per_second"] > 0 and row["vocabulary"] > 4 for row in rows)

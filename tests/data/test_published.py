@@ -14,7 +14,19 @@ from zoo.data.tokenizers import BOS, EOS, PAD, SHIFT, UNK, gpt1, gpt2
 from zoo.errors import UserError
 
 MERGES = {
-    "gpt1": ["t h", "th e</w>", "c a", "ca t</w>", "o n</w>", "' t</w>", "n 't</w>", "d o</w>", ". .", ".. .</w>"],
+    "gpt1": [
+        "t h",
+        "th e</w>",
+        "c a",
+        "ca t</w>",
+        "o n</w>",
+        "' t</w>",
+        "n 't</w>",
+        "d o</w>",
+        ". .",
+        ".. .</w>",
+        "- -</w>",
+    ],
     "gpt2": ["t h", "th e", "Ġ the", "c a", "ca t", "Ġ cat", "Ġ Ġ", "Ã ©", "' s"],
 }
 
@@ -51,10 +63,10 @@ def tokenizer(kind, directory):
     return tokenizers.published(kind, directory)
 
 
-TEXT = "“The cat,” don't... on\tthé—cat?\n\n \nThe 1st &amp; the's  "
+TEXT = "“The cat,” don't... on\tthé—cat--?\n\n \nThe 1st &amp; the's  "
 SPLIT = {
     "gpt1": (
-        *('"', "the", "cat", ",", '"', "do", "n't", "...", "on", "th", "é", "-", "cat", "?", "\n"),
+        *('"', "the", "cat", ",", '"', "do", "n't", "...", "on", "th", "é", "-", "cat", "--", "?", "\n"),
         *("the", "1", "s", "t", "&", "the", "'", "s"),
     ),
     "gpt2": ("the", "▁cat", "'s", "é", "▁the", "\n", "\n", "▁▁", "▁"),

@@ -9,8 +9,8 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,7 +101,7 @@ def _alone(path: Path, waiting: str) -> Iterator[None]:
 
 
 def _write(path: Path, documents: Documents, tokenizer: Tokenizer, name: str) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}")  # overwrites what a killed process has left
     try:
         writer = _Writer(partial, np.dtype(np.uint16 if tokenizer.size <= 2**16 else np.uint32))
         report = _progress(documents, name)

@@ -25,17 +25,17 @@ APART = re.compile(r"""(-+|~+|!+|"+|;+|\?+|\++|,+|\)+|\(+|\\+|/+|\*+|\[+|\]+|\}+
 SOUND = re.compile(r"[\t -%'-~‘’“”–—…]*")
 
 # Words as spaCy finds them in lower-cased English text: titles and initials keep their periods, contractions come
-# apart (do n't, she 's), other punctuation stands alone.
+# apart (do n't, she 's), periods and dashes stay together, other punctuation stands alone.
 WORD = "|".join(
     (
         r"\n",
-        r"\b(?:mr|mrs|ms|dr|st|jr|sr|prof|rev|gen|col|capt|lt|messrs|vs|etc|mt|co|corp|inc|ltd)\.",
-        r"\b(?:[a-z]\.){2,}",
+        r"\b(?:mr|mrs|ms|dr|st|jr|sr|prof|rev|gen|col|capt|lt|vs|mt|co|corp|inc|ltd)\.",
+        r"\b(?:[a-z]\.)+",
         r"\bcan(?=not\b)|[\p{L}\p{M}\p{N}]+?(?=n't\b)|n't\b",
         r"'(?:s|m|d|re|ve|ll)\b",
         r"\p{N}+(?:[.:]\p{N}+)*(?:[\p{L}\p{M}]+)?",
         r"[\p{L}\p{M}\p{N}]+(?:'(?!(?:s|m|d|re|ve|ll)\b)[\p{L}\p{M}\p{N}]+)*",
-        r"\.{2,}",
+        r"\.{2,}|-{2,}",
         r"\S",
     )
 )
