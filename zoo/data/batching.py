@@ -156,6 +156,11 @@ def padded(pairs: Sequence[TokenPair], rows: int, boundary: int) -> Seq2SeqBatch
     return Seq2SeqBatch(source, inputs, labels)
 
 
+def power_of_two(number: int) -> int:
+    """The least that is no smaller: sizes rounded up to it are few, and so are compilations."""
+    return 1 << (max(number, 1) - 1).bit_length()
+
+
 def given_batches(pairs: Sequence[TokenPair], tokens: int) -> Iterator[tuple[list[int], Seq2SeqBatch]]:
     """All `pairs`, of whatever length, in batches of few shapes: the indices of a batch's first rows, and the batch.
 
@@ -168,6 +173,6 @@ def given_batches(pairs: Sequence[TokenPair], tokens: int) -> Iterator[tuple[lis
     while boundaries[-1] < max(map(length, pairs)):
         boundaries.append(2 * boundaries[-1])
     buckets = Buckets.up_to(boundaries[-1], max(tokens, boundaries[-1]), steps=boundaries)
-    most = 1 << (len(pairs) - 1).bit_length()  # a few pairs need not wait for a whole batch
+    most = power_of_two(len(pairs))  # a few pairs need not wait for a whole batch
     for boundary, indices in cut(pairs, buckets):
         yield indices, padded([pairs[i] for i in indices], min(buckets.rows(boundary), most), boundary)

@@ -17,7 +17,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from zoo.data.batching import NOTHING
+from zoo.data.batching import NOTHING, power_of_two
 from zoo.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
 from zoo.decoding.sampling import NEVER, SamplingConfig, draw, penalized, row_keys
 from zoo.errors import UserError, check_choice
@@ -229,8 +229,8 @@ class Generator:
         Both lengths are powers of two, unless that leaves too little of the context, so that few shapes are compiled.
         """
         longest = max(1, *(len(ids) - 1 for ids in seen))
-        prompt = _rounded(longest)
-        length = min(_rounded(wanted), self.context - prompt)
+        prompt = power_of_two(longest)
+        length = min(power_of_two(wanted), self.context - prompt)
         if 2 * length < wanted:
             length = 1 << (self.context - longest).bit_length() - 1
             prompt = self.context - length
@@ -244,11 +244,6 @@ class Generator:
         for row, text in enumerate(texts):
             said[row, text.prompt + text.new] = True
         return said
-
-
-def _rounded(number: int) -> int:
-    """Up to a power of two."""
-    return 1 << (number - 1).bit_length()
 
 
 def _settled(text: str, stops: Sequence[str], end: Literal["", "end", "length"], slid: bool) -> Continuation:

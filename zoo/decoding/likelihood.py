@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from zoo.data.batching import NOTHING, Ids, LanguageBatch
+from zoo.data.batching import NOTHING, Ids, LanguageBatch, power_of_two
 from zoo.data.tokenizers import EOS, Tokenizer
 from zoo.errors import UserError
 from zoo.models.base import LanguageModel
@@ -126,10 +126,10 @@ class Likelihood:
 
     def _batches(self, spans: Sequence[Span]) -> Iterator[tuple[list[int], LanguageBatch]]:
         """Few shapes: the indices of a batch's first rows, and the batch; its other rows predict nothing."""
-        shapes = np.array([max(SHORTEST, _rounded(len(span.ids) - 1)) for span in spans])
+        shapes = np.array([max(SHORTEST, power_of_two(len(span.ids) - 1)) for span in spans])
         for shape in np.unique(shapes).tolist():
             indices, length = np.flatnonzero(shapes == shape).tolist(), min(shape, self.context)
-            rows = min(max(1, self.batch_tokens // length), _rounded(len(indices)))
+            rows = min(max(1, self.batch_tokens // length), power_of_two(len(indices)))
             for first in range(0, len(indices), rows):
                 some = indices[first : first + rows]
                 inputs, labels = np.zeros((rows, length), np.int32), np.full((rows, length), NOTHING, np.int32)
@@ -137,11 +137,6 @@ class Likelihood:
                     ids = spans[i].ids
                     inputs[row, : len(ids) - 1], labels[row, : len(ids) - 1] = ids[:-1], ids[1:]
                 yield some, LanguageBatch(inputs, labels)
-
-
-def _rounded(number: int) -> int:
-    """Up to a power of two."""
-    return 1 << (max(number, 1) - 1).bit_length()
 
 
 @partial(jax.jit, static_argnames="model")

@@ -52,7 +52,7 @@ class ClassificationData(Splits):
     def __post_init__(self):
         if self.task not in FORMATS:
             raise UserError(f"data.task={self.task!r} is not a task that is known: {nearest(self.task, FORMATS)}")
-        check_choice("data.tokenizer", self.tokenizer, ("bpe", "unigram", "bytes", "characters"))
+        check_choice("data.tokenizer", self.tokenizer, tokenizers.LEARNED)
         for key, least in (("length", 5), ("vocabulary", 5), ("batch_rows", 1), ("auxiliary", 0)):
             if getattr(self, key) < least:
                 raise UserError(f"data.{key}={getattr(self, key)}: use at least {least}")
@@ -94,8 +94,7 @@ class Classification:
         (self.workdir / "labels.json").write_text(json.dumps(labels) + "\n", encoding="utf-8")
         if lacks_tokenizers(self.workdir, ("text",)):
             texts = (text for example in train for text in (example.first, *example.seconds))
-            lossless = {"alphabet": tokenizers.LOSSLESS} if self.data.tokenizer in ("bpe", "unigram") else {}
-            learned = tokenizers.train(self.data.tokenizer, texts, self.data.vocabulary, **lossless)
+            learned = tokenizers.train_lossless(self.data.tokenizer, texts, self.data.vocabulary)
             learned.save(self.workdir / "tokenizer", "text")
             log.info("a vocabulary of %d %s: %s", learned.size, self.data.tokenizer, self.workdir / "tokenizer")
 

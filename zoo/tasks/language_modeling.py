@@ -27,7 +27,6 @@ from zoo.tasks.losses import Sums, cross_entropy
 
 log = logging.getLogger("zoo")
 SHOWN = 60  # characters of a document that a sample gives the model, and that it shows of the rest
-LEARNED = ("bpe", "unigram", "bytes", "characters")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class LanguageModelingData(Splits):
     KINDS: ClassVar[str] = "a file, a folder or tfds:NAME"
 
     def __post_init__(self):
-        check_choice("data.tokenizer", self.tokenizer, (*LEARNED, *tokenizers.PUBLISHED))
+        check_choice("data.tokenizer", self.tokenizer, (*tokenizers.LEARNED, *tokenizers.PUBLISHED))
         check_choice("data.packing", self.packing, Rows.PACKINGS)
         for key, least in (("length", 2), ("vocabulary", 5), ("batch_rows", 1)):
             if getattr(self, key) < least:
@@ -93,9 +92,8 @@ class LanguageModeling:
         kind = self.data.tokenizer
         if kind in tokenizers.PUBLISHED:
             return tokenizers.published(kind, self.data.vocabulary_files)
-        lossless = {"alphabet": tokenizers.LOSSLESS} if kind in ("bpe", "unigram") else {}
         lines = (line for document in self.documents("train") for line in document.splitlines(keepends=True))
-        return tokenizers.train(kind, lines, self.data.vocabulary, **lossless)
+        return tokenizers.train_lossless(kind, lines, self.data.vocabulary)
 
     def documents(self, split: str, location: str = "") -> text.Documents:
         """The text of a split, or of any other `location`."""

@@ -24,6 +24,7 @@ __all__ = [
     "GPT1",
     "GPT2",
     "KINDS",
+    "LEARNED",
     "LOSSLESS",
     "PAD",
     "PUBLISHED",
@@ -42,9 +43,11 @@ __all__ = [
     "load",
     "published",
     "train",
+    "train_lossless",
 ]
 
 KINDS = ("unigram", "bpe", "word", "bytes", "characters")
+LEARNED = ("bpe", "unigram", "bytes", "characters")  # those that a language model may learn from its own text
 PUBLISHED: dict[str, type[GPT1] | type[GPT2]] = {"gpt1": GPT1, "gpt2": GPT2}
 READERS = (SentencePiece, WordVocabulary, Bytes, Characters, GPT1, GPT2)
 
@@ -60,6 +63,12 @@ def train(kind: str, lines: Iterable[str], size: int, **options: Any) -> Tokeniz
     if kind in ("unigram", "bpe"):
         return SentencePiece.train(lines, size, kind, **options)
     raise UserError(f"unknown kind of tokenizer {kind!r}: {nearest(kind, KINDS)}")
+
+
+def train_lossless(kind: str, lines: Iterable[str], size: int) -> Tokenizer:
+    """`train` one of `LEARNED` for language models: subwords keep white space, and spell in bytes what they lack."""
+    options = {"alphabet": LOSSLESS} if kind in ("unigram", "bpe") else {}
+    return train(kind, lines, size, **options)
 
 
 def published(name: str, directory: str | Path, key: str = "data.vocabulary_files") -> Tokenizer:
