@@ -10,8 +10,6 @@ from benchmarks.measuring import Result
 from zoo.data import tokenizers
 from zoo.data.text import documents
 
-LEARNED = ("bpe", "unigram", "bytes", "characters")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="FILE", help="a text file, a folder or an archive of them")
@@ -25,9 +23,8 @@ def run(arguments: argparse.Namespace) -> Result:
     texts = _beginning(documents(arguments.data, "train"), arguments.characters)
     lines = list(islice((line for text in texts for line in text.splitlines(keepends=True)), 50_000))
     rows = []
-    for kind in LEARNED:
-        lossless = {"alphabet": tokenizers.LOSSLESS} if kind in ("bpe", "unigram") else {}
-        rows.append(_row(kind, tokenizers.train(kind, lines, arguments.vocabulary, **lossless), texts))
+    for kind in tokenizers.LEARNED:
+        rows.append(_row(kind, tokenizers.train_lossless(kind, lines, arguments.vocabulary), texts))
     for name in tokenizers.PUBLISHED:
         if directory := getattr(arguments, name):
             rows.append(_row(name, tokenizers.published(name, directory, f"--{name}"), texts))

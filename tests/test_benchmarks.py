@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import tokenize, train_recurrent
 from benchmarks.measuring import Result
+from zoo.data import tokenizers
 from zoo.errors import UserError
 from zoo.models import registry
 
@@ -60,5 +61,5 @@ def test_every_tokenizer_has_a_row_with_its_vocabulary(tmp_path):
         tokenize.run(arguments)
     arguments.vocabulary = 274
     rows = tokenize.run(arguments).as_dict()["rows"]
-    assert [row["system"] for row in rows] == [f"zoo {kind}" for kind in tokenize.LEARNED]
+    assert [row["system"] for row in rows] == [f"zoo {kind}" for kind in tokenizers.LEARNED]
     assert all(row["tokens_per_second"] > 0 and row["vocabulary"] > 4 for row in rows)
