@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import flax.linen as nn
@@ -62,6 +63,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+@cache
 def own_shards(mesh: Mesh) -> tuple[list[tuple[int, ...]], int]:
     """How the parts that a batch's rows are cut into go to processes: the groups of parts, each read by one process (or
     by several alike, where `tensor` or `sequence` spans them), and which group is this process's.

@@ -1,5 +1,6 @@
 """The contract of a task: what the trainer knows of translation, language modeling or classification."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ import grain
 import jax
 
 from zoo.data.pipeline import Share
+from zoo.data.tokenizers import Tokenizer
 from zoo.errors import UserError
 from zoo.tasks.label_losses import LabelSums
 from zoo.tasks.losses import Sums
 from zoo.tasks.metrics import Evaluation
 
+log = logging.getLogger("zoo")
 PyTree = Any
 SPLITS = ("train", "valid", "test")
 
@@ -54,6 +57,12 @@ def lacks_tokenizers(workdir: Path, names: Sequence[str]) -> bool:
     without a word."""
     there = all(any((workdir / "tokenizer").glob(f"{name}.*")) for name in names)
     return not there and not (workdir / "checkpoints").exists()
+
+
+def save_tokenizer(workdir: Path, tokenizer: Tokenizer, kind: str, name: str = "text") -> None:
+    """Keep the tokenizer in the working directory, and say so."""
+    tokenizer.save(workdir / "tokenizer", name)
+    log.info("a vocabulary of %d %s: %s", tokenizer.size, kind, workdir / "tokenizer" / name)
 
 
 @runtime_checkable

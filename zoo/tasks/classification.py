@@ -1,7 +1,6 @@
 """Supervised fine-tuning (Radford et al. 2018, sections 3.2 and 3.3): labelled examples, and scores by GLUE's names."""
 
 import json
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,10 +21,8 @@ from zoo.data.transformations import Layout
 from zoo.errors import UserError, check_choice, nearest
 from zoo.parallel.devices import COMPUTE_DTYPES
 from zoo.tasks import metrics
-from zoo.tasks.base import Splits, lacks_tokenizers
+from zoo.tasks.base import Splits, lacks_tokenizers, save_tokenizer
 from zoo.tasks.label_losses import LabelSums, fine_tuning_loss
-
-log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,7 @@ class Classification:
         if lacks_tokenizers(self.workdir, ("text",)):
             texts = (text for example in train for text in (example.first, *example.seconds))
             learned = tokenizers.train_lossless(self.data.tokenizer, texts, self.data.vocabulary)
-            learned.save(self.workdir / "tokenizer", "text")
-            log.info("a vocabulary of %d %s: %s", learned.size, self.data.tokenizer, self.workdir / "tokenizer")
+            save_tokenizer(self.workdir, learned, self.data.tokenizer)
 
     def examples(self, split: str, location: str = "") -> Iterable[Example]:
         """Those of a split, or of any other `location`."""

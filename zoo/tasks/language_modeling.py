@@ -1,10 +1,9 @@
 """Language modeling: documents, a loss over every token, and how well a model compresses text."""
 
-import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,10 +21,9 @@ from zoo.decoding.generation import GenerationConfig, Generator
 from zoo.decoding.likelihood import Likelihood
 from zoo.errors import UserError, check_choice
 from zoo.tasks import metrics
-from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers
+from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers, save_tokenizer
 from zoo.tasks.losses import Sums, cross_entropy
 
-log = logging.getLogger("zoo")
 SHOWN = 60  # characters of a document that a sample gives the model, and that it shows of the rest
 
 
@@ -74,6 +72,7 @@ class LanguageModeling:
     ):
         self.data, self.decoding, self.smoothing = data, decoding, smoothing
         self.workdir, self.seed = workdir, seed
+        self._beginning = lru_cache(maxsize=1)(self._read)  # training evaluates the same again and again
 
     def prepare(self) -> None:
         """See that there is text in every split, and learn the tokenizer that the working directory lacks."""
@@ -84,9 +83,7 @@ class LanguageModeling:
             if split != "train":
                 deque(documents, maxlen=0)
         if lacks_tokenizers(self.workdir, ("text",)):
-            learned = self._new_tokenizer()
-            learned.save(self.workdir / "tokenizer", "text")
-            log.info("a vocabulary of %d %s: %s", learned.size, self.data.tokenizer, self.workdir / "tokenizer")
+            save_tokenizer(self.workdir, self._new_tokenizer(), self.data.tokenizer)
 
     def _new_tokenizer(self) -> tokenizers.Tokenizer:
         kind = self.data.tokenizer
@@ -134,10 +131,7 @@ class LanguageModeling:
 
         With `most`, only as many whole documents from its beginning as `most` rows need.
         """
-        first = list(self._first(self.documents(split, location), most * self.data.length))
-        if not first:
-            raise UserError(f"{location or f'data.{split}'} holds no text: name another")
-        documents, ids = zip(*first, strict=True)
+        documents, ids = self._beginning(split, location, most * self.data.length)
         rows = self._rows(HeldTokens(ids))
         parts = [
             _evaluation_loss(model, params, batch)
@@ -148,15 +142,18 @@ class LanguageModeling:
         measured = {"documents": len(documents), "tokens": int(sums.tokens)}
         return metrics.Evaluation(values, self._samples(model, params, documents), measured=measured)
 
-    def _first(self, documents: Iterable[str], tokens: int) -> Iterator[tuple[str, Ids]]:
+    def _read(self, split: str, location: str, tokens: int) -> tuple[list[str], list[Ids]]:
         """As many documents as hold so many tokens, and their ids; all for 0."""
-        found = 0
-        for document in filter(str.strip, documents):
+        documents, found = [], []
+        for document in filter(str.strip, self.documents(split, location)):
             (ids,) = self.tokenizer.encode([document])
-            yield document, np.asarray(ids, np.int32)
-            found += len(ids)
-            if tokens and found >= tokens:
-                return
+            documents.append(document)
+            found.append(np.asarray(ids, np.int32))
+            if tokens and sum(map(len, found)) >= tokens:
+                break
+        if not documents:
+            raise UserError(f"{location or f'data.{split}'} holds no text: name another")
+        return documents, found
 
     def _samples(self, model: Any, params: Any, documents: Sequence[str]) -> list[metrics.Sample]:
         beginnings = [document.strip() for document in documents[:3]]

@@ -21,7 +21,7 @@ from zoo.decoding.beam import BeamConfig
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError, check_choice
 from zoo.tasks import metrics
-from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers
+from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers, save_tokenizer
 from zoo.tasks.losses import Sums, cross_entropy
 
 log = logging.getLogger("zoo")
@@ -97,7 +97,7 @@ class Translation:
             if split != "train":
                 deque(pairs, maxlen=0)
         if lacks_tokenizers(self.workdir, self._names()):
-            self._learn_tokenizers(self.workdir / "tokenizer")
+            self._learn_tokenizers()
 
     def pairs(self, split: str, location: str = "") -> Iterable[Pair]:
         """The text of a split, or of any other `location`."""
@@ -123,7 +123,7 @@ class Translation:
     def _names(self) -> tuple[str, ...]:
         return ("joint",) if self.data.joint else ("source", "target")
 
-    def _learn_tokenizers(self, directory: Path) -> None:
+    def _learn_tokenizers(self) -> None:
         def learn(lines: Iterable[str], key: str) -> tokenizers.Tokenizer:
             return tokenizers.train(self.data.tokenizer, lines, getattr(self.data, key), key=f"data.{key}")
 
@@ -133,8 +133,7 @@ class Translation:
             sides = enumerate(zip(self._names(), self.data.vocabulary_keys, strict=True))
             learned = {name: learn((pair[i] for pair in self._training_text()), key) for i, (name, key) in sides}
         for name, tokenizer in learned.items():  # only now, when all of them are learned
-            tokenizer.save(directory, name)
-            log.info("learned a %s vocabulary of %d: %s", self.data.tokenizer, tokenizer.size, directory / name)
+            save_tokenizer(self.workdir, tokenizer, self.data.tokenizer, name)
 
     def _training_text(self) -> Iterator[Pair]:
         pairs = self.pairs("train")

@@ -67,11 +67,12 @@ class Training:
         groups, own = own_shards(mesh)
         self.batches = task.training_batches(shards, Share(own, len(groups)))
         self.shapes, self.fresh, self.step = update(task, model, config, optimizer_config, mesh, seed)
+        self.count = COUNTS[optimizer_config.per]
         self.flops_per_token = 6 * matrix_parameters(model, self.shapes.params, task.example_batch())
         self.checkpoints = Checkpoints(task.workdir, config.keep)
         self.progress = Progress()
         self.initial: Any | None = None  # parameters to begin with, where not at random
-        self.last_loss: float | None = None  # a token
+        self.last_loss: float | None = None  # a token or a sentence, as the gradient
         self.state: TrainState
 
     def begin_with(self, workdir: str | PathLike) -> int:
@@ -210,7 +211,7 @@ class Training:
         for name, value in (("loss", objective), ("gradient", float(metrics["gradient_norm"]))):
             if not math.isfinite(value):
                 raise DivergedError(step, f"the {name} of step {step} is not a number")
-        loss = objective / max(float(metrics["sums"].tokens), 1.0)
+        loss = objective / max(float(self.count(metrics["sums"])), 1.0)
         if self.config.spike and self.last_loss is not None and loss > self.config.spike * self.last_loss:
             raise DivergedError(step, f"the loss of step {step} is {loss:.4g}, after {self.last_loss:.4g}")
         self.last_loss = loss
