@@ -124,14 +124,14 @@ def some_text(seed):
 @pytest.mark.parametrize("name", ["bytes", "bpe", "gpt2"])
 @pytest.mark.parametrize("kind", ["gpt2"], indirect=True)
 def test_any_unicode_survives_the_round_trip_in_bytes(name, tokenizer):
-    lines = [some_text(seed) for seed in range(2000)]
+    lines = [some_text(seed) for seed in range(10_000)]
     if name != "gpt2":
         options = {"alphabet": tokenizers.LOSSLESS} if name == "bpe" else {}
         tokenizer = tokenizers.train(name, ["the cat and the cats"] * 9, 290, **options)
     if name == "bpe":  # which writes canonical compositions, and ▁ for spaces
         lines = [unicodedata.normalize("NFC", line).replace("▁", "") for line in lines if "\0" not in line]
         lines = [line for line in lines if tokenizer._model.normalize(line).replace("▁", " ").removeprefix(" ") == line]
-        assert len(lines) > 1000
+        assert len(lines) > 5000
     assert tokenizer.decode(tokenizer.encode(lines)) == lines
     assert not any(UNK in row for row in tokenizer.encode(lines))
 

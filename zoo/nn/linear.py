@@ -17,12 +17,18 @@ Initializer = Callable[..., Array]
 GLOROT_UNIFORM: Initializer = nn.initializers.xavier_uniform()  # Glorot & Bengio 2010, eq. 16
 
 
-def _product(x: Array, y: Array, contract: tuple[int, int]) -> Array:
-    return lax.dot_general(x, y, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=jnp.float32)
+def product(x: Float[Array, "*N _"], y: Float[Array, "_ _"], contract: int) -> Float[Array, "*N _"]:
+    """The last axis of `x` against axis `contract` of `y`, summed in float32.
+
+    The axes before it are never merged: where two are cut over a mesh, or the inner one is, the devices would have to
+    send each other everything.
+    """
+    axes = (x.ndim - 1,), (contract,)
+    return lax.dot_general(x, y, (axes, ((), ())), preferred_element_type=jnp.float32)
 
 
-def summed_outer(a: Float[Array, "N I"], b: Float[Array, "N O"]) -> Float[Array, "I O"]:
-    """`aᵀ b` in float32: the gradient of every weight.
+def summed_outer(a: Float[Array, "*N I"], b: Float[Array, "*N O"]) -> Float[Array, "I O"]:
+    """The sum of `a bᵀ` over all axes but the last, in float32: the gradient of every weight.
 
     XLA's CPU back-end folds the transpose into the product, and is slow then in two cases. Both operands of a bfloat16
     product are converted to float32: cut in two along the contraction it cannot be folded, and the bfloat16 kernel is
@@ -31,37 +37,43 @@ def summed_outer(a: Float[Array, "N I"], b: Float[Array, "N O"]) -> Float[Array,
     """
 
     def whole(a, b):
-        return _product(a, b, (0, 0))
+        summed = tuple(range(a.ndim - 1))
+        return lax.dot_general(a, b, ((summed, summed), ((), ())), preferred_element_type=jnp.float32)
 
     def halves(a, b):
+        a, b = _flat(a), _flat(b)
         transposed, half = a.T, a.shape[0] // 2
-        return _product(transposed[:, :half], b[:half], (1, 0)) + _product(transposed[:, half:], b[half:], (1, 0))
+        return product(transposed[:, :half], b[:half], 0) + product(transposed[:, half:], b[half:], 0)
 
     def apart(a, b):
-        return _product(lax.optimization_barrier(a.T), b, (1, 0))
+        return product(lax.optimization_barrier(_flat(a).T), _flat(b), 0)
 
-    if a.dtype == jnp.bfloat16 and a.shape[0] > 1:
+    if a.dtype == jnp.bfloat16 and math.prod(a.shape[:-1]) > 1:
         return lax.platform_dependent(a, b, cpu=halves, default=whole)
-    if a.dtype == jnp.float32 and b.shape[1] % 1024 == 0:
+    if a.dtype == jnp.float32 and b.shape[-1] % 1024 == 0:
         return lax.platform_dependent(a, b, cpu=apart, default=whole)
     return whole(a, b)
 
 
+def _flat(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _dot(x: Float[Array, "N I"], kernel: Float[Array, "_ _"], contract: int, dtype) -> Float[Array, "N O"]:
-    return _product(x.astype(dtype), kernel.astype(dtype), (1, contract))
+def _dot(x: Float[Array, "*N I"], kernel: Float[Array, "_ _"], contract: int, dtype) -> Float[Array, "*N O"]:
+    return product(x.astype(dtype), kernel.astype(dtype), contract)
 
 
 def _dot_forward(x, kernel, contract, dtype):
     low_x, low_kernel = x.astype(dtype), kernel.astype(dtype)
     # Zero-sized witnesses carry the original dtypes to the backward pass.
-    return _product(low_x, low_kernel, (1, contract)), (low_x, low_kernel, x[:0], kernel[:0])
+    return product(low_x, low_kernel, contract), (low_x, low_kernel, x[..., :0], kernel[:0])
 
 
 def _dot_backward(contract, dtype, residuals, gradient):
     x, kernel, x_like, kernel_like = residuals
     gradient = gradient.astype(dtype)  # a float32 cotangent would drag both products out of bfloat16
-    to_x = _product(gradient, kernel, (1, 1 - contract))
+    to_x = product(gradient, kernel, 1 - contract)
     to_kernel = summed_outer(x, gradient) if contract == 0 else summed_outer(gradient, x)
     return to_x.astype(x_like.dtype), to_kernel.astype(kernel_like.dtype)
 
@@ -74,8 +86,7 @@ def dot(x: Float[Array, "*N I"], kernel: Float[Array, "_ _"], dtype=jnp.float32,
 
     The two products of the backward pass take inputs in `dtype` as well; the gradient keeps the kernel's own dtype.
     """
-    flat = x.reshape(-1, x.shape[-1])
-    return _dot(flat, kernel, contract, dtype).reshape(*x.shape[:-1], kernel.shape[1 - contract])
+    return _dot(x, kernel, contract, dtype)
 
 
 def as_matrix(initializer: Initializer, inputs: int) -> Initializer:

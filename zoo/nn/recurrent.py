@@ -94,7 +94,7 @@ def _kernel_gradient(seen: Float[Array, "T *B I"], gradient: Float[Array, "T *B 
     if like.ndim == 3:
         products = jnp.einsum("tbki,tbko->bio", seen, gradient, preferred_element_type=jnp.float32)
     else:
-        products = summed_outer(seen.reshape(-1, seen.shape[-1]), gradient.reshape(-1, gradient.shape[-1]))
+        products = summed_outer(seen, gradient)
     return products.astype(like.dtype)
 
 

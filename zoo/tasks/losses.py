@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.models.base import Readout
-from zoo.nn.linear import summed_outer
+from zoo.nn.linear import product, summed_outer
 from zoo.nn.placement import placed, platform
 
 # Logits of one device that are in memory at a time: a CPU is fastest where they stay in its cache; elsewhere every part
@@ -135,14 +135,11 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
         states, labels, real, weights = part
         sums, errors = _sums_and_errors(low.replace(states=states).logits(), labels, real, weights, smoothing)
         to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
-        errors = errors.astype(dtype).reshape(-1, errors.shape[-1])
-        flat = states.reshape(-1, states.shape[-1])
-        of_part = summed_outer(flat, errors) if contract == 0 else summed_outer(errors, flat)
+        errors = errors.astype(dtype)
+        of_part = summed_outer(states, errors) if contract == 0 else summed_outer(errors, states)
         to_matrix = to_matrix + placed(of_part, *names)
-        to_states = jax.lax.dot_general(
-            errors, matrix, (((1,), (1 - contract,)), ((), ())), preferred_element_type=jnp.float32
-        )
-        return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype).reshape(states.shape)
+        to_states = product(errors, matrix, 1 - contract)
+        return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype)
 
     start = (
         Sums.zero(),
