@@ -10,8 +10,8 @@ from typing import Any
 import jax
 
 from zoo.experiment import from_file
-from zoo.parallel.chips import Topology
-from zoo.planning import GIB, Plan, plan, slice_devices
+from zoo.parallel.chips import GIB, Topology
+from zoo.planning.compilation import Plan, plan, slice_devices
 
 # No dropout where there is more text than will be read; rows of a batch are near those of the papers.
 # The vocabulary is the next multiple of 128, so that `tensor` can cut it.

@@ -10,7 +10,7 @@ from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.experiment import Experiment
-    from zoo.planning import Plan
+    from zoo.planning.compilation import Plan
 
 HELP = "compile a training step for a TPU slice that is not there: memory, messages, and how fast it could be"
 EXAMPLE = """python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --mesh data=4,fsdp=4
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
     jax.config.update("jax_platforms", "cpu")  # libtpu would else look for chips
     from zoo.experiment import from_file
-    from zoo.planning import slice_devices
+    from zoo.planning.compilation import slice_devices
 
     experiment = from_file(args.config, (*args.changes, *_mesh_changes(args.mesh)))
     devices = slice_devices(topology)
@@ -60,7 +60,8 @@ def _mesh_changes(text: str) -> list[tuple[str, str]]:
 
 def _one(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[str, Any]:
     """The plan; where it doesn't fit, also what was tried until it did."""
-    from zoo.planning import in_gib, plan, remedies
+    from zoo.planning.compilation import plan
+    from zoo.planning.remedies import remedies
 
     first = plan(experiment, topology, devices)
     found, tried = first.as_dict(), []
@@ -73,14 +74,15 @@ def _one(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[st
                 log.info("%s", error)
                 continue
             tried.append({"change": change, "fits": other.fits, "peak": other.memory.peak})
-            log.info("%s: %s a chip", change, in_gib(other.memory.peak))
+            log.info("%s: %s a chip", change, _gib(other.memory.peak))
             if other.fits:
                 break
     return found | {"tried": tried}
 
 
 def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[str, Any]:
-    from zoo.planning import mesh_text, meshes, plan
+    from zoo.planning.compilation import plan
+    from zoo.planning.remedies import mesh_text, meshes
 
     plans: list[Plan] = []
     candidates = meshes(experiment, topology)
@@ -100,32 +102,28 @@ def _mesh(plan: dict[str, Any]) -> str:
 
 
 def _table(plans: list[dict[str, Any]]) -> str:
-    from zoo.planning import in_gib
-
     lines = [f"{'mesh':32}{'memory':>12}{'step':>12}{'MFU':>8}"]
     for plan in plans:
         predicted = plan["prediction"]
         speed = f"{1e3 * predicted['step_seconds']:.1f} ms" if predicted else ""
         use = f"{predicted['mfu']:.1%}" if plan["fits"] else "no room"
-        lines.append(f"{_mesh(plan):32}{in_gib(plan['memory']['peak']):>12}{speed:>12}{use:>8}")
+        lines.append(f"{_mesh(plan):32}{_gib(plan['memory']['peak']):>12}{speed:>12}{use:>8}")
     return "\n".join(lines)
 
 
 def _text(plan: dict[str, Any]) -> str:
-    from zoo.planning import in_gib
-
     memory, predicted = plan["memory"], plan["prediction"]
     lines = [
         f"slice        {plan['topology']}, mesh {_mesh(plan)}, compiled in {plan['compile_seconds']:.0f} s",
         f"parameters   {plan['parameters']:,}; {plan['tokens']:,} tokens a step",
-        f"memory       {in_gib(memory['peak'])} a chip of {in_gib(memory['available'])}: state and batch "
-        f"{in_gib(memory['arguments'])}, temporaries {in_gib(memory['temporaries'])}, "
-        f"program {in_gib(memory['program'])}: {'fits' if plan['fits'] else 'DOES NOT FIT'}",
+        f"memory       {_gib(memory['peak'])} a chip of {_gib(memory['available'])}: state and batch "
+        f"{_gib(memory['arguments'])}, temporaries {_gib(memory['temporaries'])}, "
+        f"program {_gib(memory['program'])}: {'fits' if plan['fits'] else 'DOES NOT FIT'}",
     ]
     if predicted:
         lines += _predicted(predicted)
     lines += [
-        f"tried        {t['change']}: {in_gib(t['peak'])} a chip, {'fits' if t['fits'] else 'does not fit'}"
+        f"tried        {t['change']}: {_gib(t['peak'])} a chip, {'fits' if t['fits'] else 'does not fit'}"
         for t in plan["tried"]
     ]
     return "\n".join(lines)
@@ -148,3 +146,7 @@ def _predicted(predicted: dict[str, Any]) -> list[str]:
         f"{1e3 * predicted['kernel_seconds']:.1f} ms), MFU {predicted['mfu']:.1%}",
         f"left out     {predicted['leaves_out']}",
     ]
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
