@@ -15,7 +15,7 @@ from zoo.cli import main
 from zoo.errors import UserError
 from zoo.parallel.chips import Topology
 from zoo.parallel.mesh import AXES
-from zoo.planning.compilation import abstract_batch, slice_devices
+from zoo.planning.compilation import _needed, abstract_batch, plan, slice_devices
 
 
 def test_rows_that_do_not_divide_are_told_with_the_numbers():
@@ -30,6 +30,23 @@ def test_an_unknown_slice_and_a_bad_mesh_end_with_one_line(capsys):
     assert "known: v4, v5e, v5p, v6e" in capsys.readouterr().err
     assert main(["plan", "--config=gpt.py:gpt1", "--topology=v5e:4x4", "--mesh", "data4"]) == 2
     assert "data4" in capsys.readouterr().err
+
+
+def test_slices_that_the_mesh_does_not_name_are_told_with_the_numbers():
+    with pytest.raises(UserError, match=r"dcn_data=1.* the 2 slices"):
+        plan(experiment(), Topology.parse("v5e:4x4", slices=2), [None] * 32)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Ran out of memory in memory space hbm. Used 29.50G of 15.75G hbm.",
+        "the total memory required for HLO temporaries (29.50G) exceeds available HBM (15.75G)",
+    ],
+)
+def test_what_the_compiler_would_have_needed_is_read_in_both_its_forms(said):
+    memory = _needed(jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}"), ())
+    assert memory.peak == 29.5 * 2**30
 
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):

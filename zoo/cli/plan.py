@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 HELP = "compile a training step for a TPU slice that is not there: memory, messages, and how fast it could be"
 EXAMPLE = """python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --mesh data=4,fsdp=4
-  python -m zoo plan --config=gpt.py:gpt2_1558m --topology=v5e:16x16 --config.data.batch_rows=512 --sweep"""
+  python -m zoo plan --config=gpt.py:gpt2_1558m --topology=v5e:16x16 --config.data.batch_rows=512 --sweep
+  python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --slices=2 --mesh data=16,dcn_data=2"""
 
 log = logging.getLogger("zoo")
 
@@ -23,7 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARGS]", help="an experiment, as train takes it")
     parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="the slice, as v5e:16x16 or v5p:4x4x8")
     parser.add_argument(
-        "--mesh", default="", metavar="AXIS=N,...", help="the sizes of mesh axes (default: those of the config)"
+        "--slices", type=int, default=1, metavar="N", help="so many slices, joined by the data-center network"
+    )
+    parser.add_argument(
+        "--mesh",
+        default="",
+        metavar="AXIS=N,...",
+        help="the sizes of data, fsdp, tensor and sequence, and of dcn_data and so on (default: those of the config)",
     )
     parser.add_argument("--sweep", action="store_true", help="try the meshes that make sense, and rank them")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -33,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from zoo.parallel.chips import Topology
 
-    topology = Topology.parse(args.topology)
+    topology = Topology.parse(args.topology, args.slices)
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # libtpu would else look for chips
@@ -87,11 +94,12 @@ def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[
     plans: list[Plan] = []
     candidates = meshes(experiment, topology)
     for number, mesh in enumerate(candidates, 1):
-        log.info("mesh %d of %d: %s", number, len(candidates), mesh_text(mesh))
+        log.info("mesh %d of %d: compiling %s", number, len(candidates), mesh_text(mesh))
         plans.append(plan(dataclasses.replace(experiment, mesh=mesh), topology, devices))
+        log.info("%s", " ".join(_row(plans[-1].as_dict()).split()))
     if not plans:
         raise UserError(
-            f"no mesh makes sense on {topology}: the state is too large, or data.batch_rows does not divide"
+            f"no mesh makes sense on {topology}: the state is too large, or the rows of a batch do not divide"
         )
     plans.sort(key=lambda p: (not p.fits, p.prediction.step_seconds if p.prediction else p.memory.peak))
     return {"plans": [p.as_dict() for p in plans]}
@@ -102,13 +110,14 @@ def _mesh(plan: dict[str, Any]) -> str:
 
 
 def _table(plans: list[dict[str, Any]]) -> str:
-    lines = [f"{'mesh':32}{'memory':>12}{'step':>12}{'MFU':>8}"]
-    for plan in plans:
-        predicted = plan["prediction"]
-        speed = f"{1e3 * predicted['step_seconds']:.1f} ms" if predicted else ""
-        use = f"{predicted['mfu']:.1%}" if plan["fits"] else "no room"
-        lines.append(f"{_mesh(plan):32}{_gib(plan['memory']['peak']):>12}{speed:>12}{use:>8}")
-    return "\n".join(lines)
+    return "\n".join([f"{'mesh':40}{'memory':>12}{'step':>12}{'MFU':>8}", *map(_row, plans)])
+
+
+def _row(plan: dict[str, Any]) -> str:
+    predicted = plan["prediction"]
+    speed = f"{1e3 * predicted['step_seconds']:.1f} ms" if predicted else ""
+    use = f"{predicted['mfu']:.1%}" if plan["fits"] else "no room"
+    return f"{_mesh(plan):40}{_gib(plan['memory']['peak']):>12}{speed:>12}{use:>8}"
 
 
 def _text(plan: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from zoo.errors import UserError
 from zoo.experiment import Experiment
 from zoo.models import registry
 from zoo.parallel.chips import Topology
-from zoo.parallel.mesh import batch_shards, make_mesh
+from zoo.parallel.mesh import batch_shards, make_mesh, resolved
 from zoo.parallel.program import Program
 from zoo.parallel.rules import batch_sharding, parameter_count
 from zoo.planning.prediction import LEFT_OUT, Prediction, predict
@@ -72,7 +72,7 @@ class Plan:
 
 
 def slice_devices(topology: Topology) -> list[Any]:
-    """Devices to compile for. Raises `UserError` where libtpu, which has the compiler, is missing."""
+    """Devices to compile for, of all slices. Raises `UserError` where libtpu, which has the compiler, is missing."""
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("plan compiles with libtpu, which is not installed: pip install 'seqzoo[tpu]'")
     from jax.experimental import topologies
@@ -82,11 +82,14 @@ def slice_devices(topology: Topology) -> list[Any]:
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # two plans at a time do not fight over chips
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=str(topology)).devices)
+    found = topologies.get_topology_desc(platform="tpu", topology_name=topology.slice, num_slices=topology.slices)
+    return list(found.devices)
 
 
 def plan(experiment: Experiment, topology: Topology, devices: list[Any]) -> Plan:
     """Compile the experiment's step for its mesh over the slice, and read what it takes."""
+    within, across = resolved(experiment.mesh, len(devices), topology.slices)
+    across = {axis: n for axis, n in across.items() if n > 1}
     mesh = make_mesh(experiment.mesh, devices)
     config = model_config(experiment)
     model, task = registry.of(config), experiment.make_task(Path())
@@ -95,11 +98,11 @@ def plan(experiment: Experiment, topology: Topology, devices: list[Any]) -> Plan
     began = time.perf_counter(), time.process_time()
     lowered = step.lower(shapes, batch)
     parameters, tokens = parameter_count(shapes.params), math.prod(batch.inputs.shape)
-    known = (topology, dict(mesh.shape), parameters, tokens)
+    known = (topology, within | across, parameters, tokens)
     try:
         compiled, text = _compiled(lowered)
     except jax.errors.JaxRuntimeError as error:
-        return Plan(*known, _needed(error), None, *_since(began))
+        return Plan(*known, _needed(error, (shapes, batch)), None, *_since(began))
     taken = _since(began)
     stats = compiled.memory_analysis()
     memory = Memory(
@@ -109,7 +112,7 @@ def plan(experiment: Experiment, topology: Topology, devices: list[Any]) -> Plan
         stats.generated_code_size_in_bytes,
     )
     matrices = matrix_parameters(model, shapes.params, task.example_batch())
-    prediction = predict(Program(text, dict(mesh.shape)), topology, mesh, config, batch, matrices)
+    prediction = predict(Program(text, within, across), topology, mesh, config, batch, matrices)
     return Plan(*known, memory, prediction, *taken)
 
 
@@ -158,9 +161,16 @@ def abstract_batch(experiment: Experiment, mesh: Mesh) -> LanguageBatch | Seq2Se
     return kind(**dict.fromkeys(fields, ids))
 
 
-def _needed(error: jax.errors.JaxRuntimeError) -> Memory:
-    """What the compiler says that a step would have needed; anything else that it says is a defect."""
-    used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", str(error))
-    if used is None:
+def _needed(error: jax.errors.JaxRuntimeError, arguments: Any) -> Memory:
+    """What the compiler says that a step would have needed, of all or beside its arguments; anything else that it says
+    is a defect."""
+    said = re.search(r"(Used|HLO temporaries) \(?([\d.]+)([KMGT])", str(error))
+    if said is None:
         raise error
-    return Memory(0, int(float(used[1]) * 2 ** (10 * (1 + "KMGT".index(used[2])))))
+    size = int(float(said[2]) * 2 ** (10 * (1 + "KMGT".index(said[3]))))
+    return Memory(0 if said[1] == "Used" else _on_each(arguments), size)
+
+
+def _on_each(shapes: Any) -> int:
+    """Bytes of a tree of shapes on each chip."""
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(shapes))

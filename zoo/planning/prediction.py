@@ -81,7 +81,9 @@ def predict(
         total = totals.setdefault((message.kind, message.axes, message.overlapped), [0, 0, 0.0])
         total[0] += message.bytes * message.times
         total[1] += message.times
-        total[2] += message.seconds_per_bandwidth * message.times / topology.bandwidth(mesh, message.axes)
+        between_slices = message.axes[0].startswith("dcn_")
+        bandwidth = chip.network if between_slices else topology.bandwidth(mesh, message.axes)
+        total[2] += message.seconds_per_bandwidth * message.times / bandwidth
     traffic = tuple(
         Traffic(kind, axes, int(size), int(count), seconds, overlapped)
         for (kind, axes, overlapped), (size, count, seconds) in sorted(totals.items())

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,39 +38,62 @@ def remedies(experiment: Experiment, topology: Topology) -> Iterator[tuple[str, 
 
 
 def mesh_text(mesh: MeshConfig) -> str:
-    return f"data={mesh.data},fsdp={mesh.fsdp},tensor={mesh.tensor}"
+    """As `--mesh` takes it."""
+    sizes = mesh.within() | mesh.across()
+    return ",".join(f"{axis}={n}" for axis, n in sizes.items() if n > 1) or "data=1"
 
 
 def meshes(experiment: Experiment, topology: Topology) -> list[MeshConfig]:
-    """The meshes that make sense on a slice: `tensor` divides the heads and the feed-forward layer, `fsdp` the width;
-    the rows of a batch divide by the rest; and parameters and optimizer alone would fit."""
-    config = model_config(experiment)
-    parameters = _parameters(config, experiment)
-    found = []
-    for tensor in _powers(topology.size):
-        heads, ffn = getattr(config, "heads", 1), getattr(config, "ffn", 1)
-        if tensor > MOST_TENSOR or heads % tensor or ffn % tensor:
+    """The meshes that make sense on a slice, the same on each where there are several, with `data` over them.
+
+    `tensor` and `sequence` divide the heads and what else they cut, `fsdp` the width, or the feed-forward layer and the
+    heads; the rows of a batch divide by the rest; and parameters and optimizer alone would fit. Positions are cut where
+    there are fewer rows than chips. Of the meshes that differ in `data` and `fsdp` alone these are the least cut (the
+    least messages), the most cut (the least memory), and one between.
+    """
+    config, powers = model_config(experiment), _powers(min(topology.size, MOST_TENSOR))
+    state = BYTES_PER_PARAMETER * _parameters(config, experiment)
+    found: list[MeshConfig] = []
+    for tensor, sequence in product(powers, powers):
+        chips, left = divmod(topology.size, tensor * sequence)
+        enough = _rows(experiment) >= topology.slices * topology.size // tensor
+        if left or not _divides(config, tensor, sequence) or (sequence > 1 and enough):
             continue
-        for fsdp in _powers(topology.size // tensor):
-            state = BYTES_PER_PARAMETER * parameters / (fsdp * tensor)
-            mesh = MeshConfig(data=topology.size // tensor // fsdp, fsdp=fsdp, tensor=tensor)
-            if config.width % fsdp == 0 and state < topology.chip.memory and _cuts(experiment, mesh):
-                found.append(mesh)
-    # Of those with the same tensor, the least cut (one gather fewer) and the most cut (the least memory).
-    ends = [
-        mesh
-        for tensor in sorted({mesh.tensor for mesh in found})
-        for same in [[mesh for mesh in found if mesh.tensor == tensor]]
-        for mesh in dict.fromkeys((same[0], same[len(same) // 2], same[-1]))
-    ]
-    return ends
+        same = [
+            MeshConfig(chips // fsdp, fsdp, tensor, sequence, dcn_data=topology.slices)
+            for fsdp in _powers(chips)
+            if _splits(config, fsdp, tensor) and state / (fsdp * tensor) < topology.chip.memory
+        ]
+        if same := [mesh for mesh in same if _cuts(experiment, mesh)]:
+            found += dict.fromkeys((same[0], same[len(same) // 2], same[-1]))
+    return found
+
+
+def _divides(config: Any, tensor: int, sequence: int) -> bool:
+    heads, ffn = getattr(config, "heads", 1), getattr(config, "ffn", 1)
+    return tensor * sequence <= MOST_TENSOR and heads % (tensor * sequence) == 0 and ffn % tensor == 0
+
+
+def _splits(config: Any, fsdp: int, tensor: int) -> bool:
+    """As `zoo.parallel.rules.sharding` does."""
+    others = (getattr(config, name, 1) for name in ("ffn", "heads"))
+    return config.width % fsdp == 0 or all(n % (fsdp * tensor) == 0 for n in others)
 
 
 def _cuts(experiment: Experiment, mesh: MeshConfig) -> bool:
-    shards = mesh.data * mesh.fsdp * experiment.train.accumulate
-    if isinstance(experiment.data, LanguageModelingData):
-        return experiment.data.batch_rows % shards == 0
-    return experiment.data.batch_tokens >= experiment.data.max_length * shards
+    shards = mesh.dcn_data * mesh.data * mesh.fsdp * experiment.train.accumulate
+    data = experiment.data
+    if isinstance(data, LanguageModelingData):
+        return data.batch_rows % shards == 0 and data.length % mesh.sequence == 0
+    return _rows(experiment) >= shards
+
+
+def _rows(experiment: Experiment) -> int:
+    """Of a batch; of translation, of its longest sentences."""
+    data = experiment.data
+    if isinstance(data, LanguageModelingData):
+        return data.batch_rows
+    return data.batch_sentences or data.batch_tokens // data.max_length
 
 
 def _parameters(config: Any, experiment: Experiment) -> int:
