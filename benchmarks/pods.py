@@ -29,12 +29,12 @@ ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
     "gpt2-1.5b": (
         "gpt.py:gpt2_1558m",
         "v5e:16x16",
-        {"mesh.data": "16", "mesh.fsdp": "16", "data.length": "1024", "data.batch_rows": "1024"} | LARGE,
+        {"mesh.data": "16", "mesh.fsdp": "16", "data.length": "1024", "data.batch_rows": "1536"} | LARGE,
     ),
     "gpt3-13b": (
         "gpt.py:gpt3_13b",
         "v5p:4x4x8",
-        {"mesh.data": "32", "mesh.fsdp": "4", "data.length": "2048", "data.batch_rows": "512"} | LARGE,
+        {"mesh.data": "16", "mesh.fsdp": "8", "data.length": "2048", "data.batch_rows": "512"} | LARGE,
     ),
     "gpt3-175b": (
         "gpt.py:gpt3_175b",
