@@ -29,7 +29,7 @@ ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
     "gpt2-1.5b": (
         "gpt.py:gpt2_1558m",
         "v5e:16x16",
-        {"mesh.data": "16", "mesh.fsdp": "16", "data.length": "1024", "data.batch_rows": "1536"} | LARGE,
+        {"mesh.data": "16", "mesh.fsdp": "16", "data.length": "1024", "data.batch_rows": "2048"} | LARGE,
     ),
     "gpt3-13b": (
         "gpt.py:gpt3_13b",
