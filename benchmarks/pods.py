@@ -10,8 +10,8 @@ from typing import Any
 import jax
 
 from zoo.experiment import from_file
-from zoo.parallel.chips import Topology
-from zoo.planning import GIB, Plan, plan, slice_devices
+from zoo.parallel.chips import GIB, Topology
+from zoo.planning.compilation import Plan, plan, slice_devices
 
 # No dropout where there is more text than will be read; rows of a batch are near those of the papers.
 # The vocabulary is the next multiple of 128, so that `tensor` can cut it.
@@ -29,12 +29,12 @@ ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
     "gpt2-1.5b": (
         "gpt.py:gpt2_1558m",
         "v5e:16x16",
-        {"mesh.data": "16", "mesh.fsdp": "16", "data.length": "1024", "data.batch_rows": "1024"} | LARGE,
+        {"mesh.data": "16", "mesh.fsdp": "16", "data.length": "1024", "data.batch_rows": "2048"} | LARGE,
     ),
     "gpt3-13b": (
         "gpt.py:gpt3_13b",
         "v5p:4x4x8",
-        {"mesh.data": "32", "mesh.fsdp": "4", "data.length": "2048", "data.batch_rows": "512"} | LARGE,
+        {"mesh.data": "16", "mesh.fsdp": "8", "data.length": "2048", "data.batch_rows": "512"} | LARGE,
     ),
     "gpt3-175b": (
         "gpt.py:gpt3_175b",

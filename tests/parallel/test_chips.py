@@ -34,6 +34,7 @@ def test_both_tables_of_chips_agree():
 def test_a_slice_is_read_as_it_is_written():
     topology = Topology.parse("v5p:4x4x8")
     assert (topology.shape, topology.size, str(topology)) == ((4, 4, 8), 128, "v5p:4x4x8")
+    assert str(Topology.parse("v5e:4x4", slices=2)) == "2 slices of v5e:4x4"
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,8 @@ def test_v5p_closes_rings_of_four():
     slice_ = Topology.parse("v5p:4x4x8")
     assert slice_.bandwidth(mesh, ["data"]) == 4 * CHIPS["v5p"].link
     assert slice_.bandwidth(mesh, ["fsdp"]) == 2 * CHIPS["v5p"].link
+
+
+def test_what_is_less_than_a_cube_closes_no_ring():
+    mesh = mesh_of((2, 4, 4), data=2, fsdp=16)
+    assert Topology.parse("v5p:2x4x4").bandwidth(mesh, ["fsdp"]) == 2 * CHIPS["v5p"].link

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zoo.parallel.hlo import arrays, replica_groups
+from zoo.parallel.hlo import Instruction, arrays, replica_groups, splash_flops
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ def test_arrays_know_their_bytes_and_where_they_lie():
     one, other = arrays("(bf16[4,8]{1,0:T(8,128)(2,1)S(1)}, /*index=1*/pred[3]{0})")
     assert (one.bytes, one.in_hbm) == (64, False)
     assert (other.bytes, other.in_hbm) == (3, True)
+
+
+@pytest.mark.parametrize("shape", ["bf16[1,2,128,64]{3,2,1,0}", "bf16[2,128,64]{2,1,0}"])
+def test_a_splash_kernel_of_one_row_counts_as_one_of_several(shape):
+    kernel = Instruction("splash_mha_fwd.1", shape, "custom-call", (), "")
+    assert splash_flops(kernel) == 2 * 2 * 2 * 128 * 128 * 64

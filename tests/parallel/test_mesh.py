@@ -134,6 +134,8 @@ def test_a_logical_axis_that_is_in_no_rule_is_a_defect(mesh):
         (("layers", "embed", "heads", "kv"), (2, 16, 4, 4), (None, "fsdp", "tensor", None)),
         (("vocab", "embed"), (11, 16), (None, "fsdp")),
         (("vocab", "embed"), (12, 6), ("tensor", None)),
+        (("embed", "mlp"), (6, 64), (None, ("tensor", "fsdp"))),
+        (("heads", "kv", "embed"), (8, 2, 6), (("tensor", "fsdp"), None, None)),
         ((None, "embed"), (3, 8), (None, "fsdp")),
         ((), (), ()),
     ],

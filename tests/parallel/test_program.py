@@ -101,6 +101,36 @@ ENTRY %main (x: f32[5,1,7], k: f32[5,12,3]) -> f32[7,12,3] {
     assert Program(text, MESH).flops == 2 * 5 * 7 * 12 * 3
 
 
+def test_what_goes_between_slices_is_what_their_chips_send_to_hosts():
+    text = """HloModule m, is_scheduled=true
+
+ENTRY %main (g: f32[256,64]) -> f32[256,64] {
+  %g = f32[256,64]{1,0} parameter(0)
+  %token = token[] after-all()
+  %send = (f32[256,64]{1,0}, u32[], token[]) send(%g, %token), _xla_megascale_transfer_type="ALL_REDUCE"
+  %recv = (f32[256,64]{1,0}, u32[], token[]) recv(%token), _xla_megascale_transfer_type="ALL_REDUCE"
+  %sent = token[] send-done(%send)
+  %received = (f32[256,64]{1,0}, token[]) recv-done(%recv)
+  ROOT %sum = f32[256,64]{1,0} get-tuple-element(%received), index=0
+}
+"""
+    (message,) = Program(text, MESH, {"dcn_data": 2}).collectives
+    assert (message.kind, message.axes, message.group, message.bytes) == ("all-reduce", ("dcn_data",), 2, 256 * 64 * 4)
+
+
+def test_a_permutation_counts_its_array_and_not_its_counters():
+    text = """HloModule m
+
+ENTRY %main (x: f32[8,16]) -> f32[8,16] {
+  %x = f32[8,16]{1,0} parameter(0)
+  %start = (f32[8,16], f32[8,16], u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,1},{1,2}}
+  ROOT %done = f32[8,16]{1,0} collective-permute-done(%start)
+}
+"""
+    (message,) = Program(text, MESH).collectives
+    assert (message.bytes, message.axes, message.overlapped) == (8 * 16 * 4, ("fsdp",), True)
+
+
 @pytest.mark.parametrize("layers", [2, 5])
 def test_a_scan_counts_as_its_steps_one_by_one(layers):
     x, weights = jax.ShapeDtypeStruct((8, 16), jnp.float32), jax.ShapeDtypeStruct((layers, 16, 16), jnp.float32)

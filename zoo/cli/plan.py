@@ -10,11 +10,12 @@ from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.experiment import Experiment
-    from zoo.planning import Plan
+    from zoo.planning.compilation import Plan
 
 HELP = "compile a training step for a TPU slice that is not there: memory, messages, and how fast it could be"
 EXAMPLE = """python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --mesh data=4,fsdp=4
-  python -m zoo plan --config=gpt.py:gpt2_1558m --topology=v5e:16x16 --config.data.batch_rows=512 --sweep"""
+  python -m zoo plan --config=gpt.py:gpt2_1558m --topology=v5e:16x16 --config.data.batch_rows=512 --sweep
+  python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --slices=2 --mesh data=16,dcn_data=2"""
 
 log = logging.getLogger("zoo")
 
@@ -23,7 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARGS]", help="an experiment, as train takes it")
     parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="the slice, as v5e:16x16 or v5p:4x4x8")
     parser.add_argument(
-        "--mesh", default="", metavar="AXIS=N,...", help="the sizes of mesh axes (default: those of the config)"
+        "--slices", type=int, default=1, metavar="N", help="so many slices, joined by the data-center network"
+    )
+    parser.add_argument(
+        "--mesh",
+        default="",
+        metavar="AXIS=N,...",
+        help="the sizes of data, fsdp, tensor and sequence, and of dcn_data and so on (default: those of the config)",
     )
     parser.add_argument("--sweep", action="store_true", help="try the meshes that make sense, and rank them")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -33,12 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from zoo.parallel.chips import Topology
 
-    topology = Topology.parse(args.topology)
+    topology = Topology.parse(args.topology, args.slices)
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # libtpu would else look for chips
     from zoo.experiment import from_file
-    from zoo.planning import slice_devices
+    from zoo.planning.compilation import slice_devices
 
     experiment = from_file(args.config, (*args.changes, *_mesh_changes(args.mesh)))
     devices = slice_devices(topology)
@@ -60,7 +67,8 @@ def _mesh_changes(text: str) -> list[tuple[str, str]]:
 
 def _one(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[str, Any]:
     """The plan; where it doesn't fit, also what was tried until it did."""
-    from zoo.planning import in_gib, plan, remedies
+    from zoo.planning.compilation import plan
+    from zoo.planning.remedies import remedies
 
     first = plan(experiment, topology, devices)
     found, tried = first.as_dict(), []
@@ -73,23 +81,25 @@ def _one(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[st
                 log.info("%s", error)
                 continue
             tried.append({"change": change, "fits": other.fits, "peak": other.memory.peak})
-            log.info("%s: %s a chip", change, in_gib(other.memory.peak))
+            log.info("%s: %s a chip", change, _gib(other.memory.peak))
             if other.fits:
                 break
     return found | {"tried": tried}
 
 
 def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[str, Any]:
-    from zoo.planning import mesh_text, meshes, plan
+    from zoo.planning.compilation import plan
+    from zoo.planning.remedies import mesh_text, meshes
 
     plans: list[Plan] = []
     candidates = meshes(experiment, topology)
     for number, mesh in enumerate(candidates, 1):
-        log.info("mesh %d of %d: %s", number, len(candidates), mesh_text(mesh))
+        log.info("mesh %d of %d: compiling %s", number, len(candidates), mesh_text(mesh))
         plans.append(plan(dataclasses.replace(experiment, mesh=mesh), topology, devices))
+        log.info("%s", " ".join(_row(plans[-1].as_dict()).split()))
     if not plans:
         raise UserError(
-            f"no mesh makes sense on {topology}: the state is too large, or data.batch_rows does not divide"
+            f"no mesh makes sense on {topology}: the state is too large, or the rows of a batch do not divide"
         )
     plans.sort(key=lambda p: (not p.fits, p.prediction.step_seconds if p.prediction else p.memory.peak))
     return {"plans": [p.as_dict() for p in plans]}
@@ -100,32 +110,29 @@ def _mesh(plan: dict[str, Any]) -> str:
 
 
 def _table(plans: list[dict[str, Any]]) -> str:
-    from zoo.planning import in_gib
+    return "\n".join([f"{'mesh':40}{'memory':>12}{'step':>12}{'MFU':>8}", *map(_row, plans)])
 
-    lines = [f"{'mesh':32}{'memory':>12}{'step':>12}{'MFU':>8}"]
-    for plan in plans:
-        predicted = plan["prediction"]
-        speed = f"{1e3 * predicted['step_seconds']:.1f} ms" if predicted else ""
-        use = f"{predicted['mfu']:.1%}" if plan["fits"] else "no room"
-        lines.append(f"{_mesh(plan):32}{in_gib(plan['memory']['peak']):>12}{speed:>12}{use:>8}")
-    return "\n".join(lines)
+
+def _row(plan: dict[str, Any]) -> str:
+    predicted = plan["prediction"]
+    speed = f"{1e3 * predicted['step_seconds']:.1f} ms" if predicted else ""
+    use = f"{predicted['mfu']:.1%}" if plan["fits"] else "no room"
+    return f"{_mesh(plan):40}{_gib(plan['memory']['peak']):>12}{speed:>12}{use:>8}"
 
 
 def _text(plan: dict[str, Any]) -> str:
-    from zoo.planning import in_gib
-
     memory, predicted = plan["memory"], plan["prediction"]
     lines = [
         f"slice        {plan['topology']}, mesh {_mesh(plan)}, compiled in {plan['compile_seconds']:.0f} s",
         f"parameters   {plan['parameters']:,}; {plan['tokens']:,} tokens a step",
-        f"memory       {in_gib(memory['peak'])} a chip of {in_gib(memory['available'])}: state and batch "
-        f"{in_gib(memory['arguments'])}, temporaries {in_gib(memory['temporaries'])}, "
-        f"program {in_gib(memory['program'])}: {'fits' if plan['fits'] else 'DOES NOT FIT'}",
+        f"memory       {_gib(memory['peak'])} a chip of {_gib(memory['available'])}: state and batch "
+        f"{_gib(memory['arguments'])}, temporaries {_gib(memory['temporaries'])}, "
+        f"program {_gib(memory['program'])}: {'fits' if plan['fits'] else 'DOES NOT FIT'}",
     ]
     if predicted:
         lines += _predicted(predicted)
     lines += [
-        f"tried        {t['change']}: {in_gib(t['peak'])} a chip, {'fits' if t['fits'] else 'does not fit'}"
+        f"tried        {t['change']}: {_gib(t['peak'])} a chip, {'fits' if t['fits'] else 'does not fit'}"
         for t in plan["tried"]
     ]
     return "\n".join(lines)
@@ -148,3 +155,7 @@ def _predicted(predicted: dict[str, Any]) -> list[str]:
         f"{1e3 * predicted['kernel_seconds']:.1f} ms), MFU {predicted['mfu']:.1%}",
         f"left out     {predicted['leaves_out']}",
     ]
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -2,7 +2,8 @@
 
 Figures are those of the makers' pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" (cloud.google.com/tpu/docs), read
 in 2026. What they give for all links of a chip in both directions is divided by two for each dimension of the torus,
-and by the two directions.
+and by the two directions; what they give for the data-center network of a pod, by its chips. For v4 and v5p, of which
+they do not give it, it is 200 Gbit/s for a host of four chips.
 """
 
 import math
@@ -19,13 +20,14 @@ from zoo.errors import UserError, nearest
 @dataclass(frozen=True)
 class Chip:
     """`flops` are dense bfloat16 FLOP/s, `memory` is HBM in bytes, `bandwidth` its bytes/s, `link` the bytes/s of one
-    interconnect link in one direction. `shapes` are the slices that can be had; along a dimension of `ring` chips or a
-    multiple of it the last is joined to the first."""
+    interconnect link in one direction, `network` those of a chip's share of the data-center network. `shapes` are the
+    slices that can be had; along a dimension of `ring` chips or a multiple of it the last is joined to the first."""
 
     flops: float
     memory: float
     bandwidth: float
     link: float
+    network: float
     ring: int
     shapes: tuple[str, ...]
 
@@ -34,29 +36,33 @@ GIB = 2.0**30
 _FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
 CHIPS: dict[str, Chip] = {
-    "v4": Chip(275e12, 32 * GIB, 1228e9, 50e9, 4, _CUBES),
-    "v5e": Chip(197e12, 16 * GIB, 819e9, 50e9, 16, _FLAT),
-    "v5p": Chip(459e12, 95 * GIB, 2765e9, 100e9, 4, _CUBES),
-    "v6e": Chip(918e12, 32 * GIB, 1638e9, 100e9, 16, _FLAT),
+    "v4": Chip(275e12, 32 * GIB, 1228e9, 50e9, 6.25e9, 4, _CUBES),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 50e9, 3.125e9, 16, _FLAT),
+    "v5p": Chip(459e12, 95 * GIB, 2765e9, 100e9, 6.25e9, 4, _CUBES),
+    "v6e": Chip(918e12, 32 * GIB, 1638e9, 100e9, 12.5e9, 16, _FLAT),
 }
 
 
 @dataclass(frozen=True)
 class Topology:
-    """A slice: the chips' name and how many lie along each dimension of the torus."""
+    """Slices: the chips' name, how many lie along each dimension of a slice's torus, and how many slices the
+    data-center network joins."""
 
     name: str
     shape: tuple[int, ...]
+    slices: int = 1
 
     @classmethod
-    def parse(cls, text: str) -> "Topology":
-        """Of a text such as `v5e:4x4`; raises `UserError` for a slice that nobody offers."""
+    def parse(cls, text: str, slices: int = 1) -> "Topology":
+        """Of a text such as `v5e:4x4`; raises `UserError` for a slice that nobody offers, and for none."""
+        if slices < 1:
+            raise UserError(f"--slices={slices}: at least one")
         name, _, shape = text.partition(":")
         if name not in CHIPS:
             raise UserError(f"--topology={text!r}: no chip {name!r}: {nearest(name, CHIPS)}, as v5e:4x4")
         if shape not in CHIPS[name].shapes:
             raise UserError(f"--topology={text!r}: slices of {name} are {', '.join(CHIPS[name].shapes)}")
-        return cls(name, tuple(map(int, shape.split("x"))))
+        return cls(name, tuple(map(int, shape.split("x"))), slices)
 
     @property
     def chip(self) -> Chip:
@@ -64,10 +70,16 @@ class Topology:
 
     @property
     def size(self) -> int:
+        """The chips of one slice."""
         return math.prod(self.shape)
 
-    def __str__(self) -> str:
+    @property
+    def slice(self) -> str:
+        """One slice, as `parse` reads it."""
         return f"{self.name}:{'x'.join(map(str, self.shape))}"
+
+    def __str__(self) -> str:
+        return self.slice if self.slices == 1 else f"{self.slices} slices of {self.slice}"
 
     def bandwidth(self, mesh: Mesh, axes: Sequence[str]) -> float:
         """Bytes/s that a chip can send round the rings of these mesh `axes`.
@@ -80,8 +92,13 @@ class Topology:
         for dimension, length in enumerate(self.shape):
             steps = math.prod(len({chip[dimension] for chip in line}) for line in lines)
             if steps > 1:
-                links += 2 if steps == length and length % self.chip.ring == 0 else 1
+                links += 2 if steps == length and self._closed(length) else 1
         return max(links, 1) * self.chip.link
+
+    def _closed(self, length: int) -> bool:
+        """A torus of three dimensions is made of whole cubes; of two, each dimension is joined for itself."""
+        whole = len(self.shape) == 2 or all(n % self.chip.ring == 0 for n in self.shape)
+        return whole and length % self.chip.ring == 0
 
 
 def _line(mesh: Mesh, axis: str) -> list[tuple[int, ...]]:

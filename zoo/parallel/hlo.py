@@ -122,10 +122,11 @@ def splash_flops(one: Instruction) -> float:
     products = next((n for name, n in _SPLASH.items() if one.name.startswith(name)), 0)
     if not products:
         return 0.0
-    rows, heads, length, size = max(
-        (a.dims for a in arrays(one.shape) if len(a.dims) == 4), key=lambda d: d[:1] + d[2:3]
-    )
-    return 2.0 * products * rows * heads * length * length * size
+    # `[rows, heads, length, size]`, without the first or the second where it is one.
+    found = [a.dims for a in arrays(one.shape) if len(a.dims) >= 3]
+    rank = max(map(len, found))
+    dims = max((d for d in found if len(d) == rank), key=lambda d: (d[0], d[-2]))
+    return 2.0 * products * math.prod(dims) * dims[-2]
 
 
 def product_flops(one: Instruction, left: Sequence[int], right: Sequence[int]) -> float:

@@ -65,22 +65,27 @@ def _text(named: dict[str, int]) -> str:
     return ", ".join(f"{axis}={n}" for axis, n in named.items())
 
 
-def _resolved(named: dict[str, int], count: int, what: str) -> tuple[int, ...]:
+def _resolved(named: dict[str, int], count: int, what: str) -> dict[str, int]:
     known = math.prod(n for n in named.values() if n != REST)
-    sizes = tuple(count // known if n == REST else n for n in named.values())
-    if math.prod(sizes) != count:
+    sizes = {axis: count // known if n == REST else n for axis, n in named.items()}
+    if math.prod(sizes.values()) != count:
         raise UserError(f"mesh ({_text(named)}) does not multiply up to the {count} {what} here: change config.mesh")
     return sizes
 
 
-def sizes(config: MeshConfig, devices: int, slices: int = 1) -> tuple[int, ...]:
-    """The sizes of all of `AXES`, with those over slices multiplied in.
+def resolved(config: MeshConfig, devices: int, slices: int = 1) -> tuple[dict[str, int], dict[str, int]]:
+    """The sizes of all of `AXES` within a slice, and of their `dcn_*` over slices.
 
     Raises `UserError` where they do not multiply up to the `devices`, or those of `dcn_*` to the `slices`.
     """
     across = _resolved(config.across(), slices, "slices")
-    within = _resolved(config.within(), devices // slices, "devices of a slice" if slices > 1 else "devices")
-    return tuple(a * b for a, b in zip(across, within, strict=True))
+    return _resolved(config.within(), devices // slices, "devices of a slice" if slices > 1 else "devices"), across
+
+
+def sizes(config: MeshConfig, devices: int, slices: int = 1) -> tuple[int, ...]:
+    """The sizes of all of `AXES`, with those over slices multiplied in; raises as `resolved` does."""
+    within, across = resolved(config, devices, slices)
+    return tuple(a * b for a, b in zip(across.values(), within.values(), strict=True))
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
@@ -92,15 +97,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 def arranged(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:
     """`devices` as an array with one axis for each of `AXES`, neighbours on the wire next to each other."""
-    across = config.across()
-    if all(n == 1 for n in across.values()):
+    if all(n == 1 for n in config.across().values()):
         return mesh_utils.create_device_mesh(sizes(config, len(devices)), devices, allow_split_physical_axes=True)
     attribute = "slice_index" if len({getattr(d, "slice_index", 0) for d in devices}) > 1 else "process_index"
     slices = len({getattr(device, attribute) for device in devices})
-    sizes(config, len(devices), slices)
+    within, across = resolved(config, len(devices), slices)
     return mesh_utils.create_hybrid_device_mesh(
-        _resolved(config.within(), len(devices) // slices, "devices of a slice"),
-        _resolved(across, slices, "slices"),
+        tuple(within.values()),
+        tuple(across.values()),
         devices,
         process_is_granule=attribute == "process_index",
         allow_split_physical_axes=True,

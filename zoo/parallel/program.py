@@ -17,6 +17,7 @@ COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "coll
 # Names for values, control flow whose work is counted inside, and beginnings whose end is counted.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "call", "conditional", "after-all"}
 _FREE |= {"partition-id", "replica-id", "opt-barrier", "copy-start", "slice-start", "async-start", "async-update"}
+_FREE |= {"send", "send-done", "recv"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Kernel:
 @dataclass(frozen=True)
 class Collective:
     """A message of all with all in `group` devices, `times` times. `bytes` is the whole array of one device: what a
-    gather gives, and what all others take. `axes` are those of the mesh that the group spans."""
+    gather gives, and what all others take. `axes` are those of the mesh that the group spans; `dcn_*`, of slices."""
 
     kind: str
     bytes: int
@@ -54,10 +55,11 @@ class Collective:
 
 
 class Program:
-    """A compiled module. `mesh` names the axes and sizes that its devices are numbered by, the last fastest."""
+    """A compiled module. `mesh` names the axes and sizes that the devices of a slice are numbered by, the last fastest;
+    `across`, the `dcn_*` axes of more than one slice."""
 
-    def __init__(self, text: str, mesh: dict[str, int]):
-        self.mesh = mesh
+    def __init__(self, text: str, mesh: dict[str, int], across: dict[str, int] | None = None):
+        self.mesh, self.across = mesh, across or {}
         self.computations, self.entry = parsed(text)
 
     @cached_property
@@ -76,14 +78,19 @@ class Program:
 
     @cached_property
     def collectives(self) -> list[Collective]:
-        """One for each channel: a message that runs beside several fused kernels is named by all of them."""
+        """One for each channel: a message that runs beside several fused kernels is named by all of them.
+
+        What passes between slices is sent and received through the hosts, by as many chips as have a part of it.
+        """
         found: dict[str, Collective] = {}
         for computation, times in self._runs():
             for one in computation.values():
+                if one.opcode == "send" and "_xla_megascale_transfer_type" in one.attributes:
+                    found[one.name] = self._between_slices(one, times)
                 for where, inner in self._inside(one):
-                    if _kind(inner.opcode):
+                    if kind := _kind(inner.opcode):
                         channel = re.search(r"channel_id=(\d+)", inner.attributes)
-                        key = channel[1] if channel else inner.name
+                        key = f"{kind} {channel[1] if channel else inner.name}"
                         beside = where.startswith("async") or "-start" in inner.opcode + one.opcode
                         before = found.get(key) or self._collective(inner, where, times)
                         found[key] = replace(before, overlapped=before.overlapped or beside)
@@ -200,6 +207,7 @@ class Program:
         group = self._group(one)
         results = arrays(one.shape)
         if one.opcode.endswith("-start") and kind != "all-reduce":
+            results = [a for a in results if a.dims]  # without the counters of a permutation
             results = results[len(results) // 2 :]
         size = sum(a.bytes for a in results)
         if kind == "reduce-scatter" and _kind(one.opcode) == "reduce-scatter":
@@ -208,6 +216,12 @@ class Program:
         varying = [len(set(along)) > 1 for along in coordinates.tolist()]
         axes = tuple(axis for axis, varies in zip(self.mesh, varying, strict=True) if varies)
         return Collective(kind, size, axes, len(group), times, overlapped=False)
+
+    def _between_slices(self, one: Instruction, times: int) -> Collective:
+        kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', one.attributes)[1].lower().replace("_", "-")
+        size, slices = arrays(one.shape)[0].bytes, math.prod(self.across.values())
+        whole = size * slices if kind == "all-gather" else size
+        return Collective(kind, whole, tuple(self.across), slices, times, overlapped=False)
 
     def _group(self, one: Instruction) -> list[int]:
         """The devices of the first group, by their numbers in the mesh."""

@@ -35,9 +35,17 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 
 
 def sharding(mesh: Mesh | AbstractMesh, names: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
-    """Where an array with these logical axes lies. An axis that its mesh axis does not divide stays whole."""
+    """Where an array with these logical axes lies. An axis that its mesh axis does not divide stays whole.
+
+    Where that is the width, of a matrix, `fsdp` cuts what `tensor` may cut, once more: a width of 5,140 has no eighth,
+    its feed-forward layer of 20,560 has.
+    """
     axes = [RULES[name] if name is not None else None for name in names]
     fitting = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=False)]
+    if "fsdp" in axes and "fsdp" not in fitting and "tensor" in fitting:
+        other = fitting.index("tensor")
+        if shape[other] % (mesh.shape["tensor"] * mesh.shape["fsdp"]) == 0:
+            fitting[other] = ("tensor", "fsdp")
     return NamedSharding(mesh, PartitionSpec(*fitting))
 
 

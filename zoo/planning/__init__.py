@@ -1,0 +1,1 @@
+"""What a training step will take on a TPU slice, from compiling it here without one."""

@@ -1,0 +1,105 @@
+"""What else may be tried: what makes a step fit that does not, and the meshes that make sense."""
+
+import dataclasses
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from zoo.experiment import Experiment, ModelChoice
+from zoo.models import registry
+from zoo.parallel.chips import Topology
+from zoo.parallel.mesh import MeshConfig
+from zoo.parallel.rules import parameter_count
+from zoo.planning.compilation import model_config
+from zoo.tasks.language_modeling import LanguageModelingData
+
+BYTES_PER_PARAMETER = 12  # float32 parameters and Adam's two moments
+MOST_TENSOR = 8  # beyond, the messages of every layer outweigh what it saves
+
+
+def remedies(experiment: Experiment, topology: Topology) -> Iterator[tuple[str, Experiment]]:
+    """What may make a step fit, mildest first: activations computed again, smaller batches, other meshes."""
+    config = model_config(experiment)
+    if not getattr(config, "remat", True):
+        changes = dict(experiment.model.changes) | {"remat": True}
+        choice = ModelChoice(experiment.model.name, experiment.model.size, changes)
+        experiment = dataclasses.replace(experiment, model=choice)
+        yield "--config.model.remat=true", experiment
+    key = "batch_rows" if isinstance(experiment.data, LanguageModelingData) else "batch_tokens"
+    size = getattr(experiment.data, key)
+    for smaller in (size // 2, size // 4):
+        data = dataclasses.replace(experiment.data, **{key: smaller})
+        yield f"--config.data.{key}={smaller}", dataclasses.replace(experiment, data=data)
+    for mesh in meshes(experiment, topology):
+        yield f"--mesh={mesh_text(mesh)}", dataclasses.replace(experiment, mesh=mesh)
+
+
+def mesh_text(mesh: MeshConfig) -> str:
+    """As `--mesh` takes it."""
+    sizes = mesh.within() | mesh.across()
+    return ",".join(f"{axis}={n}" for axis, n in sizes.items() if n > 1) or "data=1"
+
+
+def meshes(experiment: Experiment, topology: Topology) -> list[MeshConfig]:
+    """The meshes that make sense on a slice, the same on each where there are several, with `data` over them.
+
+    `tensor` and `sequence` divide the heads and what else they cut, `fsdp` the width, or the feed-forward layer and the
+    heads; the rows of a batch divide by the rest; and parameters and optimizer alone would fit. Positions are cut where
+    there are fewer rows than chips. Of the meshes that differ in `data` and `fsdp` alone these are the least cut (the
+    least messages), the most cut (the least memory), and one between.
+    """
+    config, powers = model_config(experiment), _powers(min(topology.size, MOST_TENSOR))
+    state = BYTES_PER_PARAMETER * _parameters(config, experiment)
+    found: list[MeshConfig] = []
+    for tensor, sequence in product(powers, powers):
+        chips, left = divmod(topology.size, tensor * sequence)
+        enough = _rows(experiment) >= topology.slices * topology.size // tensor
+        if left or not _divides(config, tensor, sequence) or (sequence > 1 and enough):
+            continue
+        same = [
+            MeshConfig(chips // fsdp, fsdp, tensor, sequence, dcn_data=topology.slices)
+            for fsdp in _powers(chips)
+            if _splits(config, fsdp, tensor) and state / (fsdp * tensor) < topology.chip.memory
+        ]
+        if same := [mesh for mesh in same if _cuts(experiment, mesh)]:
+            found += dict.fromkeys((same[0], same[len(same) // 2], same[-1]))
+    return found
+
+
+def _divides(config: Any, tensor: int, sequence: int) -> bool:
+    heads, ffn = getattr(config, "heads", 1), getattr(config, "ffn", 1)
+    return tensor * sequence <= MOST_TENSOR and heads % (tensor * sequence) == 0 and ffn % tensor == 0
+
+
+def _splits(config: Any, fsdp: int, tensor: int) -> bool:
+    """As `zoo.parallel.rules.sharding` does."""
+    others = (getattr(config, name, 1) for name in ("ffn", "heads"))
+    return config.width % fsdp == 0 or all(n % (fsdp * tensor) == 0 for n in others)
+
+
+def _cuts(experiment: Experiment, mesh: MeshConfig) -> bool:
+    shards = mesh.dcn_data * mesh.data * mesh.fsdp * experiment.train.accumulate
+    data = experiment.data
+    if isinstance(data, LanguageModelingData):
+        return data.batch_rows % shards == 0 and data.length % mesh.sequence == 0
+    return _rows(experiment) >= shards
+
+
+def _rows(experiment: Experiment) -> int:
+    """Of a batch; of translation, of its longest sentences."""
+    data = experiment.data
+    if isinstance(data, LanguageModelingData):
+        return data.batch_rows
+    return data.batch_sentences or data.batch_tokens // data.max_length
+
+
+def _parameters(config: Any, experiment: Experiment) -> int:
+    model, batch = registry.of(config), experiment.make_task(Path()).example_batch()
+    return parameter_count(jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"]))
+
+
+def _powers(most: int) -> list[int]:
+    return [2**n for n in range(most.bit_length()) if most % 2**n == 0]
