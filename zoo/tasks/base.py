@@ -10,6 +10,7 @@ import jax
 
 from zoo.data.pipeline import Share
 from zoo.errors import UserError
+from zoo.storage import AnyPath
 from zoo.tasks.label_losses import LabelSums
 from zoo.tasks.losses import Sums
 from zoo.tasks.metrics import Evaluation
@@ -49,7 +50,7 @@ class Splits:
         return getattr(self, f"{split}_split")
 
 
-def lacks_tokenizers(workdir: Path, names: Sequence[str]) -> bool:
+def lacks_tokenizers(workdir: AnyPath, names: Sequence[str]) -> bool:
     """Whether the tokenizers of these names are to be learned; beside parameters another vocabulary would be wrong
     without a word."""
     there = all(any((workdir / "tokenizer").glob(f"{name}.*")) for name in names)
@@ -62,7 +63,7 @@ class Task(Protocol):
     finished run is scored on its split `SUMMARY`."""
 
     SUMMARY: str
-    workdir: Path
+    workdir: AnyPath
 
     def vocabularies(self) -> dict[str, int]:
         """The fields of a model's config that the data decides."""
