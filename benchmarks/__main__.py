@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import sys
 
 BENCHMARKS = {
     "train-translation": "benchmarks.train_translation",
@@ -10,6 +11,7 @@ BENCHMARKS = {
     "decode": "benchmarks.decode",
     "tokenize": "benchmarks.tokenize",
     "pods": "benchmarks.pods",
+    "chaos": "benchmarks.chaos",
 }
 
 
@@ -22,8 +24,11 @@ def main() -> None:
         command.add_argument("--json", action="store_true", help="one JSON object on standard output")
         module.add_arguments(command)
     arguments = parser.parse_args()
-    result = modules[arguments.name].run(arguments).as_dict()
+    outcome = modules[arguments.name].run(arguments)
+    result = outcome.as_dict()
     print(json.dumps(result) if arguments.json else _table(result))
+    if not getattr(outcome, "passed", True):
+        sys.exit(1)
 
 
 def _table(result: dict) -> str:

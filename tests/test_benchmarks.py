@@ -1,12 +1,15 @@
-"""The benchmark of the recurrent models runs, and what stands beside the zoo is the same model. Nothing is timed."""
+"""The benchmarks run, and what stands beside the zoo is the same model. Nothing is timed."""
 
 import argparse
 import importlib.util
+from itertools import islice
 
+import jax.numpy as jnp
 import pytest
 
-from benchmarks import tokenize, train_recurrent
+from benchmarks import chaos, tokenize, train_recurrent
 from benchmarks.measuring import Result
+from zoo.checkpoints import Checkpoints
 from zoo.data import tokenizers
 from zoo.errors import UserError
 from zoo.models import registry
@@ -63,3 +66,28 @@ def test_every_tokenizer_has_a_row_with_its_vocabulary(tmp_path):
     rows = tokenize.run(arguments).as_dict()["rows"]
     assert [row["system"] for row in rows] == [f"zoo {kind}" for kind in tokenizers.LEARNED]
     assert all(row["tokens_per_second"] > 0 and row["vocabulary"] > 4 for row in rows)
+
+
+def test_the_faults_of_a_chaos_run_follow_from_its_seed():
+    one, again, other = ([*islice(chaos.faults(seed, chaos.KINDS), 10)] for seed in (1, 1, 2))
+    assert one == again != other
+    assert sorted(fault.kind for fault in one) == sorted(2 * chaos.KINDS)
+
+
+@pytest.mark.parametrize("kind", chaos.DAMAGES)
+def test_a_damage_changes_the_file_that_it_befalls(tmp_path, kind):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100))
+    chaos.damage(path, chaos.Fault(kind, 1, 0.0, 0.5))
+    assert path.read_bytes() == (bytes(50) if kind == "truncated checkpoint" else bytes(50) + b"\xff" + bytes(49))
+
+
+def test_a_run_of_other_parameters_has_not_recovered(tmp_path):
+    for name, scale in (("one", 1.0), ("same", 1.0), ("other", 1.0 + 2**-23)):
+        checkpoints = Checkpoints(tmp_path / name)
+        checkpoints.save(1, {"params": {"scale": jnp.full(3, scale)}}, None, {})
+        checkpoints.close()
+    assert chaos.same_parameters(tmp_path / "one", tmp_path / "same")
+    assert not chaos.same_parameters(tmp_path / "one", tmp_path / "other")
+    failed = chaos.Chaos(chaos.Tally(finished=1, failures=["other parameters"]), chaos.KINDS, None)
+    assert not failed.passed and failed.as_dict()["rows"][0]["all_recovered"] == "False"

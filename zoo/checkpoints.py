@@ -30,6 +30,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from zoo.errors import UserError
+from zoo.storage import absolute
 
 log = logging.getLogger("zoo")
 
@@ -55,7 +56,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | PathLike, keep: int = 3):
-        self.workdir = epath.Path(workdir).resolve()
+        self.workdir = absolute(workdir)
         self.directory = self.workdir / "checkpoints"
         self._manager = _SealedManager(self.directory, keep)
 
@@ -121,7 +122,7 @@ class Checkpoints:
 def kept_steps(workdir: str | PathLike) -> list[int]:
     """The steps of the training checkpoints of `workdir` whose files are all there, ascending. Touches nothing, so it
     may be asked while a run is writing there."""
-    directory = epath.Path(workdir).resolve() / "checkpoints"
+    directory = absolute(workdir) / "checkpoints"
     return [step for step in _steps(directory) if _missing(directory / str(step)) is None]
 
 
@@ -130,7 +131,7 @@ def save_parameters(directory: str | PathLike, step: int, params: PyTree, metric
 
     Returns when it is written; a reader finds the old or the new one at any moment. Raises UserError on a full disk.
     """
-    directory = epath.Path(directory).resolve()
+    directory = absolute(directory)
     same_step = directory / str(step)
     if jax.process_index() == 0 and same_step.exists():
         _set_aside(same_step, "previous")
@@ -151,7 +152,7 @@ def load_parameters(workdir: str | PathLike, which: str = "best", like: PyTree |
 
     Raises UserError when there is no such checkpoint, when it is not whole, or when its shapes are not those of `like`.
     """
-    workdir = epath.Path(workdir).resolve()
+    workdir = absolute(workdir)
     step, path = _find(workdir, which)
     if like is not None:
         _check_fit(path, {"params": _saved_tree(path)["params"]}, {"params": like})
@@ -160,7 +161,7 @@ def load_parameters(workdir: str | PathLike, which: str = "best", like: PyTree |
 
 def saved_parameters(workdir: str | PathLike, which: str = "best") -> PyTree:
     """The names and shapes of what `load_parameters` would read, without its arrays; raises as it does."""
-    return _saved_tree(_find(epath.Path(workdir).resolve(), which)[1])["params"]
+    return _saved_tree(_find(absolute(workdir), which)[1])["params"]
 
 
 def average_parameters(workdir: str | PathLike, steps: list[int]) -> PyTree:
@@ -291,8 +292,9 @@ def _set_aside(path: epath.Path, suffix: str) -> None:
 
 def _files(directory: epath.Path) -> list[str]:
     """The files under `directory` that a seal covers, as relative paths."""
-    found = (epath.Path(root) / name for root, _, names in directory.walk() for name in names)
-    relative = (str(path.relative_to(directory)) for path in found)
+    walked = list(directory.walk())
+    top = walked[0][0]  # in a store, without its gs://
+    relative = (str(root.relative_to(top) / name) for root, _, names in walked for name in names if name)
     return sorted(name for name in relative if name not in _UNSEALED)
 
 

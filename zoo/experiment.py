@@ -8,8 +8,6 @@ import dataclasses
 import importlib.util
 import json
 import math
-import os
-import shutil
 import traceback
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from zoo.errors import UserError, nearest
 from zoo.models import gpt, gpt_classifier, registry
 from zoo.parallel.devices import compute_dtype
 from zoo.parallel.mesh import MeshConfig
+from zoo.storage import AnyPath, reached, remove, write_whole
 from zoo.tasks.classification import Classification, ClassificationData, PredictionConfig
 from zoo.tasks.language_modeling import LanguageModeling, LanguageModelingData
 from zoo.tasks.translation import Translation, TranslationData
@@ -133,7 +132,7 @@ class Experiment:
                 f"train.smoothing={self.train.smoothing:g}: data.task={data.task!r} predicts numbers: leave it at 0"
             )
 
-    def make_task(self, workdir: Path) -> AnyTask:
+    def make_task(self, workdir: AnyPath) -> AnyTask:
         return _task_kind(self.task).task(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
 
     def train_config(self, task: AnyTask) -> TrainConfig:
@@ -197,7 +196,7 @@ def _config_of(file: Path, argument: str) -> dict[str, Any]:
         raise UserError(f"{where} is no config ({type(error).__name__}: {error}): mend it") from error
 
 
-def from_workdir(workdir: Path, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
+def from_workdir(workdir: AnyPath, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
     """The experiment that a working directory was made by."""
     path = workdir / "config.json"
     if not path.is_file():
@@ -318,7 +317,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
 
 
 @contextmanager
-def starting(workdir: Path, experiment: Experiment) -> Iterator[None]:
+def starting(workdir: AnyPath, experiment: Experiment) -> Iterator[None]:
     """`open_workdir` around all that may still fail before the first step: then a new directory is taken away again,
     and the config of an old one is as it was."""
     new, existed = _is_new(workdir, experiment), workdir.exists()
@@ -329,26 +328,20 @@ def starting(workdir: Path, experiment: Experiment) -> Iterator[None]:
     except (UserError, OSError):
         if new:
             for path in workdir.iterdir() if existed else (workdir,):
-                # Another process of the run may be at it too.
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                remove(path)
         raise
     open_workdir(workdir, experiment)
 
 
-def open_workdir(workdir: Path, experiment: Experiment) -> None:
+def open_workdir(workdir: AnyPath, experiment: Experiment) -> None:
     """Make `workdir`, or see that it was made by the same experiment; either way `config.json` describes this run."""
     _is_new(workdir, experiment)
     path = workdir / "config.json"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(experiment.as_dict(), indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}): make room, or choose another --workdir") from error
+    with reached(path):
+        write_whole(path, (json.dumps(experiment.as_dict(), indent=2) + "\n").encode())
 
 
-def _is_new(workdir: Path, experiment: Experiment) -> bool:
+def _is_new(workdir: AnyPath, experiment: Experiment) -> bool:
     """Whether there is nothing in `workdir` yet. Raises `UserError` for what is there of anything else."""
     if (workdir / "config.json").exists():
         changed = differences(from_workdir(workdir).as_dict(), experiment.as_dict())

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +22,7 @@ from zoo.decoding.translator import Translator
 from zoo.errors import UserError
 from zoo.experiment import AnyTask, Experiment, from_workdir
 from zoo.models import registry
+from zoo.storage import AnyPath, located
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Workdir:
     `shapes` of the parameters say by their shardings where to load them; without it, onto the first device.
     """
 
-    path: Path
+    path: AnyPath
     experiment: Experiment
     checkpoint: str = "best"
     shapes: Any | None = None
@@ -124,16 +125,17 @@ class Workdir:
 
 
 def load(
-    path: str | Path, checkpoint: str = "best", changes: tuple[tuple[str, str], ...] = (), task: str = ""
+    path: str | PathLike, checkpoint: str = "best", changes: tuple[tuple[str, str], ...] = (), task: str = ""
 ) -> Workdir:
     """Open a working directory; `changes` are keys of its config to use otherwise, as `("decoding.beam_size", "1")`.
 
     Raises `UserError` where there is none, and where it is not of the `task` that is asked for.
     """
-    if task and (found := from_workdir(Path(path)).task) != task:
+    path = located(path)
+    if task and (found := from_workdir(path).task) != task:
         remedy = {"translation": "translate", "language_modeling": "generate", "classification": "eval"}[found]
         raise UserError(f"{path} holds a model of task={found!r}: use python -m zoo {remedy} {path}")
-    return Workdir(Path(path), from_workdir(Path(path), changes), checkpoint)
+    return Workdir(path, from_workdir(path, changes), checkpoint)
 
 
 def ensemble(workdirs: Sequence[Workdir], batch_tokens: int = 2048, draws: Draws | None = None) -> Translator:

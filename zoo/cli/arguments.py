@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import zoo
 from zoo.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from zoo.storage import AnyPath
 
 Change = tuple[str, str]
 Options = argparse.ArgumentParser | argparse._ArgumentGroup  # what takes options
@@ -204,8 +207,8 @@ def dictionary(text: str) -> dict[str, str]:
     return meanings
 
 
-def directory(text: str) -> Path:
-    """A directory to write to, as an argparse type."""
-    if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is a URL, and files there cannot be appended to: mount the bucket")
-    return Path(text)
+def directory(text: str) -> "AnyPath":
+    """A working directory, as an argparse type."""
+    from zoo.storage import located
+
+    return located(text)

@@ -2,17 +2,20 @@
 
 import argparse
 import math
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zoo.cli.arguments import positive
+from zoo.cli.arguments import directory, positive
 from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.storage import AnyPath
 
 HELP = "average the parameters of several checkpoints"
 EXAMPLE = "python -m zoo average runs/phrases --last 3"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="a working directory")
+    parser.add_argument("workdir", type=directory, metavar="WORKDIR", help="a working directory")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--last", type=positive, metavar="N", help="the last N checkpoints")
     which.add_argument("--best", type=positive, metavar="N", help="the N that scored best on the validation split")
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"python eval.py --workdir={args.workdir} --split=valid --checkpoint=average")
 
 
-def _scores(path: Path, name: str) -> dict[int, float]:
+def _scores(path: "AnyPath", name: str) -> dict[int, float]:
     """{step: value} of what `metrics.jsonl` reports as `name`."""
     if not path.is_file():
         raise UserError(f"no {path}, which says what scored best: use --last")

@@ -4,12 +4,17 @@ import logging
 import logging.handlers
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoo.storage import AnyPath, Growing
 
 KEPT_BYTES = 1 << 20  # of a host's log; as much again is there of what came before
+PUBLISHED_EVERY = 30.0  # seconds, to an object store
 
 
 class _Plain(logging.Formatter):
@@ -44,7 +49,7 @@ def set_up() -> None:
         handler.setLevel(logging.INFO)
         log.addHandler(handler)
     log.propagate = False
-    for library in ("jax", "orbax", "grain", "matplotlib", "tensorflow_datasets"):
+    for library in ("jax", "orbax", "grain", "matplotlib", "tensorflow_datasets", "gcsfs"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
@@ -54,11 +59,33 @@ def only_warnings() -> None:
         handler.setLevel(logging.WARNING)
 
 
+class _Kept(logging.handlers.RotatingFileHandler):
+    """Writes to a file of `logs`, which it publishes now and then, and when the process ends."""
+
+    def __init__(self, logs: "Growing", name: str):
+        self._logs, self._due = logs, 0.0
+        super().__init__(logs.fetch(name), maxBytes=KEPT_BYTES, backupCount=1, encoding="utf-8")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + PUBLISHED_EVERY
+            try:
+                self._logs.publish()
+            except Exception:
+                self.handleError(record)
+
+    def close(self) -> None:
+        super().close()
+        self._logs.close()
+
+
 @contextmanager
-def kept(path: Path) -> Iterator[None]:
-    """Meanwhile the last of all that is said, with its time, stands in the file `path` as well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=KEPT_BYTES, backupCount=1, encoding="utf-8")
+def kept(directory: "AnyPath", name: str) -> Iterator[None]:
+    """Meanwhile the last of all that is said, with its time, stands in the file `name` of `directory` as well."""
+    from zoo.storage import Growing
+
+    handler = _Kept(Growing(directory), name)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("zoo")
     log.addHandler(handler)

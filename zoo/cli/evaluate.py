@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from zoo.cli.arguments import add_checkpoint, add_decoding, evaluation_changes, positive
+from zoo.cli.arguments import add_checkpoint, add_decoding, directory, evaluation_changes, positive
 from zoo.errors import UserError
 
 HELP = "score a working directory on its validation or test split, or on other data"
@@ -13,8 +13,8 @@ EXAMPLE = "python eval.py --workdir=runs/phrases --split=test --beam-size=4 --js
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", nargs="?", type=Path, metavar="WORKDIR", help="a working directory")
-    parser.add_argument("--workdir", type=Path, metavar="DIR", help="the same")
+    parser.add_argument("directory", nargs="?", type=directory, metavar="WORKDIR", help="a working directory")
+    parser.add_argument("--workdir", type=directory, metavar="DIR", help="the same")
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="which split (default: test)")
     parser.add_argument("--data", default="", metavar="PATH", help="other data: a prefix, a .tsv, text, tfds:NAME")
     add_checkpoint(parser)
@@ -36,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    directory = args.workdir or args.directory
-    if directory is None:
+    path = args.workdir or args.directory
+    if path is None:
         raise UserError("name a working directory: --workdir=DIR")
     from zoo.evaluation import score, score_zero_shot, table
     from zoo.workdirs import load
 
-    workdir = load(directory, args.checkpoint, evaluation_changes(args))
+    workdir = load(path, args.checkpoint, evaluation_changes(args))
     if _is_zero_shot(args, workdir.experiment.task):
         scores = score_zero_shot(workdir, args.data, args.format or "", args.stride or 0)
     else:

@@ -5,10 +5,9 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.cli.arguments import add_checkpoint, add_sampling, number, positive, sampling_options
+from zoo.cli.arguments import add_checkpoint, add_sampling, directory, number, positive, sampling_options
 from zoo.cli.lines import inputs
 from zoo.errors import UserError
 
@@ -23,7 +22,7 @@ log = logging.getLogger("zoo")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="a working directory")
+    parser.add_argument("workdir", type=directory, metavar="WORKDIR", help="a working directory")
     parser.add_argument(
         "--prompt",
         action="append",

@@ -3,9 +3,13 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zoo.cli.arguments import add_checkpoint, add_decoding, decoding_changes, evaluation_changes, positive
+from zoo.cli.arguments import add_checkpoint, add_decoding, decoding_changes, directory, evaluation_changes, positive
 from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.storage import AnyPath
 
 HELP = "draw learning curves, BLEU against sentence length, or the attention of a translation"
 EXAMPLE = """python -m zoo plot runs/phrases --text "Thursday, March 3, 2022" --layer 1 --head 2
@@ -13,7 +17,9 @@ EXAMPLE = """python -m zoo plot runs/phrases --text "Thursday, March 3, 2022" --
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="working directories, in one picture")
+    parser.add_argument(
+        "workdirs", nargs="+", type=directory, metavar="WORKDIR", help="working directories, in one picture"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--text", metavar="TEXT", help="the attention of one's translation of this sentence")
     what.add_argument("--by-length", action="store_true", help="BLEU against the length of the source")
@@ -40,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         _curves(args)
 
 
-def _place(args: argparse.Namespace, name: str) -> Path:
+def _place(args: argparse.Namespace, name: str) -> "AnyPath":
     return args.out or args.workdirs[0] / name
 
 

@@ -5,10 +5,9 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.arguments import add_checkpoint, add_scoring, decoding_changes
+from zoo.cli.arguments import add_checkpoint, add_scoring, decoding_changes, directory
 from zoo.cli.lines import chunks, decoded
 from zoo.errors import UserError
 
@@ -23,7 +22,7 @@ log = logging.getLogger("zoo")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="a working directory")
+    parser.add_argument("workdir", type=directory, metavar="WORKDIR", help="a working directory")
     add_scoring(parser)
     parser.add_argument("--tokens", action="store_true", help="append ` ||| piece:log-probability ... </s>:...`")
     parser.add_argument("--json", action="store_true", help="an object a line: score, log_probability, tokens")

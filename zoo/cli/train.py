@@ -4,7 +4,6 @@ import argparse
 import json
 import logging
 import shlex
-import shutil
 from collections.abc import Iterable
 from contextlib import nullcontext
 from itertools import islice
@@ -17,6 +16,7 @@ from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.experiment import Experiment
+    from zoo.storage import AnyPath
     from zoo.workdirs import Workdir
 
 HELP = "train a model, or go on with the one in a working directory"
@@ -35,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     donor = parser.add_mutually_exclusive_group()
     donor.add_argument(
-        "--init_from", type=Path, metavar="DIR", help="begin with the best parameters and the tokenizer of DIR"
+        "--init_from", type=directory, metavar="DIR", help="begin with the best parameters and the tokenizer of DIR"
     )
     donor.add_argument(
-        "--like", type=Path, metavar="DIR", help="take the tokenizer of DIR, but begin with parameters at random"
+        "--like", type=directory, metavar="DIR", help="take the tokenizer of DIR, but begin with parameters at random"
     )
     together = parser.add_argument_group("several processes (SLURM, Open MPI, TPU and Kubernetes tell by themselves)")
     together.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace) -> None:
     _show(workdir, summary)
 
 
-def _experiment(args: argparse.Namespace) -> tuple["Experiment", Path]:
+def _experiment(args: argparse.Namespace) -> tuple["Experiment", "AnyPath"]:
     from zoo.experiment import body_of, from_file, from_workdir
 
     if args.config is None and args.workdir is not None and (args.workdir / "config.json").exists():
@@ -89,7 +89,7 @@ def _experiment(args: argparse.Namespace) -> tuple["Experiment", Path]:
     return experiment, args.workdir or Path("runs", experiment.name)
 
 
-def _train(workdir: Path, experiment: "Experiment", donor: Path | None, begin_there: bool) -> Any | None:
+def _train(workdir: "AnyPath", experiment: "Experiment", donor: "AnyPath | None", begin_there: bool) -> Any | None:
     """Train to the end, with the tokenizer of `donor` and perhaps from its parameters; gives the shapes and shardings
     of the parameters, or None where it was asked to stop before."""
     import jax
@@ -117,19 +117,21 @@ def _train(workdir: Path, experiment: "Experiment", donor: Path | None, begin_th
         if begin_there and not training.checkpoints.steps():
             step = training.begin_with(donor)
             log.info("beginning with the parameters of step %d in %s", step, donor)
-    with console.kept(workdir / "logs" / f"host-{jax.process_index()}.log"):
+    with console.kept(workdir / "logs", f"host-{jax.process_index()}.log"):
         return training.shapes.params if training.run(experiment.as_dict()) else None
 
 
-def _take_tokenizer(source: Path, workdir: Path) -> None:
+def _take_tokenizer(source: "AnyPath", workdir: "AnyPath") -> None:
     """Parameters mean something only with the vocabulary that they were trained on."""
     from zoo.experiment import from_workdir
+    from zoo.storage import write_whole
 
     from_workdir(source)  # or it is no working directory
     if not (source / "tokenizer").is_dir():
         raise UserError(f"{source} has no {source / 'tokenizer'}: copy it from where it was trained")
     if not (workdir / "tokenizer").exists():
-        shutil.copytree(source / "tokenizer", workdir / "tokenizer")
+        for path in (source / "tokenizer").iterdir():
+            write_whole(workdir / "tokenizer" / path.name, path.read_bytes())
 
 
 def _measure(experiment: "Experiment") -> str:
@@ -142,7 +144,7 @@ def _device() -> str:
     return jax.devices()[0].device_kind
 
 
-def _finished(workdir: Path, experiment: "Experiment") -> dict[str, Any] | None:
+def _finished(workdir: "AnyPath", experiment: "Experiment") -> dict[str, Any] | None:
     """What the same experiment came to, if it has been trained to its end and its checkpoint is still there."""
     path = workdir / "summary.json"
     if not path.exists():
@@ -155,12 +157,13 @@ def _finished(workdir: Path, experiment: "Experiment") -> dict[str, Any] | None:
     return summary if same and (workdir / summary["checkpoint"]).is_dir() else None
 
 
-def _summarize(workdir: Path, experiment: "Experiment", shapes: Any) -> dict[str, Any]:
+def _summarize(workdir: "AnyPath", experiment: "Experiment", shapes: Any) -> dict[str, Any]:
     """Score the best parameters on the test split, if there is one, and draw what a translation looked at."""
     import jax
 
     from zoo.evaluation import score
     from zoo.parallel.multihost import is_first
+    from zoo.storage import write_whole
     from zoo.workdirs import Workdir
 
     # On the same mesh; and where training and decoding compute in one dtype, nothing need be compiled again. Of several
@@ -177,7 +180,7 @@ def _summarize(workdir: Path, experiment: "Experiment", shapes: Any) -> dict[str
                 _draw_attention(opened, summary["sentence"])
     if is_first():
         text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-        (workdir / "summary.json").write_text(text, encoding="utf-8")
+        write_whole(workdir / "summary.json", text.encode())
     return summary
 
 
@@ -196,7 +199,7 @@ def _sentence(pairs: Iterable[tuple[str, str]]) -> str:
     return next((source for source in sources if 4 <= len(source.split()) <= 12), min(sources, key=len))
 
 
-def _show(workdir: Path, summary: dict[str, Any]) -> None:
+def _show(workdir: "AnyPath", summary: dict[str, Any]) -> None:
     from zoo.evaluation import table
 
     log.info("")

@@ -5,7 +5,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments import (
@@ -14,6 +13,7 @@ from zoo.cli.arguments import (
     add_sampling,
     decoding_changes,
     dictionary,
+    directory,
     lines_of,
     positive,
     sampling_options,
@@ -38,7 +38,7 @@ Writer = Callable[[int, str, "list[Translation]"], str]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "workdirs",
-        type=Path,
+        type=directory,
         nargs="+",
         metavar="WORKDIR",
         help="a working directory; the probabilities of several are averaged, and the first says how to decode",

@@ -3,10 +3,11 @@ piece that is looked at, named across the top."""
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 
 import matplotlib
 import numpy as np
+from etils import epath
 from jaxtyping import Float
 from matplotlib import font_manager
 from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ def draw_attention(
     source: Sequence[str],
     target: Sequence[str],
     title: str,
-    path: str | Path,
+    path: str | PathLike,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
 ) -> None:
@@ -48,7 +49,8 @@ def draw_attention(
         figure.colorbar(image, ax=panels, shrink=min(1.0, 2.5 / height), aspect=15, label="attention")
         size = max(7.0, min(11.0, 110 * width / max(len(title), 1)))
         figure.suptitle(_wrapped(title, int(width * 110 / size)), fontsize=size, parse_math=False)
-        figure.savefig(path, format="png")
+        with epath.Path(path).open("wb") as file:
+            figure.savefig(file, format="png")
 
 
 def draw_panel(

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from os import PathLike
 
+from etils import epath
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from zoo.errors import UserError
+from zoo.storage import AnyPath
 
 COLUMNS = 3
 # Perplexity is the exponential of the loss, and the time waited for data is no property of the model.
@@ -18,7 +20,7 @@ LEFT_OUT = ("perplexity", "data_wait")
 Curve = tuple[list[int], list[float]]
 
 
-def read_curves(path: Path) -> dict[str, dict[str, Curve]]:
+def read_curves(path: AnyPath) -> dict[str, dict[str, Curve]]:
     """{"loss": {"train": (steps, values), "valid": ...}, ...}, in the order of the file.
 
     Values that were not finite are gaps, and the line that a kill cut short is passed over. Raises `UserError` when
@@ -27,7 +29,7 @@ def read_curves(path: Path) -> dict[str, dict[str, Curve]]:
     if not path.is_file():
         raise UserError(f"no {path}: it is written while a model is trained there")
     curves: dict[str, dict[str, Curve]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_bytes().decode(errors="replace").splitlines():
         try:
             record = json.loads(line)
             record["step"]
@@ -43,7 +45,7 @@ def read_curves(path: Path) -> dict[str, dict[str, Curve]]:
     return curves
 
 
-def draw_curves(runs: Mapping[str, Path], picture: str | Path) -> None:
+def draw_curves(runs: Mapping[str, AnyPath], picture: str | PathLike) -> None:
     """Write a PNG with a panel for every value of the `metrics.jsonl` of each run, by the run's name: of one run,
     training and validation in two colours; of several, a colour for each, and what isn't training dashed."""
     read = {run: read_curves(path) for run, path in runs.items()}
@@ -67,7 +69,8 @@ def draw_curves(runs: Mapping[str, Path], picture: str | Path) -> None:
         figure.suptitle(*read, parse_math=False)
     else:
         _name_runs(figure, list(read))
-    figure.savefig(picture, format="png")
+    with epath.Path(picture).open("wb") as file:
+        figure.savefig(file, format="png")
 
 
 def draw_panel(axes: Axes, curves: Mapping[str, Curve], name: str) -> None:

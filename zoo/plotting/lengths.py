@@ -1,8 +1,9 @@
 """Scores against the length of the source sentence."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from os import PathLike
 
+from etils import epath
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -12,7 +13,7 @@ def draw_by_length(
     lines: Mapping[str, Sequence[float]],
     title: str,
     caption: str,
-    path: str | Path,
+    path: str | PathLike,
 ) -> None:
     """Write a PNG after Bahdanau et al. 2015, Figure 2: a line for each name of `lines`, its BLEU in every bin, and
     below how many sentences a bin (its shortest and longest source in words, its sentences) holds."""
@@ -38,4 +39,5 @@ def draw_by_length(
     below.set_xlabel("words of the source")
     below.set_xticks(middles, [f"{first}–{last}" if last > first else str(first) for first, last, _ in bins])
     figure.supxlabel(caption, fontsize="x-small", color="0.3", parse_math=False)
-    figure.savefig(path, format="png")
+    with epath.Path(path).open("wb") as file:
+        figure.savefig(file, format="png")

@@ -12,6 +12,7 @@ import jax
 from zoo.data.pipeline import Share
 from zoo.data.tokenizers import Tokenizer
 from zoo.errors import UserError
+from zoo.storage import AnyPath
 from zoo.tasks.label_losses import LabelSums
 from zoo.tasks.losses import Sums
 from zoo.tasks.metrics import Evaluation
@@ -52,14 +53,14 @@ class Splits:
         return getattr(self, f"{split}_split")
 
 
-def lacks_tokenizers(workdir: Path, names: Sequence[str]) -> bool:
+def lacks_tokenizers(workdir: AnyPath, names: Sequence[str]) -> bool:
     """Whether the tokenizers of these names are to be learned; beside parameters another vocabulary would be wrong
     without a word."""
     there = all(any((workdir / "tokenizer").glob(f"{name}.*")) for name in names)
     return not there and not (workdir / "checkpoints").exists()
 
 
-def save_tokenizer(workdir: Path, tokenizer: Tokenizer, kind: str, name: str = "text") -> None:
+def save_tokenizer(workdir: AnyPath, tokenizer: Tokenizer, kind: str, name: str = "text") -> None:
     """Keep the tokenizer in the working directory, and say so."""
     tokenizer.save(workdir / "tokenizer", name)
     log.info("a vocabulary of %d %s: %s", tokenizer.size, kind, workdir / "tokenizer" / name)
@@ -71,7 +72,7 @@ class Task(Protocol):
     finished run is scored on its split `SUMMARY`."""
 
     SUMMARY: str
-    workdir: Path
+    workdir: AnyPath
 
     def vocabularies(self) -> dict[str, int]:
         """The fields of a model's config that the data decides."""

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import grain
@@ -20,6 +19,7 @@ from zoo.data.pipeline import ALONE, Share
 from zoo.data.transformations import Layout
 from zoo.errors import UserError, check_choice, nearest
 from zoo.parallel.devices import COMPUTE_DTYPES
+from zoo.storage import AnyPath
 from zoo.tasks import metrics
 from zoo.tasks.base import Splits, lacks_tokenizers, save_tokenizer
 from zoo.tasks.label_losses import LabelSums, fine_tuning_loss
@@ -76,7 +76,7 @@ class Classification:
     SUMMARY = "valid"  # GLUE keeps the labels of its test splits to itself
 
     def __init__(
-        self, data: ClassificationData, decoding: PredictionConfig, smoothing: float, workdir: Path, seed: int = 0
+        self, data: ClassificationData, decoding: PredictionConfig, smoothing: float, workdir: AnyPath, seed: int = 0
     ):
         self.data, self.decoding, self.smoothing = data, decoding, smoothing
         self.workdir, self.seed = workdir, seed

@@ -20,6 +20,7 @@ from zoo.data.tokenizers import BOS, EOS
 from zoo.decoding.generation import GenerationConfig, Generator
 from zoo.decoding.likelihood import Likelihood
 from zoo.errors import UserError, check_choice
+from zoo.storage import AnyPath, scratch
 from zoo.tasks import metrics
 from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers, save_tokenizer
 from zoo.tasks.losses import Sums, cross_entropy
@@ -36,7 +37,8 @@ class LanguageModelingData(Splits):
 
     A tokenizer of `vocabulary` rows is learned from the training text, or is that of `gpt1` or `gpt2`: its published
     files are in the directory `vocabulary_files`. The training text is tokenized once, into files in the directory
-    `cache`, which runs may share; by default each has its own in its working directory.
+    `cache`, which runs may share; by default each has its own in its working directory, or where that is in an object
+    store, a common one in ~/.cache/seqzoo.
     """
 
     train: str = text.PYDOC
@@ -68,7 +70,7 @@ class LanguageModeling:
     SUMMARY = "test"
 
     def __init__(
-        self, data: LanguageModelingData, decoding: GenerationConfig, smoothing: float, workdir: Path, seed: int = 0
+        self, data: LanguageModelingData, decoding: GenerationConfig, smoothing: float, workdir: AnyPath, seed: int = 0
     ):
         self.data, self.decoding, self.smoothing = data, decoding, smoothing
         self.workdir, self.seed = workdir, seed
@@ -111,7 +113,7 @@ class LanguageModeling:
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
-        cache = Path(self.data.cache).expanduser() if self.data.cache else self.workdir / "tokens"
+        cache = Path(self.data.cache).expanduser() if self.data.cache else scratch(self.workdir, "tokens")
         rows = self._rows(tokenized(self.documents("train"), self.tokenizer, cache, "data.train"))
         return training_rows(rows, self.data.batch_rows, shards, self.seed, share)
 

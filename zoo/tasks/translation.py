@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import grain
@@ -20,6 +19,7 @@ from zoo.data.sources import Pair
 from zoo.decoding.beam import BeamConfig
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError, check_choice
+from zoo.storage import AnyPath
 from zoo.tasks import metrics
 from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers, save_tokenizer
 from zoo.tasks.losses import Sums, cross_entropy
@@ -83,7 +83,7 @@ class Translation:
     SCORES = ("loss", "perplexity", "accuracy", *metrics.SCORES)  # the numbers among the values of `evaluate`
     SUMMARY = "test"
 
-    def __init__(self, data: TranslationData, decoding: BeamConfig, smoothing: float, workdir: Path, seed: int = 0):
+    def __init__(self, data: TranslationData, decoding: BeamConfig, smoothing: float, workdir: AnyPath, seed: int = 0):
         self.data, self.decoding, self.smoothing = data, decoding, smoothing
         self.workdir, self.seed = workdir, seed
 

@@ -169,9 +169,9 @@ class Training:
         for step in range(start + 1, config.steps + 1):
             if config.patience and self.progress.since_best >= config.patience:
                 reporter.message(f"no better train.select={config.select} in {config.patience} evaluations: stopping")
-                self._save(step - 1)
+                self._save(step - 1, reporter)
                 return True
-            self._profile(step)
+            self._profile(step, reporter)
             evaluate = step % config.evaluate_every == 0 or step == config.steps
             save = step % config.checkpoint_every == 0 or step == config.steps
             with watchdog.over(step):
@@ -194,7 +194,7 @@ class Training:
             if evaluate:
                 self._evaluate(step, reporter)
             if save or stop:
-                self._save(step)
+                self._save(step, reporter)
             if stop and step < config.steps:
                 self.checkpoints.wait()
                 log.info("asked to stop: step %d of %d is saved; the same command goes on from it", step, config.steps)
@@ -216,9 +216,9 @@ class Training:
             raise DivergedError(step, f"the loss of step {step} is {loss:.4g}, after {self.last_loss:.4g}")
         self.last_loss = loss
 
-    def _profile(self, step: int) -> None:
+    def _profile(self, step: int, reporter: Reporter) -> None:
         if self.config.profile_at and step == self.config.profile_at:
-            jax.profiler.start_trace(str(self.task.workdir / "tensorboard"))
+            jax.profiler.start_trace(str(reporter.local / "tensorboard"))
         if self.config.profile_at and step == self.config.profile_at + 5:
             jax.block_until_ready(self.state)
             jax.profiler.stop_trace()
@@ -251,7 +251,8 @@ class Training:
             reporter.message(f"    {evaluation.note}\n")
         reporter.samples(step, evaluation.samples)
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, reporter: Reporter) -> None:
+        reporter.publish()
         self.checkpoints.save(step, self.state, self.batches, dataclasses.asdict(self.progress))
 
     def _average(self, reporter: Reporter) -> None:

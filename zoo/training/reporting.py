@@ -21,6 +21,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from zoo.errors import UserError
+from zoo.storage import AnyPath, Growing, located, scratch, write_whole
 
 log = logging.getLogger("zoo")
 _SHOWN_SAMPLES = 3
@@ -55,7 +56,10 @@ class Reporter:
     `wandb` is the name of a Weights & Biases project; `config` is shown beside the curves there. A reporter that is not
     `primary` (any process but the first) says and writes nothing.
 
-    Raises UserError when `wandb` is asked for but not installed, or `workdir` is a URL: object stores cannot append.
+    In an object store, which cannot append, `metrics.jsonl` and TensorBoard's files are as they were at the last
+    `publish`.
+
+    Raises UserError when `wandb` is asked for but not installed.
     """
 
     def __init__(
@@ -69,23 +73,26 @@ class Reporter:
         primary: bool = True,
     ):
         self._steps, self._start, self._primary = steps, start, primary
+        self._workdir = located(workdir)
+        self._growing = Growing(self._workdir)
         self._began = time.monotonic()
         if not primary:
             return
         self._stream = sys.stderr if stream is None else stream
-        if "://" in str(workdir):
-            raise UserError(f"reports need a file system that can append, and {workdir} is not one: mount the bucket")
-        self._workdir = Path(workdir)
-        self._workdir.mkdir(parents=True, exist_ok=True)
         self._wandb = _weights_and_biases(wandb, self._workdir, config or {}) if wandb else None
-        path = self._workdir / "metrics.jsonl"
+        path = self._growing.fetch("metrics.jsonl")
         _forget_after(path, start)
         # Without a buffer, which would be written once more, and fail once more, when a full disk ends the run.
         self._metrics = path.open("ab", buffering=0)
-        self._tensorboard = _Events(self._workdir / "tensorboard", start)
+        self._tensorboard = _Events(self._growing.local / "tensorboard", start)
         self._bar = None
         if self._stream.isatty():
             self._bar = tqdm(total=steps, initial=start, file=self._stream, unit="step", dynamic_ncols=True)
+
+    @property
+    def local(self) -> Path:
+        """Where its growing files are while it is open: the working directory, or what is published there."""
+        return self._growing.local
 
     def report(self, step: int, values: dict[str, SupportsFloat]) -> None:
         """Record `values`, such as `{"train/loss": 3.2, "train/tokens_per_second": 12345.0}`, at `step`."""
@@ -113,9 +120,7 @@ class Reporter:
             f"source     {source}\nreference  {reference}\noutput     {output}\n"
             for source, reference, output in samples
         ]
-        path = self._workdir / "samples" / f"{step}.txt"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("\n".join(texts), encoding="utf-8")
+        write_whole(self._workdir / "samples" / f"{step}.txt", "\n".join(texts).encode())
         for text in texts[:_SHOWN_SAMPLES]:
             self.message("\n".join(f"    {line}" for line in text.splitlines()) + "\n")
 
@@ -131,14 +136,23 @@ class Reporter:
         else:
             print(text, file=self._stream, flush=True)
 
+    def publish(self) -> None:
+        """Bring what was reported so far to an object store; before a checkpoint, so that a run that goes on from it
+        finds all its reports."""
+        if self._primary:
+            self._tensorboard.flush()
+        self._growing.publish()
+
     def close(self) -> None:
         """Finish every file; the bar stays where it came to."""
         if not self._primary:
+            self._growing.close()
             return
         if self._bar is not None:
             self._bar.close()
         self._metrics.close()
         self._tensorboard.close()
+        self._growing.close()
         if self._wandb is not None:
             self._wandb.finish()
 
@@ -172,8 +186,11 @@ class _Events:
         event.wall_time = datetime.now().timestamp()
         self._writer.write_event(event)
         if event.wall_time - self._flushed > self.FLUSHED_EVERY:
-            self._writer.flush()
-            self._flushed = event.wall_time
+            self.flush()
+
+    def flush(self) -> None:
+        self._writer.flush()
+        self._flushed = datetime.now().timestamp()
 
     def close(self) -> None:
         self._writer.close()
@@ -224,7 +241,7 @@ def _is_record_until(line: str, start: int) -> bool:
         return False
 
 
-def _weights_and_biases(project: str, workdir: Path, config: dict[str, Any]) -> Any:
+def _weights_and_biases(project: str, workdir: AnyPath, config: dict[str, Any]) -> Any:
     """A W&B run that is continued when the working directory is."""
     try:
         import wandb
@@ -232,6 +249,6 @@ def _weights_and_biases(project: str, workdir: Path, config: dict[str, Any]) -> 
         raise UserError(f"wandb={project!r} needs Weights & Biases: pip install 'seqzoo[wandb]'") from error
     identity = workdir / "wandb_id"
     if not identity.exists():
-        identity.write_text(uuid.uuid4().hex, encoding="utf-8")
-    run = identity.read_text(encoding="utf-8")
-    return wandb.init(project=project, id=run, resume="allow", name=workdir.name, dir=str(workdir), config=config)
+        write_whole(identity, uuid.uuid4().hex.encode())
+    run, local = identity.read_text(encoding="utf-8"), scratch(workdir, "")
+    return wandb.init(project=project, id=run, resume="allow", name=workdir.name, dir=str(local), config=config)

@@ -4,6 +4,7 @@ Every tokenizer gives the first four ids the same meaning, so models, losses and
 """
 
 from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def published(name: str, directory: str | Path, key: str = "data.vocabulary_file
     return PUBLISHED[name].published(directory, key)
 
 
-def load(directory: str | Path, name: str) -> Tokenizer:
+def load(directory: str | PathLike, name: str) -> Tokenizer:
     """Read back what `save` wrote. Raises UserError when the file is missing, truncated or foreign."""
     paths = {epath.Path(directory) / (name + reader.suffix): reader for reader in READERS}
     present = [path for path in paths if path.exists()]

@@ -1,14 +1,12 @@
 """What every tokenizer has in common: the ids of the specials, the protocol, and how rows become text and files."""
 
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
+from os import PathLike
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from etils import epath
 from jaxtyping import Int
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
@@ -46,7 +44,7 @@ class Tokenizer(Protocol):
     def content(self) -> bytes:
         """What `save` writes: all that decides how it reads and writes."""
 
-    def save(self, directory: str | Path, name: str) -> None:
+    def save(self, directory: str | PathLike, name: str) -> None:
         """Write one file, NAME and the suffix of the kind; a reader sees the whole file or none."""
 
 
@@ -113,10 +111,3 @@ def words_of_characters(line: str) -> Iterator[tuple[str, int]]:
         word += in_word and character.isspace()
         in_word = not character.isspace()
         yield character, min(word, last)
-
-
-def write(path: epath.Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.{uuid.uuid4().hex}"  # several hosts may write the same file at once
-    partial.write_bytes(content)
-    partial.replace(path)

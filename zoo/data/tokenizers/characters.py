@@ -3,13 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 from etils import epath
 
-from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, text_ids, words_of_characters, write
+from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, text_ids, words_of_characters
 from zoo.errors import UserError
+from zoo.storage import write_whole
 
 
 class Bytes:
@@ -37,8 +38,8 @@ class Bytes:
     def content(self) -> bytes:
         return b"UTF-8\n"
 
-    def save(self, directory: str | Path, name: str) -> None:
-        write(epath.Path(directory) / (name + self.suffix), self.content())
+    def save(self, directory: str | PathLike, name: str) -> None:
+        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "Bytes":
@@ -93,8 +94,8 @@ class Characters:
     def content(self) -> bytes:
         return json.dumps(self._characters).encode()
 
-    def save(self, directory: str | Path, name: str) -> None:
-        write(epath.Path(directory) / (name + self.suffix), self.content())
+    def save(self, directory: str | PathLike, name: str) -> None:
+        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "Characters":

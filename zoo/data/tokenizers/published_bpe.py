@@ -5,14 +5,16 @@ The zoo's specials come first: the published id `p` is `p + SHIFT` here, and the
 
 import json
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
 import tokenizers
 from etils import epath
 
-from zoo.data.tokenizers.base import SPECIALS, write
+from zoo.data.tokenizers.base import SPECIALS
 from zoo.errors import UserError
+from zoo.storage import write_whole
 
 SHIFT = len(SPECIALS)
 
@@ -70,8 +72,8 @@ class PublishedBPE:
     def size(self) -> int:
         return len(self._pieces)
 
-    def save(self, directory: str | Path, name: str) -> None:
-        write(epath.Path(directory) / (name + self.suffix), self.content())
+    def save(self, directory: str | PathLike, name: str) -> None:
+        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
 
     def content(self) -> bytes:
         return json.dumps(self._parts()).encode()

@@ -6,15 +6,16 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
+from os import PathLike
 from random import Random
 from typing import Literal
 
 import sentencepiece
 from etils import epath
 
-from zoo.data.tokenizers.base import BOS, EOS, PAD, SPACE, SPECIALS, UNK, Rows, WordMemory, text_ids, write
+from zoo.data.tokenizers.base import BOS, EOS, PAD, SPACE, SPECIALS, UNK, Rows, WordMemory, text_ids
 from zoo.errors import UserError
+from zoo.storage import write_whole
 
 sentencepiece.set_min_log_level(2)  # the library reports its progress on standard error, line upon line
 
@@ -134,8 +135,8 @@ class SentencePiece:
         last = max(len(line.split()) - 1, 0)  # white space kept at the end of the line has no word after it
         return [min(word, last) for word in index]
 
-    def save(self, directory: str | Path, name: str) -> None:
-        write(epath.Path(directory) / (name + self.suffix), self.content())
+    def save(self, directory: str | PathLike, name: str) -> None:
+        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "SentencePiece":

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path
+from os import PathLike
 
 from etils import epath
 
-from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, text_ids, write
+from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, text_ids
 from zoo.errors import UserError
+from zoo.storage import write_whole
 
 
 class WordVocabulary:
@@ -69,8 +70,8 @@ class WordVocabulary:
         # The count in front tells a truncated file from a shorter vocabulary.
         return "".join(f"{row}\n" for row in (self.size, *self._words)).encode()
 
-    def save(self, directory: str | Path, name: str) -> None:
-        write(epath.Path(directory) / (name + self.suffix), self.content())
+    def save(self, directory: str | PathLike, name: str) -> None:
+        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "WordVocabulary":
