@@ -62,10 +62,10 @@ def test_a_run_in_a_bucket_goes_on_and_is_evaluated(store, pairs_in_files, monke
     assert read_curves(located(RUN) / "metrics.jsonl")["loss"]["train"][0] == [1, 2, 3]
 
     inside = {name.removeprefix("runs/tiny/") for name in store}
-    assert {"config.json", "summary.json", "logs/host-0.log", "samples/3.txt", "best/3/checksums.json"} <= inside
+    assert {"config.json", "summary.json", "logs/host-0.log", "samples/3.txt", "checkpoints/3/checksums.json"} <= inside
     assert sum(name.startswith("tensorboard/events") for name in inside) == 2
     opened = load(RUN)
-    assert opened.step == 3 and len(opened.translate(["in 3 days"])) == 1
+    assert f"best/{opened.step}/checksums.json" in inside and len(opened.translate(["in 3 days"])) == 1
 
 
 def test_a_damaged_checkpoint_in_a_bucket_yields_to_the_one_before_it(store):
