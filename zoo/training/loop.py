@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from zoo.checkpoints import Checkpoints, average_parameters, load_parameters, save_parameters, saved_parameters
+from zoo.checkpoints import Checkpoints, average_parameters, save_parameters
 from zoo.data.pipeline import Share
 from zoo.errors import UserError
-from zoo.models.gpt_classifier import begun_with, like_pretrained
 from zoo.parallel.mesh import batch_shards, check_heads
 from zoo.parallel.multihost import StopNotice, ending_together, is_first
 from zoo.parallel.rules import on_this_process, own_shards, parameter_count, place
@@ -26,6 +25,7 @@ from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule
 from zoo.training.progress import DivergedError, Progress, Window
 from zoo.training.reporting import Reporter
 from zoo.training.step import TrainState, born, make_step
+from zoo.training.warm_start import taken_over
 from zoo.training.watchdog import Watchdog
 
 log = logging.getLogger("zoo")
@@ -76,18 +76,8 @@ class Training:
         self.state: TrainState
 
     def begin_with(self, workdir: str | PathLike) -> int:
-        """Take the best parameters of another working directory to begin with, or for a classifier those of its body
-        where they are a language model's; gives the step that they are of.
-
-        Raises `UserError` where their names or shapes are others.
-        """
-        shapes = self.shapes.params
-        if "body" not in shapes or "body" in saved_parameters(workdir):
-            step, self.initial = load_parameters(workdir, "best", shapes)
-            return step
-        step, body = load_parameters(workdir, "best", like_pretrained(shapes))
-        params = begun_with(self.fresh().params, body)
-        self.initial = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), params, shapes)
+        """Take parameters of another working directory to begin with (`zoo.training.warm_start`); gives their step."""
+        step, self.initial = taken_over(workdir, self.shapes.params, lambda: self.fresh().params)
         return step
 
     def run(self, description: dict[str, Any]) -> bool:
