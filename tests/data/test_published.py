@@ -121,10 +121,15 @@ def some_text(seed):
     return "".join(draw.choice(often) if draw.random() < 0.5 else one() for _ in range(draw.randrange(25)))
 
 
+@pytest.fixture(scope="module")
+def any_lines():
+    return [some_text(seed) for seed in range(10_000)]
+
+
 @pytest.mark.parametrize("name", ["bytes", "bpe", "gpt2"])
 @pytest.mark.parametrize("kind", ["gpt2"], indirect=True)
-def test_any_unicode_survives_the_round_trip_in_bytes(name, tokenizer):
-    lines = [some_text(seed) for seed in range(10_000)]
+def test_any_unicode_survives_the_round_trip_in_bytes(name, tokenizer, any_lines):
+    lines = any_lines
     if name != "gpt2":
         options = {"alphabet": tokenizers.LOSSLESS} if name == "bpe" else {}
         tokenizer = tokenizers.train(name, ["the cat and the cats"] * 9, 290, **options)
