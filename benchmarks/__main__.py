@@ -12,6 +12,7 @@ BENCHMARKS = {
     "tokenize": "benchmarks.tokenize",
     "pods": "benchmarks.pods",
     "chaos": "benchmarks.chaos",
+    "checkpoints": "benchmarks.checkpoints",
 }
 
 

@@ -1,15 +1,15 @@
 """The smallest run there is: a language model of one layer on 64 rows that mean nothing."""
 
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from zoo.data.batching import NOTHING, LanguageBatch
 from zoo.data.packing import HeldTokens, Rows, training_rows
 from zoo.data.pipeline import Share
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.parallel.mesh import MeshConfig, make_mesh
+from zoo.storage import AnyPath
 from zoo.tasks.losses import cross_entropy
 from zoo.tasks.metrics import Evaluation
 from zoo.training.config import TrainConfig
@@ -24,7 +24,7 @@ class Noise:
 
     SUMMARY = "valid"
 
-    def __init__(self, workdir: Path, poisoned: int = 0):
+    def __init__(self, workdir: AnyPath, poisoned: int = 0):
         self.workdir, self.poison = workdir, None
         if poisoned:
             batches = self.training_batches(1, Share())
@@ -52,8 +52,8 @@ class Noise:
         return Evaluation({"loss": 1.0}, [])
 
 
-def training(task: Noise, steps: int, **settings) -> Training:
-    """A run of `task`, whose parameters and optimizer are cut over all devices."""
+def training(task: Noise, steps: int, mesh: Mesh | None = None, **settings) -> Training:
+    """A run of `task` on `mesh`, by default one over which parameters and optimizer are cut, of all devices."""
     config = TrainConfig(steps, log_every=1, evaluate_every=100, checkpoint_every=2, select="loss", **settings)
-    mesh = make_mesh(MeshConfig(preset="fsdp"))
+    mesh = mesh or make_mesh(MeshConfig(preset="fsdp"))
     return Training(task, GPT(GPTConfig(**SMALL)), config, OptimizerConfig(peak=0.01, warmup=1), mesh, 0)

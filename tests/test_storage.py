@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import TINY
+from noise import Noise, training
 from object_store import Bucket, serving
 
 from zoo.checkpoints import Checkpoints, load_parameters
@@ -42,11 +43,11 @@ def train(pairs, steps: int, workdir: str = RUN) -> int:
 
 
 def steps_reported(store) -> list[int]:
-    lines = store["runs/tiny/metrics.jsonl"][1].decode().splitlines()
+    lines = store["runs/noise/metrics.jsonl"][1].decode().splitlines()
     return [record["step"] for record in map(json.loads, lines) if "train/loss" in record]
 
 
-def test_a_run_in_a_bucket_goes_on_and_is_evaluated(store, pairs_in_files, monkeypatch, capsys):
+def test_a_run_that_is_killed_after_any_save_has_lost_no_report(store, monkeypatch):
     at_a_save, save = {}, Checkpoints.save
 
     def watched(checkpoints, step, *rest):
@@ -54,18 +55,23 @@ def test_a_run_in_a_bucket_goes_on_and_is_evaluated(store, pairs_in_files, monke
         save(checkpoints, step, *rest)
 
     monkeypatch.setattr(Checkpoints, "save", watched)
+    for steps in (4, 6):
+        training(Noise(located("gs://bucket/runs/noise")), steps).run({})
+    assert at_a_save == {step: list(range(1, step + 1)) for step in (2, 4, 6)}
+    assert read_curves(located("gs://bucket/runs/noise/metrics.jsonl"))["loss"]["train"][0] == [1, 2, 3, 4, 5, 6]
+    assert sum(name.startswith("runs/noise/tensorboard/events") for name in store) == 2
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_goes_on_and_is_opened(store, pairs_in_files, capsys):
     assert train(pairs_in_files, 2) == 0
     assert train(pairs_in_files, 3) == 0
     assert "going on from step 2 of 3" in capsys.readouterr().err
-    # A run that is killed loses no report of a step that it does not do again.
-    assert at_a_save == {step: list(range(1, step + 1)) for step in (1, 2, 3)}
-    assert read_curves(located(RUN) / "metrics.jsonl")["loss"]["train"][0] == [1, 2, 3]
-
     inside = {name.removeprefix("runs/tiny/") for name in store}
-    assert {"config.json", "summary.json", "logs/host-0.log", "samples/3.txt", "checkpoints/3/checksums.json"} <= inside
-    assert sum(name.startswith("tensorboard/events") for name in inside) == 2
-    opened = load(RUN)
-    assert f"best/{opened.step}/checksums.json" in inside and len(opened.translate(["in 3 days"])) == 1
+    assert {"config.json", "summary.json", "tokenizer/joint.model", "logs/host-0.log", "samples/3.txt"} <= inside
+    assert main(["eval", RUN, "--split=valid", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bleu"] >= 0
+    assert len(load(RUN).translate(["in 3 days"])) == 1
 
 
 def test_a_damaged_checkpoint_in_a_bucket_yields_to_the_one_before_it(store):

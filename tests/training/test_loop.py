@@ -4,12 +4,20 @@ import json
 import logging
 import math
 import os
+import subprocess
+import sys
 import time
+from functools import partial
+from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from noise import Noise, training
 
+from zoo.checkpoints import load_parameters
 from zoo.errors import UserError
+from zoo.parallel.mesh import MeshConfig, make_mesh
 from zoo.training.watchdog import Watchdog
 
 
@@ -30,6 +38,32 @@ def test_a_batch_that_ruins_the_run_is_passed_over_as_often_as_is_allowed(tmp_pa
 def test_where_no_rollback_is_allowed_the_run_ends_and_says_what_is_kept(tmp_path):
     with pytest.raises(UserError, match=r"the loss of step 4 is not a number; the checkpoint of step 2 is kept"):
         training(Noise(tmp_path, poisoned=4), 6).run({})
+
+
+MOVES = (MeshConfig(data=8), MeshConfig(fsdp=4, tensor=2), MeshConfig(data=1))
+
+
+def check_moves(directory):
+    """Two steps on each mesh, the first of 8 devices and the last of one."""
+    for count, moved in enumerate(MOVES, 1):
+        devices = jax.devices()[: 1 if count == len(MOVES) else 8]
+        training(Noise(directory / "moved"), 2 * count, make_mesh(moved, devices)).run({})
+    training(Noise(directory / "still"), 2 * len(MOVES), make_mesh(MOVES[0])).run({})
+    moved, still = losses(directory / "moved"), losses(directory / "still")
+    assert list(moved) == list(still) == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(list(moved.values()), list(still.values()), atol=1e-5)
+    ends = [load_parameters(directory / name, "latest")[1] for name in ("moved", "still")]
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), *ends)
+
+
+def test_a_run_goes_on_on_other_meshes_as_if_it_had_not_moved(tmp_path):
+    """In a process of its own, which has eight devices: this file as a script."""
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), str(root / "tests"), os.environ.get("PYTHONPATH", "")])
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    result = subprocess.run([sys.executable, __file__, str(tmp_path)], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
 @pytest.fixture
@@ -70,3 +104,7 @@ def test_steps_of_the_usual_length_say_nothing(said):
             with watchdog.over(step):
                 time.sleep(0.02)
     assert said == []
+
+
+if __name__ == "__main__":
+    check_moves(Path(sys.argv[1]))
