@@ -43,9 +43,7 @@ def test_the_source_decides_the_target(source, target, count):
 
 @pytest.mark.parametrize(("source", "target"), [("en", "fr"), ("ar", "en")])
 def test_no_source_stands_in_two_splits(source, target):
-    sources = [
-        {phrase for phrase, _ in draws(source, target, s, count=1_200 if s == "train" else 600)} for s in SPLITS
-    ]
+    sources = [{phrase for phrase, _ in draws(source, target, s, count=1_200 if s == "train" else 600)} for s in SPLITS]
     for one, other in itertools.combinations(sources, 2):
         assert not one & other
 
