@@ -232,9 +232,11 @@ def test_a_directory_that_cannot_be_made_is_told(start, tmp_path, place, told):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_url_is_no_working_directory_and_no_directory_of_that_name_is_made(mistake, tmp_path, monkeypatch):
+def test_another_store_is_no_working_directory_and_no_directory_of_that_name_is_made(mistake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "'gs://bucket/run' is a URL" in mistake("train", "--workdir=gs://bucket/run")
+    assert "s3://bucket/run: checkpoints go to a file system or to gs://" in mistake(
+        "train", "--workdir=s3://bucket/run"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

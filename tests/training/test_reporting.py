@@ -161,8 +161,3 @@ def test_weights_and_biases_is_optional_and_continues_its_run(tmp_path, monkeypa
     run(tmp_path, 2, 2, wandb="zoo")
     assert logged == [(1, {"train/loss": 9.0}), (2, {"train/loss": 8.0})]
     assert len(runs) == 2 and len(set(runs)) == 1
-
-
-def test_a_url_is_refused(tmp_path):
-    with pytest.raises(UserError, match="gs://bucket/run"):
-        Reporter("gs://bucket/run", 10)
