@@ -9,7 +9,8 @@ installed, as in the paper. Training goes over the books as one text: 64 rows of
 updates of warm-up, a cosine to 0, clip 1, weight decay 0.01. The paper's 100 epochs of 26 million tokens are 80,000
 updates; `--config.train.steps=N` takes fewer.
 
-`small` learns a BPE of 4000 pieces: 4 layers, width 192, 128 tokens, 2.6 million parameters, 12 million tokens read.
+`small` learns a BPE of 4000 pieces: 4 layers, width 192, 128 tokens, 2.6 million parameters. It made 1.63 bits per byte
+of the validation books, one seed, of 12 million tokens, in 82 minutes of one core of an AMD EPYC, 2026-11-25.
 """
 
 import ml_collections
