@@ -1,9 +1,9 @@
 """What checkpoints cost: the time that saving takes from the steps, and the time to go on from one of full size.
 
-The first row trains GPT nano on the embedded text twice, with a checkpoint every so many steps and without any, through
-the loop that `train` runs: `blocked` is the share of the time for which it waits in `save`, `slowdown` by how much a
-stretch of steps with a checkpoint is longer than one without. The second restores the parameters of GPT-1 with Adam's
-moments from this machine's disk, verified as always, its files not in memory.
+The first row trains GPT nano on the embedded text, through the loop that `train` runs, in stretches of so many steps of
+which every other begins with a checkpoint, written while the steps go on: `blocked` is the share of such a stretch for
+which the loop waits in `save`, `slowdown` by how much it is longer than one without. The second restores the parameters
+of GPT-1 with Adam's moments from this machine's disk, verified as always, its files not in memory.
 """
 
 import argparse
@@ -50,36 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Costs:
     with tempfile.TemporaryDirectory() as directory:
-        return Costs([saving(arguments, Path(directory)), restoring(arguments.full, Path(directory) / "full")])
+        return Costs([saving(arguments, Path(directory) / "nano"), restoring(arguments.full, Path(directory) / "full")])
 
 
-def saving(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """A run with checkpoints beside one without."""
-    steps, every = arguments.every * (arguments.saves + 1), arguments.every
-    with_them = timed_run(arguments.nano, directory / "saving", steps, every)
-    without = timed_run(arguments.nano, directory / "not", steps, int(NEVER))
-    stretches = [statistics.median(_stretches(stamps, every)) for stamps in (with_them.began, without.began)]
-    return {
-        "system": f"gpt/{arguments.nano}, a checkpoint every {every} steps",
-        "parameters": with_them.parameters,
-        "step_seconds": stretches[1] / every,
-        "save_seconds": statistics.median(with_them.saves),
-        "blocked": statistics.median(with_them.saves) / stretches[0],
-        "slowdown": stretches[0] / stretches[1] - 1,
-    }
-
-
-@dataclass(frozen=True)
-class Timed:
-    """When the steps of a run began, and the seconds that the loop waited in each `save` but the last."""
-
-    began: list[float]
-    saves: list[float]
-    parameters: int
-
-
-def timed_run(size: str, workdir: Path, steps: int, every: int) -> Timed:
-    experiment = _experiment(size, {"train.steps": str(steps), "train.checkpoint_every": str(every)})
+def saving(arguments: argparse.Namespace, workdir: Path) -> dict[str, Any]:
+    """Stretches of steps with a checkpoint and without, in turn; what comes before the first compiles."""
+    every, stretches = arguments.every, 2 * arguments.saves
+    changes = {"train.steps": str(every * (stretches + 1)), "train.checkpoint_every": str(2 * every)}
+    experiment = _experiment(arguments.nano, changes)
     task = experiment.make_task(workdir)
     task.prepare()
     model, mesh = registry.of(experiment.model_config(task, "float32")), make_mesh(experiment.mesh)
@@ -91,18 +69,22 @@ def timed_run(size: str, workdir: Path, steps: int, every: int) -> Timed:
         return step(*operands)
 
     def waited(*operands: Any) -> None:
-        start = time.perf_counter()
-        save(*operands)
-        saves.append(time.perf_counter() - start)
+        saves.append(_seconds(lambda: save(*operands)))
 
     training.step, training.checkpoints.save = stamped, waited
     training.run({})
-    return Timed(began, saves[:-1], parameter_count(training.shapes.params))
-
-
-def _stretches(began: list[float], every: int) -> list[float]:
-    """The seconds of each stretch of so many steps with what follows its last; the first stretch compiles."""
-    return [began[end] - began[end - every] for end in range(2 * every, len(began), every)]
+    # A save comes after its step, so a stretch is from the beginning of a last step to that of another.
+    starts = [every * number - 1 for number in range(1, stretches + 1)]
+    seconds = [began[start + every] - began[start] for start in starts]
+    without, with_one = statistics.median(seconds[::2]), statistics.median(seconds[1::2])
+    return {
+        "system": f"gpt/{arguments.nano}, a checkpoint every {every} steps",
+        "parameters": parameter_count(training.shapes.params),
+        "step_seconds": without / every,
+        "save_seconds": statistics.median(saves[: arguments.saves]),
+        "blocked": statistics.median(saves[: arguments.saves]) / with_one,
+        "slowdown": with_one / without - 1,
+    }
 
 
 def restoring(size: str, workdir: Path) -> dict[str, Any]:

@@ -74,20 +74,39 @@ def test_a_run_in_a_bucket_goes_on_and_is_opened(store, pairs_in_files, capsys):
     assert len(load(RUN).translate(["in 3 days"])) == 1
 
 
-def test_a_damaged_checkpoint_in_a_bucket_yields_to_the_one_before_it(store):
-    checkpoints = Checkpoints("gs://bucket/runs/damaged")
+def state_at(step: int) -> dict:
+    return {"params": {"scale": jax.numpy.full(1000, step)}}
+
+
+def saved(workdir: str) -> Checkpoints:
+    """With checkpoints of steps 1 and 2."""
+    checkpoints = Checkpoints(workdir)
     for step in (1, 2):
-        checkpoints.save(step, {"params": {"scale": jax.numpy.full(1000, step)}}, None, {})
+        checkpoints.save(step, state_at(step), None, {})
     checkpoints.wait()
-    name = max(
-        (name for name in store if name.startswith("runs/damaged/checkpoints/2/")), key=lambda n: len(store[n][1])
-    )
+    return checkpoints
+
+
+def test_a_damaged_checkpoint_in_a_bucket_yields_to_the_one_before_it(store):
+    checkpoints = saved("gs://bucket/runs/damaged")
+    of_the_newest = [name for name in store if name.startswith("runs/damaged/checkpoints/2/")]
+    name = max(of_the_newest, key=lambda name: len(store[name][1]))
     generation, content = store[name]
     store[name] = generation, content[:-1] + bytes([content[-1] ^ 1])
     step, params = load_parameters("gs://bucket/runs/damaged", "latest")
     assert step == 1 and np.all(params["scale"] == 1)
-    assert checkpoints.restore({"params": params}, None)[0] == 1
+    assert checkpoints.restore(state_at(0), None)[0] == 1
     assert checkpoints.steps() == [1]
+
+
+def test_a_checkpoint_in_a_bucket_that_a_kill_cut_short_is_absent(store):
+    saved("gs://bucket/runs/cut").close()
+    del store["runs/cut/checkpoints/2/commit_success.txt"]
+    checkpoints = Checkpoints("gs://bucket/runs/cut")
+    assert checkpoints.restore(state_at(0), None)[0] == 1
+    checkpoints.save(2, state_at(3), None, {})
+    checkpoints.wait()
+    assert np.all(load_parameters("gs://bucket/runs/cut", "latest")[1]["scale"] == 3)
 
 
 def test_a_growing_file_is_published_whole_and_fetched_again(store):
