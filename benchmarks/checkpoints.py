@@ -62,6 +62,19 @@ def saving(arguments: argparse.Namespace, workdir: Path) -> dict[str, Any]:
     task.prepare()
     model, mesh = registry.of(experiment.model_config(task, "float32")), make_mesh(experiment.mesh)
     training = Training(task, model, experiment.train, experiment.optimizer, mesh, 0)
+    without, with_one, saves = map(statistics.median, timed_stretches(training, every))
+    return {
+        "system": f"gpt/{arguments.nano}, a checkpoint every {every} steps",
+        "parameters": parameter_count(training.shapes.params),
+        "step_seconds": without / every,
+        "save_seconds": saves,
+        "blocked": saves / with_one,
+        "slowdown": with_one / without - 1,
+    }
+
+
+def timed_stretches(training: Training, every: int) -> tuple[list[float], list[float], list[float]]:
+    """The seconds of the stretches without a checkpoint, of those with one, and of the `save` in each of these."""
     began, saves, step, save = [], [], training.step, training.checkpoints.save
 
     def stamped(*operands: Any) -> Any:
@@ -74,17 +87,9 @@ def saving(arguments: argparse.Namespace, workdir: Path) -> dict[str, Any]:
     training.step, training.checkpoints.save = stamped, waited
     training.run({})
     # A save comes after its step, so a stretch is from the beginning of a last step to that of another.
-    starts = [every * number - 1 for number in range(1, stretches + 1)]
+    starts = range(every - 1, len(began) - every, every)
     seconds = [began[start + every] - began[start] for start in starts]
-    without, with_one = statistics.median(seconds[::2]), statistics.median(seconds[1::2])
-    return {
-        "system": f"gpt/{arguments.nano}, a checkpoint every {every} steps",
-        "parameters": parameter_count(training.shapes.params),
-        "step_seconds": without / every,
-        "save_seconds": statistics.median(saves[: arguments.saves]),
-        "blocked": statistics.median(saves[: arguments.saves]) / with_one,
-        "slowdown": with_one / without - 1,
-    }
+    return seconds[::2], seconds[1::2], saves[:-1]
 
 
 def restoring(size: str, workdir: Path) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 import argparse
 import importlib.util
+import types
 from itertools import islice
 
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import chaos, tokenize, train_recurrent
+from benchmarks import chaos, checkpoints, tokenize, train_recurrent
 from benchmarks.measuring import Result
 from zoo.checkpoints import Checkpoints
 from zoo.data import tokenizers
@@ -84,10 +85,30 @@ def test_a_damage_changes_the_file_that_it_befalls(tmp_path, kind):
 
 def test_a_run_of_other_parameters_has_not_recovered(tmp_path):
     for name, scale in (("one", 1.0), ("same", 1.0), ("other", 1.0 + 2**-23)):
-        checkpoints = Checkpoints(tmp_path / name)
-        checkpoints.save(1, {"params": {"scale": jnp.full(3, scale)}}, None, {})
-        checkpoints.close()
+        saved = Checkpoints(tmp_path / name)
+        saved.save(1, {"params": {"scale": jnp.full(3, scale)}}, None, {})
+        saved.close()
     assert chaos.same_parameters(tmp_path / "one", tmp_path / "same")
     assert not chaos.same_parameters(tmp_path / "one", tmp_path / "other")
     failed = chaos.Chaos(chaos.Tally(finished=1, failures=["other parameters"]), chaos.KINDS, None)
     assert not failed.passed and failed.as_dict()["rows"][0]["all_recovered"] == "False"
+
+
+def test_stretches_of_steps_are_told_apart_by_their_checkpoints(monkeypatch):
+    """Ten steps of a second each, with a save of ten after the fourth, the eighth and the last."""
+    clock = [0.0]
+
+    def lasting(seconds: float) -> None:
+        clock[0] += seconds
+
+    training = types.SimpleNamespace(step=lasting, checkpoints=types.SimpleNamespace(save=lasting))
+
+    def run(_: dict) -> None:
+        for step in range(1, 11):
+            training.step(1.0)
+            if step % 4 == 0 or step == 10:
+                training.checkpoints.save(10.0)
+
+    training.run = run
+    monkeypatch.setattr("benchmarks.checkpoints.time.perf_counter", lambda: clock[0])
+    assert checkpoints.timed_stretches(training, 2) == ([2.0, 2.0], [12.0, 12.0], [10.0, 10.0])
