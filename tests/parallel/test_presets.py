@@ -1,12 +1,9 @@
 """Every preset trains a model as one device does, by the exchanges that it should need."""
 
-import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from eight_devices import python_on_eight
 from flax import linen as nn
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
@@ -144,19 +142,9 @@ def check_kernels():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), compiled(query, key, value), expected)
 
 
-def in_a_process_with_eight_devices(*arguments):
-    """This file as a script."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    command = [sys.executable, __file__, *arguments]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
 def test_every_preset_of_eight_devices_trains_a_gpt_as_one_device_does():
-    in_a_process_with_eight_devices("gpt", *PRESETS)
+    result = python_on_eight(__file__, "gpt", *PRESETS)
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
 @pytest.mark.slow
@@ -164,11 +152,13 @@ def test_every_preset_of_eight_devices_trains_a_gpt_as_one_device_does():
     ("name", "presets"), [("transformer", PRESETS), ("rnnsearch", [p for p in PRESETS if "sequence" not in p])]
 )
 def test_every_preset_of_eight_devices_trains_a_translator_as_one_device_does(name, presets):
-    in_a_process_with_eight_devices(name, *presets)
+    result = python_on_eight(__file__, name, *presets)
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
 def test_fused_kernels_run_on_a_mesh_as_on_one_device():
-    in_a_process_with_eight_devices("kernels")
+    result = python_on_eight(__file__, "kernels")
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import subprocess
 import sys
 import time
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from eight_devices import python_on_eight
 from noise import Noise, training
 
 from zoo.checkpoints import load_parameters
@@ -57,12 +57,7 @@ def check_moves(directory):
 
 
 def test_a_run_goes_on_on_other_meshes_as_if_it_had_not_moved(tmp_path):
-    """In a process of its own, which has eight devices: this file as a script."""
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(root), str(root / "tests"), os.environ.get("PYTHONPATH", "")])
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    result = subprocess.run([sys.executable, __file__, str(tmp_path)], env=environment, capture_output=True, text=True)
+    result = python_on_eight(__file__, tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
 
 

@@ -1,8 +1,6 @@
 """The laws of an update: the gradient of the mean, whatever cuts the batch; a state that is born where it lives."""
 
 import os
-import subprocess
-import sys
 import textwrap
 
 import jax
@@ -10,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from eight_devices import python_on_eight
 
 from zoo.data.batching import Seq2SeqBatch, padded
 from zoo.models.base import Readout
@@ -285,11 +284,5 @@ EIGHT_DEVICES = """
 @pytest.mark.slow
 def test_every_mesh_of_eight_devices_trains_as_one_device_does():
     """And no parameter, nor moment of the optimizer, that the rules cut is whole on a device."""
-    script = textwrap.dedent(EIGHT_DEVICES.format(here=os.path.dirname(__file__)))
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"  # compiles faster
-    eight = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
-    result = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | eight | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
+    result = python_on_eight("-c", textwrap.dedent(EIGHT_DEVICES.format(here=os.path.dirname(__file__))))
     assert result.stdout == "the same on every mesh\n", result.stderr[-3000:]

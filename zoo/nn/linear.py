@@ -60,17 +60,21 @@ def _flat(x: Array) -> Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _dot(x: Float[Array, "*N I"], kernel: Float[Array, "_ _"], contract: int, dtype) -> Float[Array, "*N O"]:
+def dot(x: Float[Array, "*N I"], kernel: Float[Array, "_ _"], dtype=jnp.float32, contract: int = 0) -> Array:
+    """`x @ kernel`, or `x @ kernel.T` with `contract=1`; inputs in `dtype`, sum and result in float32.
+
+    The two products of the backward pass take inputs in `dtype` as well; the gradient keeps the kernel's own dtype.
+    """
     return product(x.astype(dtype), kernel.astype(dtype), contract)
 
 
-def _dot_forward(x, kernel, contract, dtype):
+def _dot_forward(x, kernel, dtype, contract):
     low_x, low_kernel = x.astype(dtype), kernel.astype(dtype)
     # Zero-sized witnesses carry the original dtypes to the backward pass.
     return product(low_x, low_kernel, contract), (low_x, low_kernel, x[..., :0], kernel[:0])
 
 
-def _dot_backward(contract, dtype, residuals, gradient):
+def _dot_backward(dtype, contract, residuals, gradient):
     x, kernel, x_like, kernel_like = residuals
     gradient = gradient.astype(dtype)  # a float32 cotangent would drag both products out of bfloat16
     to_x = product(gradient, kernel, 1 - contract)
@@ -78,15 +82,7 @@ def _dot_backward(contract, dtype, residuals, gradient):
     return to_x.astype(x_like.dtype), to_kernel.astype(kernel_like.dtype)
 
 
-_dot.defvjp(_dot_forward, _dot_backward)
-
-
-def dot(x: Float[Array, "*N I"], kernel: Float[Array, "_ _"], dtype=jnp.float32, contract: int = 0) -> Array:
-    """`x @ kernel`, or `x @ kernel.T` with `contract=1`; inputs in `dtype`, sum and result in float32.
-
-    The two products of the backward pass take inputs in `dtype` as well; the gradient keeps the kernel's own dtype.
-    """
-    return _dot(x, kernel, contract, dtype)
+dot.defvjp(_dot_forward, _dot_backward)
 
 
 def as_matrix(initializer: Initializer, inputs: int) -> Initializer:

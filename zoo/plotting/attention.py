@@ -7,13 +7,14 @@ from os import PathLike
 
 import matplotlib
 import numpy as np
-from etils import epath
 from jaxtyping import Float
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+
+from zoo.plotting.pictures import save
 
 log = logging.getLogger("zoo")
 LONGEST_SIDE = 8000  # pixels, of a picture that viewers still open
@@ -49,8 +50,7 @@ def draw_attention(
         figure.colorbar(image, ax=panels, shrink=min(1.0, 2.5 / height), aspect=15, label="attention")
         size = max(7.0, min(11.0, 110 * width / max(len(title), 1)))
         figure.suptitle(_wrapped(title, int(width * 110 / size)), fontsize=size, parse_math=False)
-        with epath.Path(path).open("wb") as file:
-            figure.savefig(file, format="png")
+        save(figure, path)
 
 
 def draw_panel(

@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 
-from etils import epath
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from zoo.errors import UserError
+from zoo.plotting.pictures import save
 from zoo.storage import AnyPath
 
 COLUMNS = 3
@@ -69,8 +69,7 @@ def draw_curves(runs: Mapping[str, AnyPath], picture: str | PathLike) -> None:
         figure.suptitle(*read, parse_math=False)
     else:
         _name_runs(figure, list(read))
-    with epath.Path(picture).open("wb") as file:
-        figure.savefig(file, format="png")
+    save(figure, picture)
 
 
 def draw_panel(axes: Axes, curves: Mapping[str, Curve], name: str) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from os import PathLike
 
-from etils import epath
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from zoo.plotting.pictures import save
 
 
 def draw_by_length(
@@ -39,5 +40,4 @@ def draw_by_length(
     below.set_xlabel("words of the source")
     below.set_xticks(middles, [f"{first}–{last}" if last > first else str(first) for first, last, _ in bins])
     figure.supxlabel(caption, fontsize="x-small", color="0.3", parse_math=False)
-    with epath.Path(path).open("wb") as file:
-        figure.savefig(file, format="png")
+    save(figure, path)

@@ -146,12 +146,13 @@ class LanguageModeling:
 
     def _read(self, split: str, location: str, tokens: int) -> tuple[list[str], list[Ids]]:
         """As many documents as hold so many tokens, and their ids; all for 0."""
-        documents, found = [], []
+        documents, found, count = [], [], 0
         for document in filter(str.strip, self.documents(split, location)):
             (ids,) = self.tokenizer.encode([document])
             documents.append(document)
             found.append(np.asarray(ids, np.int32))
-            if tokens and sum(map(len, found)) >= tokens:
+            count += len(ids)
+            if tokens and count >= tokens:
                 break
         if not documents:
             raise UserError(f"{location or f'data.{split}'} holds no text: name another")

@@ -4,10 +4,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from os import PathLike
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from etils import epath
 from jaxtyping import Int
+
+from zoo.storage import write_whole
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")  # the names of those ids, in order
@@ -46,6 +49,15 @@ class Tokenizer(Protocol):
 
     def save(self, directory: str | PathLike, name: str) -> None:
         """Write one file, NAME and the suffix of the kind; a reader sees the whole file or none."""
+
+
+class Saved:
+    """A tokenizer whose `content()` is one file, with the `suffix` of its kind."""
+
+    suffix: ClassVar[str]
+
+    def save(self, directory: str | PathLike, name: str) -> None:
+        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
 
 
 def text_ids(row: Row) -> list[int]:

@@ -3,17 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from os import PathLike
 
 import numpy as np
-from etils import epath
 
-from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, text_ids, words_of_characters
+from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, Saved, text_ids, words_of_characters
 from zoo.errors import UserError
-from zoo.storage import write_whole
 
 
-class Bytes:
+class Bytes(Saved):
     """The bytes of the text in UTF-8: 256 ids behind the specials, for any text, with nothing to learn."""
 
     suffix = ".bytes"
@@ -38,9 +35,6 @@ class Bytes:
     def content(self) -> bytes:
         return b"UTF-8\n"
 
-    def save(self, directory: str | PathLike, name: str) -> None:
-        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
-
     @classmethod
     def load(cls, content: bytes) -> "Bytes":
         """Undo `save`. Raises ValueError when `content` is no such file."""
@@ -49,7 +43,7 @@ class Bytes:
         return cls()
 
 
-class Characters:
+class Characters(Saved):
     """The characters of the text, the most frequent first, <unk> for all others."""
 
     suffix = ".characters"
@@ -93,9 +87,6 @@ class Characters:
 
     def content(self) -> bytes:
         return json.dumps(self._characters).encode()
-
-    def save(self, directory: str | PathLike, name: str) -> None:
-        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "Characters":

@@ -5,28 +5,25 @@ The zoo's specials come first: the published id `p` is `p + SHIFT` here, and the
 
 import json
 from collections.abc import Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
 import tokenizers
 from etils import epath
 
-from zoo.data.tokenizers.base import SPECIALS
+from zoo.data.tokenizers.base import SPECIALS, Saved
 from zoo.errors import UserError
-from zoo.storage import write_whole
 
 SHIFT = len(SPECIALS)
 
 
-class PublishedBPE:
+class PublishedBPE(Saved):
     """A BPE whose pieces and merges are given (Sennrich et al. 2016), and never learned here.
 
     `VOCABULARY` and `MERGES` are the names that the two files go by, `END` is what stands behind the last character of
     a word, and `UNMERGED` are the pieces that no merge makes, single characters aside.
     """
 
-    suffix: ClassVar[str]
     VOCABULARY: ClassVar[tuple[str, ...]]
     MERGES: ClassVar[tuple[str, ...]]
     END: ClassVar[str] = ""
@@ -71,9 +68,6 @@ class PublishedBPE:
     @property
     def size(self) -> int:
         return len(self._pieces)
-
-    def save(self, directory: str | PathLike, name: str) -> None:
-        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
 
     def content(self) -> bytes:
         return json.dumps(self._parts()).encode()

@@ -6,16 +6,13 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from os import PathLike
 from random import Random
 from typing import Literal
 
 import sentencepiece
-from etils import epath
 
-from zoo.data.tokenizers.base import BOS, EOS, PAD, SPACE, SPECIALS, UNK, Rows, WordMemory, text_ids
+from zoo.data.tokenizers.base import BOS, EOS, PAD, SPACE, SPECIALS, UNK, Rows, Saved, WordMemory, text_ids
 from zoo.errors import UserError
-from zoo.storage import write_whole
 
 sentencepiece.set_min_log_level(2)  # the library reports its progress on standard error, line upon line
 
@@ -42,7 +39,7 @@ CRAWLED = Alphabet()
 LOSSLESS = Alphabet(keep_whitespace=True, byte_fallback=True)
 
 
-class SentencePiece:
+class SentencePiece(Saved):
     """Subwords by the unigram model (Kudo 2018) or BPE (Sennrich et al. 2016), as the library of that name has them."""
 
     suffix = ".model"
@@ -134,9 +131,6 @@ class SentencePiece:
             index.append(word)
         last = max(len(line.split()) - 1, 0)  # white space kept at the end of the line has no word after it
         return [min(word, last) for word in index]
-
-    def save(self, directory: str | PathLike, name: str) -> None:
-        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "SentencePiece":

@@ -3,16 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from os import PathLike
 
-from etils import epath
-
-from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, text_ids
+from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, Saved, text_ids
 from zoo.errors import UserError
-from zoo.storage import write_whole
 
 
-class WordVocabulary:
+class WordVocabulary(Saved):
     """White-space separated words, the most frequent first, <unk> for all others (Sutskever, Cho, Bahdanau 2014)."""
 
     suffix = ".words"
@@ -69,9 +65,6 @@ class WordVocabulary:
     def content(self) -> bytes:
         # The count in front tells a truncated file from a shorter vocabulary.
         return "".join(f"{row}\n" for row in (self.size, *self._words)).encode()
-
-    def save(self, directory: str | PathLike, name: str) -> None:
-        write_whole(epath.Path(directory) / (name + self.suffix), self.content())
 
     @classmethod
     def load(cls, content: bytes) -> "WordVocabulary":
