@@ -13,6 +13,9 @@ from zoo.parallel.hlo import Instruction, arrays, replica_groups, splash_flops
         ("replica_groups=[4,2]<=[2,4]T(1,0)", [0, 4]),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}", [0, 4]),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", [0, 1, 2, 3]),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_0'}", [0, 1, 2, 3]),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_1'}", [0, 4]),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=(7,6,5,4,3,2,1,0) {'axis_1'}", [7, 6]),
         ("replica_groups={}", list(range(8))),
     ],
 )
@@ -20,6 +23,11 @@ def test_groups_are_read_in_every_form(written, first):
     groups = replica_groups(written + ", use_global_device_ids=true", 8)
     assert groups[0] == first
     assert sorted(device for group in groups for device in group) == list(range(8))
+
+
+def test_groups_in_an_unknown_form_are_not_taken_for_all():
+    with pytest.raises(ValueError, match="not known: rings"):
+        replica_groups("replica_groups=rings(2)", 8)
 
 
 def test_arrays_know_their_bytes_and_where_they_lie():

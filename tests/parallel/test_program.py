@@ -81,6 +81,37 @@ def test_a_loop_counts_as_often_as_it_turns():
     assert Program(TEXT, MESH).flops == 3 * 2 * 8 * 16 * 64
 
 
+@pytest.mark.parametrize(("bound", "step", "turns"), [(8, 2, 4), (9, 2, 5), (8, 1, 8)])
+def test_a_loop_that_counts_by_more_than_one_turns_less_often(bound, step, turns):
+    text = f"""HloModule m
+
+%body (state: (f32[16,16], u32[])) -> (f32[16,16], u32[]) {{
+  %ten = u32[] constant(10)
+  %step = u32[] constant({step})
+  %state = (f32[16,16], u32[]) parameter(0)
+  %x = f32[16,16] get-tuple-element(%state), index=0
+  %i = u32[] get-tuple-element(%state), index=1
+  %y = f32[16,16] dot(%x, %x), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  %unused = u32[] add(%i, %ten)
+  %next = u32[] add(%i, %step)
+  ROOT %both = (f32[16,16], u32[]) tuple(%y, %next)
+}}
+
+%condition (state: (f32[16,16], u32[])) -> pred[] {{
+  %bound = u32[] constant({bound})
+  %state = (f32[16,16], u32[]) parameter(0)
+  %i = u32[] get-tuple-element(%state), index=1
+  ROOT %less = pred[] compare(%i, %bound), direction=LT
+}}
+
+ENTRY %main (start: (f32[16,16], u32[])) -> (f32[16,16], u32[]) {{
+  %start = (f32[16,16], u32[]) parameter(0)
+  ROOT %while = (f32[16,16], u32[]) while(%start), condition=%condition, body=%body
+}}
+"""
+    assert Program(text, MESH).flops == turns * 2 * 16**3
+
+
 def test_of_a_stack_of_layers_a_turn_reads_its_slice():
     fused = next(k for k in Program(TEXT, MESH).kernels if k.name == "fusion.1")
     slice_twice, x, product = 2 * 16 * 64 * 2, 8 * 64 * 2, 8 * 16 * 2

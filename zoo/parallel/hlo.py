@@ -98,24 +98,36 @@ def _closing(text: str) -> int:
 
 
 def replica_groups(attributes: str, devices: int) -> list[list[int]]:
-    """The groups of devices of a collective, in each of the four forms that HLO writes them in: lists, an iota that is
-    reshaped (and transposed), axes of an unnamed mesh, or nothing for all together."""
+    """The groups of devices of a collective, in each of the forms that HLO writes them in: lists, an iota that is
+    reshaped, axes of an unnamed mesh of devices in any order, or nothing for all together.
+
+    Raises ValueError for any other: a message over the wrong axes would look like one that nobody wants.
+    """
     found = re.search(r"replica_groups=(.*)", attributes)
-    text = found[1] if found else ""
-    if named := re.match(r"mesh\[([^\]]*)\](?:\s*,?\s*device_ids=\([^)]*\))?\s*\{([^}]*)\}", text):
+    text = found[1] if found else "{}"
+    if text.startswith("{}"):
+        return [list(range(devices))]
+    if named := re.match(r"mesh\[([^\]]*)\](?:,? *device_ids=\(((?:[^()]|\([^)]*\))*)\))? *\{([^}]*)\}", text):
         axes = {name: int(size) for name, size in re.findall(r"'?(\w+)'?=(\d+)", named[1])}
-        chosen = [list(axes).index(name) for name in re.findall(r"'?(axis_\d+|\w+)'?", named[2])]
+        chosen = [list(axes).index(name) for name in re.findall(r"'?(axis_\d+|\w+)'?", named[3])]
         rest = [i for i in range(len(axes)) if i not in chosen]
-        grid = np.arange(devices).reshape(tuple(axes.values())).transpose(*rest, *chosen)
+        grid = _numbered(named[2] or f"[{devices}]").reshape(tuple(axes.values())).transpose(*rest, *chosen)
         return grid.reshape(-1, math.prod(list(axes.values())[i] for i in chosen)).tolist()
-    if iota := re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        shape, source = ([int(n) for n in iota[i].split(",")] for i in (1, 2))
-        order = [int(n) for n in iota[3].split(",")] if iota[3] else range(len(source))
-        return np.arange(math.prod(source)).reshape(source).transpose(order).reshape(shape).tolist()
-    lists = re.match(r"\{(\{[\d,{}\s]*\})\}", text)
-    if lists:
+    if iota := re.match(r"\[([\d,]+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", text):
+        return _numbered(iota[2]).reshape([int(n) for n in iota[1].split(",")]).tolist()
+    if lists := re.match(r"\{(\{[\d,{}\s]*\})\}", text):
         return [[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", lists[1])]
-    return [list(range(devices))]
+    raise ValueError(f"groups of devices in a form that is not known: {text[:120]}")
+
+
+def _numbered(text: str) -> np.ndarray:
+    """Devices in the order of an iota, as `[2,4]T(1,0)` is, or of a list."""
+    iota = re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?$", text)
+    if iota is None:
+        return np.array([int(n) for n in text.split(",")])
+    shape = [int(n) for n in iota[1].split(",")]
+    order = [int(n) for n in iota[2].split(",")] if iota[2] else range(len(shape))
+    return np.arange(math.prod(shape)).reshape(shape).transpose(order).flatten()
 
 
 def splash_flops(one: Instruction) -> float:

@@ -112,16 +112,21 @@ class Program:
                     waiting += [(called, times) for called in one.called(*keys)]
 
     def _trips(self, loop: Instruction) -> int:
-        """As XLA found it, or the bound that the condition compares the counter with."""
+        """As XLA found it; else how often the body's step takes a counter from zero to the bound in the condition."""
         if known := re.search(r'known_trip_count"?:\{"n":"(\d+)"', loop.attributes):
             return int(known[1])
-        bounds = [
-            int(re.match(r"-?\d+", one.attributes)[0])
-            for name in loop.called("condition")
-            for one in self.computations[name].values()
-            if one.opcode == "constant" and one.shape.startswith("s32[]")
-        ]
-        return max(bounds, default=1)
+        condition, body = (self.computations[loop.called(key)[0]] for key in ("condition", "body"))
+        bound = max((n for one in condition.values() if (n := _scalar(one)) is not None), default=1)
+        return -(-bound // self._step(condition, body))
+
+    def _step(self, condition: Computation, body: Computation) -> int:
+        """What a turn adds to the counter: two where XLA has unrolled a product that gathers as it goes."""
+        read = [one for one in condition.values() if one.opcode == "get-tuple-element" and "[]" in one.shape]
+        places = [re.search(r"index=(\d+)", one.attributes)[1] for one in read]
+        if len(places) != 1:
+            return 1
+        added = body[list(body.values())[-1].operands[int(places[0])]]
+        return max((n for x in added.operands if (n := _scalar(body[x])) is not None), default=1)
 
     def _inside(self, one: Instruction, where: str = "") -> Iterator[tuple[str, Instruction]]:
         """`one` and all that is fused into it, each with the name of the computation that holds it."""
@@ -228,6 +233,12 @@ class Program:
         if pairs := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", one.attributes):
             return [int(pairs[1]), int(pairs[2])]
         return replica_groups(one.attributes, math.prod(self.mesh.values()))[0]
+
+
+def _scalar(one: Instruction) -> int | None:
+    """The value of a whole number that is constant."""
+    constant = one.opcode == "constant" and re.match(r"[su]\d+\[\]", one.shape)
+    return int(re.match(r"-?\d+", one.attributes)[0]) if constant else None
 
 
 def _kind(opcode: str) -> str:
