@@ -18,12 +18,15 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 from zoo.data.batching import NOTHING, LanguageBatch, Seq2SeqBatch
 from zoo.data.tokenizers import PAD, SPECIALS
 from zoo.errors import UserError
+from zoo.models.base import Readout
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.models.rnnsearch import RNNsearch, RNNsearchConfig
 from zoo.models.transformer import Transformer, TransformerConfig
 from zoo.nn.attention import Mask, attend
 from zoo.parallel.mesh import AXES, PRESETS, MeshConfig, check_heads, make_mesh
-from zoo.parallel.rules import in_force, place, replicated, sharding
+from zoo.parallel.program import Program
+from zoo.parallel.rules import batch_sharding, in_force, place, replicated, sharding
+from zoo.tasks import losses
 from zoo.tasks.losses import cross_entropy
 from zoo.training.step import born, make_step
 
@@ -142,6 +145,31 @@ def check_kernels():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), compiled(query, key, value), expected)
 
 
+def check_loss():
+    """The gradient of the matrix before the softmax is sent once, in however many parts the logits are made."""
+    losses.CHUNK["cpu"] = 1
+    random, mesh = np.random.default_rng(2), make_mesh(MeshConfig(data=2, fsdp=4))
+    states, matrix = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((ROWS, LENGTH, 32), (64, 32)))
+    labels = jnp.asarray(random.integers(1, 64, (ROWS, LENGTH)))
+
+    def gradients(states, matrix, labels):
+        return jax.grad(lambda *r: cross_entropy(Readout(*r, contract=1), labels).objective, argnums=(0, 1))(
+            states, matrix
+        )
+
+    def on_mesh(*operands):
+        with in_force(mesh):
+            return gradients(*operands)
+
+    rows, columns = batch_sharding(mesh), sharding(mesh, ("vocab", "embed"), matrix.shape)
+    step = jax.jit(on_mesh, in_shardings=(rows, columns, rows), out_shardings=(rows, columns))
+    compiled = step.lower(states, matrix, labels).compile()
+    messages = Program(compiled.as_text(), dict(mesh.shape)).collectives
+    assert sum(m.times for m in messages if m.kind != "all-gather" and m.bytes >= matrix.nbytes) == 1, messages
+    expected = jax.jit(gradients)(states, matrix, labels)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), compiled(states, matrix, labels), expected)
+
+
 def test_every_preset_of_eight_devices_trains_a_gpt_as_one_device_does():
     result = python_on_eight(__file__, "gpt", *PRESETS)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -158,6 +186,11 @@ def test_every_preset_of_eight_devices_trains_a_translator_as_one_device_does(na
 
 def test_fused_kernels_run_on_a_mesh_as_on_one_device():
     result = python_on_eight(__file__, "kernels")
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_a_loss_in_parts_sends_its_gradient_once():
+    result = python_on_eight(__file__, "loss")
     assert result.returncode == 0, result.stderr[-3000:]
 
 
@@ -178,7 +211,7 @@ def test_heads_that_divide_are_taken():
 if __name__ == "__main__":
     jax.config.update("jax_disable_most_optimizations", True)
     what, *presets = sys.argv[1:]
-    if what == "kernels":
-        check_kernels()
-    else:
+    if what in CASES:
         check_presets(CASES[what](), presets)
+    else:
+        {"kernels": check_kernels, "loss": check_loss}[what]()

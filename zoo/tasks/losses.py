@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.models.base import Readout
 from zoo.nn.linear import product, summed_outer
-from zoo.nn.placement import placed, platform
+from zoo.nn.placement import parts, placed, platform
 
 # Logits of one device that are in memory at a time: a CPU is fastest where they stay in its cache; elsewhere every part
 # costs a pass over the gradient of the matrix, and on a mesh a message of its size.
@@ -119,15 +119,16 @@ def _summed(readout: Readout, labels: Array, real: Array, weights: Array, smooth
         logits = readout.replace(states=states).logits()
         return total + _sums_and_errors(logits, labels, real, weights, smoothing)[0], None
 
-    parts = [_chunks(x, columns) for x in (readout.states, labels, real, weights)]
-    return jax.lax.scan(add, Sums.zero(), parts)[0]
+    chunks = [_chunks(x, columns) for x in (readout.states, labels, real, weights)]
+    return jax.lax.scan(add, Sums.zero(), chunks)[0]
 
 
 def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array, smoothing: float, columns: int):
     dtype, contract = readout.dtype, readout.contract
     names = ("embed", "vocab") if contract == 0 else ("vocab", "embed")
-    # Gathered once for all parts; what is summed over them lies as the parameter does.
-    matrix = placed(readout.matrix.astype(dtype), *(name if name == "vocab" else None for name in names))
+    # The matrix is gathered once for all columns, and its gradient is sent once, after them.
+    gathered = tuple(name if name == "vocab" else None for name in names)
+    matrix = placed(readout.matrix.astype(dtype), *gathered)
     low = readout.replace(matrix=matrix, states=readout.states.astype(dtype))
 
     def add(carry, part):
@@ -136,19 +137,32 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
         sums, errors = _sums_and_errors(low.replace(states=states).logits(), labels, real, weights, smoothing)
         to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
         errors = errors.astype(dtype)
-        of_part = summed_outer(states, errors) if contract == 0 else summed_outer(errors, states)
-        to_matrix = to_matrix + placed(of_part, *names)
+        operands = (states, errors) if contract == 0 else (errors, states)
+        to_matrix = to_matrix + placed(_outer_of_shards(*operands), "batch", *gathered)
         to_states = product(errors, matrix, 1 - contract)
         return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype)
 
     start = (
         Sums.zero(),
-        placed(jnp.zeros(matrix.shape), *names),
+        placed(jnp.zeros((_shards(len(labels)), *matrix.shape)), "batch", *gathered),
         None if low.bias is None else jnp.zeros(low.bias.shape),
     )
-    parts = [_chunks(x, columns) for x in (low.states, labels, real, weights)]
-    (total, to_matrix, to_bias), to_states = jax.lax.scan(add, start, parts)
+    chunks = [_chunks(x, columns) for x in (low.states, labels, real, weights)]
+    (total, to_matrix, to_bias), to_states = jax.lax.scan(add, start, chunks)
+    to_matrix = placed(to_matrix.sum(axis=0), *names)
     return total, readout.replace(states=_whole(to_states), matrix=to_matrix, bias=to_bias)
+
+
+def _shards(rows: int) -> int:
+    """Into how many parts the mesh cuts the rows of a batch."""
+    return parts("batch") if rows % parts("batch") == 0 else 1
+
+
+def _outer_of_shards(a: Float[Array, "B T I"], b: Float[Array, "B T O"]) -> Float[Array, "_ I O"]:
+    """The sum of `a bᵀ` over the tokens of each shard, which it so keeps to itself."""
+    if (shards := _shards(len(a))) == 1:
+        return summed_outer(a, b)[None]
+    return jax.vmap(summed_outer)(*(x.reshape(shards, -1, *x.shape[1:]) for x in (a, b)))
 
 
 def _summed_backward(smoothing: float, columns: int, gradient: Readout, cotangent: Sums):
