@@ -24,8 +24,12 @@ LARGE = {
 }
 GPT1 = {"model.attention_dropout": "0"}
 ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "gpt1": ("gpt.py:gpt1", "v5e:4x4", {"mesh.data": "16", "data.batch_rows": "256"} | GPT1),
-    "transformer-big": ("wmt14.py:en-de,big", "v5e:4x4", {"mesh.data": "16", "data.batch_tokens": "65536"}),
+    "gpt1": ("gpt.py:gpt1", "v5e:4x4", {"mesh.data": "2", "mesh.fsdp": "8", "data.batch_rows": "256"} | GPT1),
+    "transformer-big": (
+        "wmt14.py:en-de,big",
+        "v5e:4x4",
+        {"mesh.data": "2", "mesh.fsdp": "8", "data.batch_tokens": "65536"},
+    ),
     "gpt2-1.5b": (
         "gpt.py:gpt2_1558m",
         "v5e:16x16",
@@ -42,11 +46,15 @@ ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
         {"mesh.fsdp": "1024", "mesh.tensor": "2", "data.length": "2048", "data.batch_rows": "2048"} | LARGE,
     ),
 }
-# Weak scaling of GPT-1: 16 rows on every chip.
-SCALING = {1: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
+# Weak scaling of GPT-1, 16 rows on every chip: the slice, and `data` and `fsdp` of its mesh.
+SCALING = {1: ("v5e:2x2", 1, 1), 16: ("v5e:4x4", 2, 8), 64: ("v5e:8x8", 4, 16), 256: ("v5e:16x16", 16, 16)}
 ROWS |= {
-    f"gpt1-on-{chips}": ("gpt.py:gpt1", slice_, {"mesh.data": str(chips), "data.batch_rows": str(16 * chips)} | GPT1)
-    for chips, slice_ in SCALING.items()
+    f"gpt1-on-{chips}": (
+        "gpt.py:gpt1",
+        slice_,
+        {"mesh.data": str(data), "mesh.fsdp": str(fsdp), "data.batch_rows": str(16 * chips)} | GPT1,
+    )
+    for chips, (slice_, data, fsdp) in SCALING.items()
 }
 
 

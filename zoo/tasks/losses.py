@@ -138,7 +138,7 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
         to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
         errors = errors.astype(dtype)
         operands = (states, errors) if contract == 0 else (errors, states)
-        to_matrix = to_matrix + placed(_outer_of_shards(*operands), "batch", *gathered)
+        to_matrix = placed(to_matrix + _outer_of_shards(*operands), "batch", *gathered)
         to_states = product(errors, matrix, 1 - contract)
         return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype)
 
