@@ -94,7 +94,7 @@ def row(name: str, found: Plan) -> dict[str, Any]:
         else {
             "step_seconds": predicted.step_seconds,
             "mfu": predicted.mfu,
-            "flops_by_formula": predicted.flops / predicted.formula_flops,
+            "flops_by_formula": predicted.flops_by_formula,
         }
     )
     return {
@@ -105,6 +105,7 @@ def row(name: str, found: Plan) -> dict[str, Any]:
         "gib_a_chip": found.memory.peak / GIB,
         "fits": str(found.fits),
         **speed,
+        "compiler": found.compiler,
         "compile_seconds": found.compile_seconds,
         "processor_seconds": found.processor_seconds,
     }

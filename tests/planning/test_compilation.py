@@ -15,7 +15,14 @@ from zoo.cli import main
 from zoo.errors import UserError
 from zoo.parallel.chips import Topology
 from zoo.parallel.mesh import AXES
-from zoo.planning.compilation import _needed, abstract_batch, plan, slice_devices
+from zoo.planning import compilation
+from zoo.planning.compilation import Memory, Plan, _needed, abstract_batch, plan, slice_devices
+from zoo.planning.prediction import Prediction
+
+NEEDS_LIBTPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, of the extra tpu")
+# Small, with pieces that fill the chip's tiles.
+SMALL = {"model.layers": "2", "model.width": "512", "model.ffn": "1024", "model.heads": "4", "data.length": "128"}
+SMALL_ARGUMENTS = ["--config=gpt.py:gpt1", "--topology=v5e:4x4", *(f"--config.{k}={v}" for k, v in SMALL.items())]
 
 
 def test_rows_that_do_not_divide_are_told_with_the_numbers():
@@ -55,14 +62,41 @@ def test_without_libtpu_the_extra_is_named(monkeypatch):
         slice_devices(Topology.parse("v5e:4x4"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, of the extra tpu")
-def test_a_step_compiles_for_a_slice_that_is_not_there(capsys):
-    small = {"model.layers": "2", "model.width": "128", "model.ffn": "256", "model.heads": "2", "data.length": "128"}
-    changes = [f"--config.{key}={value}" for key, value in small.items()]
-    arguments = ["--config=gpt.py:gpt1", "--topology=v5e:4x4", "--mesh", "data=4,fsdp=4", "--json", *changes]
-    assert main(["plan", *arguments]) == 0
+def test_a_sweep_goes_on_around_the_best_and_ranks_them_all(monkeypatch, capsys):
+    def planned(experiment, topology, devices):
+        mesh = experiment.mesh
+        seconds, memory = mesh.tensor / mesh.fsdp, 20 if mesh.fsdp == 16 else 1
+        predicted = Prediction(0.4e15 if mesh.fsdp == 4 else 1e15, 1e15, 1e15, seconds, (), 16, 1e14)
+        return Plan(topology, mesh.within(), 10, 10, Memory(0, memory * 2**30), predicted, "libtpu", 60.0, 100.0)
+
+    monkeypatch.setattr(compilation, "plan", planned)
+    monkeypatch.setattr(compilation, "slice_devices", lambda topology: [None] * topology.size)
+    assert main(["plan", *SMALL_ARGUMENTS, "--sweep"]) == 0
+    output = capsys.readouterr()
+    _, *rows, note = output.out.strip().splitlines()
+    assert rows[0].startswith("data=2,fsdp=8 ")  # which the first pass, of 1, 4 and 16, leaves out
+    assert rows[-1].startswith("fsdp=16 ") and rows[-1].endswith("no room")
+    times = [float(row.split()[3]) for row in rows if "no room" not in row]
+    assert times == sorted(times)
+    assert all(row.endswith("?") == ("fsdp=4" in row) for row in rows) and note.startswith("?")
+    assert "to compile, about" in output.err
+
+
+@NEEDS_LIBTPU
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mesh", "needed", "only"),
+    [
+        ("data=16", {("all-reduce", "data")}, True),
+        ("data=2,fsdp=8", {("all-gather", "fsdp"), ("reduce-scatter", "fsdp"), ("all-reduce", "data")}, False),
+        ("fsdp=8,tensor=2", {("all-gather", "fsdp"), ("reduce-scatter", "fsdp"), ("all-reduce", "tensor")}, False),
+        ("fsdp=4,tensor=2,sequence=2", {("reduce-scatter", "fsdp"), ("all-to-all", "sequence")}, False),
+    ],
+)
+def test_a_tpu_sends_what_a_mesh_needs(mesh, needed, only, capsys):
+    assert main(["plan", *SMALL_ARGUMENTS, "--mesh", mesh, "--config.data.batch_rows=16", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    sent = {(message["kind"], "+".join(message["axes"])) for message in found["prediction"]["traffic"]}
+    assert sent == needed if only else sent >= needed
     assert found["fits"] and math.prod(found["mesh"].values()) == 16
-    kinds = {message["kind"] for message in found["prediction"]["traffic"]}
-    assert "all-gather" in kinds and kinds & {"all-reduce", "reduce-scatter"}
-    assert found["prediction"]["flops"] == pytest.approx(found["prediction"]["formula_flops"], rel=0.05)
+    assert found["prediction"]["flops_by_formula"] == pytest.approx(1, abs=0.05)

@@ -3,7 +3,8 @@
 from experiments import experiment
 
 from zoo.parallel.chips import CHIPS, Topology
-from zoo.planning.remedies import mesh_text, meshes, remedies
+from zoo.parallel.mesh import MeshConfig
+from zoo.planning.remedies import mesh_text, meshes, neighbours, remedies
 
 POD = Topology.parse("v5e:4x4")
 
@@ -19,6 +20,13 @@ def test_a_sweep_leaves_out_meshes_that_cannot_hold_the_state_or_cut_the_batch()
     large = meshes(experiment(model__size="gpt3_13b", data__batch_rows="16"), POD)
     assert all(12 * 13e9 / (mesh.fsdp * mesh.tensor) < CHIPS["v5e"].memory for mesh in large)
     assert all(mesh.data * mesh.fsdp <= 4 for mesh in meshes(experiment(data__batch_rows="4"), POD))
+
+
+def test_neighbours_cut_the_state_half_as_often_and_twice():
+    copies, pairs, quarters = (MeshConfig(16 // n, n, 1, 1) for n in (1, 2, 4))
+    assert neighbours(experiment(), POD, pairs) == [copies, quarters]
+    assert neighbours(experiment(), POD, copies) == [pairs]
+    assert neighbours(experiment(), POD, MeshConfig(5, 3, 1, 1)) == []
 
 
 def test_positions_are_cut_where_there_are_fewer_rows_than_chips():

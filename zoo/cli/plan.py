@@ -17,6 +17,8 @@ EXAMPLE = """python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --mesh d
   python -m zoo plan --config=gpt.py:gpt2_1558m --topology=v5e:16x16 --config.data.batch_rows=512 --sweep
   python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --slices=2 --mesh data=16,dcn_data=2"""
 
+DOUBT = "the FLOPs that were read from the program are not those of the formula, so its time is not to be trusted"
+
 log = logging.getLogger("zoo")
 
 
@@ -88,21 +90,31 @@ def _one(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[st
 
 
 def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[str, Any]:
+    """Plans of the meshes that make sense, and of those around the best until none of them is better; best first."""
     from zoo.planning.compilation import plan
-    from zoo.planning.remedies import mesh_text, meshes
+    from zoo.planning.remedies import mesh_text, meshes, neighbours
 
-    plans: list[Plan] = []
-    candidates = meshes(experiment, topology)
-    for number, mesh in enumerate(candidates, 1):
-        log.info("mesh %d of %d: compiling %s", number, len(candidates), mesh_text(mesh))
-        plans.append(plan(dataclasses.replace(experiment, mesh=mesh), topology, devices))
-        log.info("%s", " ".join(_row(plans[-1].as_dict()).split()))
-    if not plans:
+    waiting = meshes(experiment, topology)
+    if not waiting:
         raise UserError(
             f"no mesh makes sense on {topology}: the state is too large, or the rows of a batch do not divide"
         )
-    plans.sort(key=lambda p: (not p.fits, p.prediction.step_seconds if p.prediction else p.memory.peak))
-    return {"plans": [p.as_dict() for p in plans]}
+    plans: dict[Any, Plan] = {}
+    while waiting:
+        for number, mesh in enumerate(waiting):
+            each = sum(p.compile_seconds for p in plans.values()) / max(len(plans), 1)
+            left = f", about {each * (len(waiting) - number) / 60:.0f} min for those" if plans else ""
+            log.info("%d to compile%s: %s", len(waiting) - number, left, mesh_text(mesh))
+            plans[mesh] = plan(dataclasses.replace(experiment, mesh=mesh), topology, devices)
+            log.info("%s", " ".join(_row(plans[mesh].as_dict()).split()))
+        best = min(plans, key=lambda mesh: _rank(plans[mesh]))
+        waiting = [mesh for mesh in neighbours(experiment, topology, best) if mesh not in plans]
+    return {"plans": [p.as_dict() for p in sorted(plans.values(), key=_rank)]}
+
+
+def _rank(plan: "Plan") -> tuple[bool, float]:
+    """Those that fit by their time, then the others by their memory."""
+    return not plan.fits, plan.prediction.step_seconds if plan.prediction else plan.memory.peak
 
 
 def _mesh(plan: dict[str, Any]) -> str:
@@ -110,20 +122,27 @@ def _mesh(plan: dict[str, Any]) -> str:
 
 
 def _table(plans: list[dict[str, Any]]) -> str:
-    return "\n".join([f"{'mesh':40}{'memory':>12}{'step':>12}{'MFU':>8}", *map(_row, plans)])
+    doubtful = any(map(_doubt, plans))
+    note = [f"?  {DOUBT}; plan that mesh alone to see it"] if doubtful else []
+    return "\n".join([f"{'mesh':40}{'memory':>12}{'step':>12}{'MFU':>8}", *map(_row, plans), *note])
 
 
 def _row(plan: dict[str, Any]) -> str:
     predicted = plan["prediction"]
     speed = f"{1e3 * predicted['step_seconds']:.1f} ms" if predicted else ""
     use = f"{predicted['mfu']:.1%}" if plan["fits"] else "no room"
-    return f"{_mesh(plan):40}{_gib(plan['memory']['peak']):>12}{speed:>12}{use:>8}"
+    return f"{_mesh(plan):40}{_gib(plan['memory']['peak']):>12}{speed:>12}{use:>8}{' ?' if _doubt(plan) else ''}"
+
+
+def _doubt(plan: dict[str, Any]) -> bool:
+    return bool(plan["prediction"]) and not 0.9 < plan["prediction"]["flops_by_formula"] < 1.25
 
 
 def _text(plan: dict[str, Any]) -> str:
     memory, predicted = plan["memory"], plan["prediction"]
     lines = [
-        f"slice        {plan['topology']}, mesh {_mesh(plan)}, compiled in {plan['compile_seconds']:.0f} s",
+        f"slice        {plan['topology']}, mesh {_mesh(plan)}, compiled in {plan['compile_seconds']:.0f} s "
+        f"by {plan['compiler']}",
         f"parameters   {plan['parameters']:,}; {plan['tokens']:,} tokens a step",
         f"memory       {_gib(memory['peak'])} a chip of {_gib(memory['available'])}: state and batch "
         f"{_gib(memory['arguments'])}, temporaries {_gib(memory['temporaries'])}, "
@@ -131,6 +150,8 @@ def _text(plan: dict[str, Any]) -> str:
     ]
     if predicted:
         lines += _predicted(predicted)
+    if _doubt(plan):
+        lines.append(f"doubtful     {DOUBT}")
     lines += [
         f"tried        {t['change']}: {_gib(t['peak'])} a chip, {'fits' if t['fits'] else 'does not fit'}"
         for t in plan["tried"]
@@ -139,9 +160,8 @@ def _text(plan: dict[str, Any]) -> str:
 
 
 def _predicted(predicted: dict[str, Any]) -> list[str]:
-    ratio = predicted["flops"] / predicted["formula_flops"]
     lines = [
-        f"FLOPs        {predicted['flops']:.3e} a step, {ratio:.3f} of what the formula gives",
+        f"FLOPs        {predicted['flops']:.3e} a step, {predicted['flops_by_formula']:.3f} of what the formula gives"
     ]
     for t in predicted["traffic"]:
         over, beside = " and ".join(t["axes"]), "beside kernels" if t["overlapped"] else "alone"

@@ -8,6 +8,7 @@ import re
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Memory:
 @dataclass(frozen=True)
 class Plan:
     """`prediction` is None where the compiler found no room; `memory` then holds all that it would have needed.
-    Compiling took `compile_seconds`, and `processor_seconds` of all cores together."""
+    Compiling by `compiler` took `compile_seconds`, and `processor_seconds` of all cores together."""
 
     topology: Topology
     mesh: dict[str, int]
@@ -54,6 +55,7 @@ class Plan:
     tokens: int
     memory: Memory
     prediction: Prediction | None
+    compiler: str
     compile_seconds: float
     processor_seconds: float
 
@@ -66,8 +68,8 @@ class Plan:
         plain = dataclasses.asdict(self) | {"topology": str(self.topology), "fits": self.fits}
         plain["memory"] |= {"peak": self.memory.peak, "available": self.topology.chip.memory}
         if self.prediction:
-            plain["prediction"] |= {"step_seconds": self.prediction.step_seconds, "mfu": self.prediction.mfu}
-            plain["prediction"]["leaves_out"] = LEFT_OUT
+            read = ("step_seconds", "mfu", "flops_by_formula")
+            plain["prediction"] |= {name: getattr(self.prediction, name) for name in read} | {"leaves_out": LEFT_OUT}
         return plain
 
 
@@ -102,7 +104,7 @@ def plan(experiment: Experiment, topology: Topology, devices: list[Any]) -> Plan
     try:
         compiled, text = _compiled(lowered)
     except jax.errors.JaxRuntimeError as error:
-        return Plan(*known, _needed(error, (shapes, batch)), None, *_since(began))
+        return Plan(*known, _needed(error, (shapes, batch)), None, _compiler(), *_since(began))
     taken = _since(began)
     stats = compiled.memory_analysis()
     memory = Memory(
@@ -113,7 +115,11 @@ def plan(experiment: Experiment, topology: Topology, devices: list[Any]) -> Plan
     )
     matrices = matrix_parameters(model, shapes.params, task.example_batch())
     prediction = predict(Program(text, within, across), topology, mesh, config, batch, matrices)
-    return Plan(*known, memory, prediction, *taken)
+    return Plan(*known, memory, prediction, _compiler(), *taken)
+
+
+def _compiler() -> str:
+    return f"libtpu {version('libtpu')}"
 
 
 def _compiled(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:

@@ -51,6 +51,11 @@ class Prediction:
         return max(self.kernel_seconds, hidden) + exposed
 
     @property
+    def flops_by_formula(self) -> float:
+        """What was read from the program over what the formula has: far from one, the reading has missed something."""
+        return self.flops / self.formula_flops
+
+    @property
     def mfu(self) -> float:
         """Model FLOPs utilization (Chowdhery et al. 2022, appendix B): nothing computed twice is counted."""
         return self.model_flops / (self.step_seconds * self.chips * self.peak_flops)

@@ -44,29 +44,46 @@ def mesh_text(mesh: MeshConfig) -> str:
 
 
 def meshes(experiment: Experiment, topology: Topology) -> list[MeshConfig]:
-    """The meshes that make sense on a slice, the same on each where there are several, with `data` over them.
+    """The first that a sweep tries: of each family the least cut (the least messages), the most cut (the least memory),
+    and one between."""
+    found: list[MeshConfig] = []
+    for family in families(experiment, topology):
+        found += dict.fromkeys((family[0], family[len(family) // 2], family[-1]))
+    return found
+
+
+def neighbours(experiment: Experiment, topology: Topology, mesh: MeshConfig) -> list[MeshConfig]:
+    """Those next to `mesh` in its family."""
+    for family in families(experiment, topology):
+        if mesh in family:
+            place = family.index(mesh)
+            return [family[n] for n in (place - 1, place + 1) if 0 <= n < len(family)]
+    return []
+
+
+def families(experiment: Experiment, topology: Topology) -> list[list[MeshConfig]]:
+    """The meshes that make sense on a slice, the same on each where there are several, `data` over them; in a family
+    `fsdp` doubles from one to the next, and `data` has the rest.
 
     `tensor` and `sequence` divide the heads and what else they cut, `fsdp` the width, or the feed-forward layer and the
     heads; the rows of a batch divide by the rest; and parameters and optimizer alone would fit. Positions are cut where
-    there are fewer rows than chips. Of the meshes that differ in `data` and `fsdp` alone these are the least cut (the
-    least messages), the most cut (the least memory), and one between.
+    there are fewer rows than chips.
     """
     config, powers = model_config(experiment), _powers(min(topology.size, MOST_TENSOR))
     state = BYTES_PER_PARAMETER * _parameters(config, experiment)
-    found: list[MeshConfig] = []
+    found: list[list[MeshConfig]] = []
     for tensor, sequence in product(powers, powers):
         chips, left = divmod(topology.size, tensor * sequence)
         enough = _rows(experiment) >= topology.slices * topology.size // tensor
         if left or not _divides(config, tensor, sequence) or (sequence > 1 and enough):
             continue
-        same = [
+        family = [
             MeshConfig(chips // fsdp, fsdp, tensor, sequence, dcn_data=topology.slices)
             for fsdp in _powers(chips)
             if _splits(config, fsdp, tensor) and state / (fsdp * tensor) < topology.chip.memory
         ]
-        if same := [mesh for mesh in same if _cuts(experiment, mesh)]:
-            found += dict.fromkeys((same[0], same[len(same) // 2], same[-1]))
-    return found
+        found.append([mesh for mesh in family if _cuts(experiment, mesh)])
+    return [family for family in found if family]
 
 
 def _divides(config: Any, tensor: int, sequence: int) -> bool:
