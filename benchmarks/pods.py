@@ -43,7 +43,8 @@ ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
     "gpt3-175b": (
         "gpt.py:gpt3_175b",
         "v5p:8x16x16",
-        {"mesh.fsdp": "1024", "mesh.tensor": "2", "data.length": "2048", "data.batch_rows": "2048"} | LARGE,
+        {"mesh.data": "4", "mesh.fsdp": "256", "mesh.tensor": "2", "data.length": "2048", "data.batch_rows": "2048"}
+        | LARGE,
     ),
 }
 # Weak scaling of GPT-1, 16 rows on every chip: the slice, and `data` and `fsdp` of its mesh.

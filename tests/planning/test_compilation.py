@@ -6,6 +6,7 @@ import math
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from experiments import experiment
@@ -82,6 +83,21 @@ def test_a_sweep_goes_on_around_the_best_and_ranks_them_all(monkeypatch, capsys)
     assert "to compile, about" in output.err
 
 
+def planned_small(mesh, capsys):
+    assert main(["plan", *SMALL_ARGUMENTS, "--mesh", mesh, "--config.data.batch_rows=16", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@NEEDS_LIBTPU
+@pytest.mark.slow
+def test_a_tpu_sends_activations_in_bfloat16(capsys):
+    """A layer's: two sums forward, four backward, where queries, keys and values each have their own; and one each of
+    the embedding and of the loss."""
+    messages = planned_small("fsdp=8,tensor=2", capsys)["prediction"]["traffic"]
+    activation = 2 * 128 * 512 * jnp.bfloat16.dtype.itemsize
+    assert sum(m["bytes"] for m in messages if m["axes"] == ["tensor"]) == pytest.approx(14 * activation, rel=0.02)
+
+
 @NEEDS_LIBTPU
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -94,8 +110,7 @@ def test_a_sweep_goes_on_around_the_best_and_ranks_them_all(monkeypatch, capsys)
     ],
 )
 def test_a_tpu_sends_what_a_mesh_needs(mesh, needed, only, capsys):
-    assert main(["plan", *SMALL_ARGUMENTS, "--mesh", mesh, "--config.data.batch_rows=16", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = planned_small(mesh, capsys)
     sent = {(message["kind"], "+".join(message["axes"])) for message in found["prediction"]["traffic"]}
     assert sent == needed if only else sent >= needed
     assert found["fits"] and math.prod(found["mesh"].values()) == 16

@@ -11,7 +11,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
-from zoo.nn.placement import placed
+from zoo.nn.placement import parts, placed
 
 Initializer = Callable[..., Array]
 GLOROT_UNIFORM: Initializer = nn.initializers.xavier_uniform()  # Glorot & Bengio 2010, eq. 16
@@ -116,6 +116,8 @@ class Dense(nn.Module):
         kernel = self.param("kernel", init, (*contracted, *features))
         matrix = kernel.reshape(math.prod(contracted), math.prod(features))
         y = dot(x.reshape(*batch, matrix.shape[0]), matrix, self.dtype)
+        if any(name != "embed" and name and parts(name) > 1 for name in self.axes[: self.inputs]):
+            y = y.astype(self.dtype)  # each device has a part of the sum (the width alone is gathered): half to send
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros_init(), tuple(self.axes[self.inputs :]))
             y = y + self.param("bias", init, features).reshape(-1)
