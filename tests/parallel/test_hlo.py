@@ -2,7 +2,7 @@
 
 import pytest
 
-from zoo.parallel.hlo import Instruction, arrays, replica_groups, splash_flops
+from zoo.parallel.hlo import Instruction, arrays, parsed, replica_groups, splash_flops
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,22 @@ def test_arrays_know_their_bytes_and_where_they_lie():
     one, other = arrays("(bf16[4,8]{1,0:T(8,128)(2,1)S(1)}, /*index=1*/pred[3]{0})")
     assert (one.bytes, one.in_hbm) == (64, False)
     assert (other.bytes, other.in_hbm) == (3, True)
+
+
+def test_a_part_of_a_tuple_has_its_own_shape_however_it_is_named():
+    older = """ENTRY %main (state: (s32[], f32[8,16])) -> f32[8,16] {
+  %state = (s32[]{:T(128)S(6)}, /*index=1*/f32[8,16]{1,0:T(8,128)}) parameter(0)
+  %x = f32[8,16]{1,0:T(8,128)} get-tuple-element(%state), index=1
+  ROOT %y = f32[8,16]{1,0:T(8,128)} negate(%x)
+}"""
+    newer = "\n".join(line.replace("(%x)", "(%state#1)") for line in older.splitlines() if "%x =" not in line)
+    for text, name in ((older, "x"), (newer, "state#1")):
+        computations, entry = parsed(text)
+        computation = computations[entry]
+        assert computation["y"].operands == (name,) and list(computation)[-1] == "y"
+        element = computation[name]
+        assert (element.opcode, element.operands, element.hbm_bytes) == ("get-tuple-element", ("state",), 8 * 16 * 4)
+        assert "index=1" in element.attributes
 
 
 @pytest.mark.parametrize("shape", ["bf16[1,2,128,64]{3,2,1,0}", "bf16[2,128,64]{2,1,0}"])

@@ -69,8 +69,31 @@ def parsed(text: str) -> tuple[dict[str, Computation], str]:
             entry = head[2] if head[1] else entry
         elif current is not None and " = " in line:
             one = _instruction(line)
+            for name in one.operands:
+                if "#" in name and name not in current:
+                    current[name] = _element(current, name)
             current[one.name] = one
     return computations, entry
+
+
+def _element(computation: Computation, name: str) -> Instruction:
+    """`tuple#2`, as newer compilers write it, as the instruction that older ones have for it."""
+    whole, _, index = name.partition("#")
+    return Instruction(
+        name, _elements(computation[whole].shape)[int(index)], "get-tuple-element", (whole,), f"index={index}"
+    )
+
+
+def _elements(shape: str) -> list[str]:
+    """The shapes in a tuple."""
+    found, depth = [""], 0
+    for letter in shape[1:-1]:
+        depth += {**_OPENED, "[": 1, "{": 1, "]": -1, "}": -1}.get(letter, 0)
+        if letter == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += letter
+    return [re.sub(r"/\*.*?\*/", "", part).strip() for part in found]
 
 
 def _instruction(line: str) -> Instruction:
@@ -83,7 +106,7 @@ def _instruction(line: str) -> Instruction:
     if opcode in ("parameter", "constant"):
         attributes = inside
     return Instruction(
-        left.split()[-1].lstrip("%"), shape, opcode, tuple(re.findall(r"%([\w.\-]+)", inside)), attributes
+        left.split()[-1].lstrip("%"), shape, opcode, tuple(re.findall(r"%([\w.\-]+(?:#\d+)?)", inside)), attributes
     )
 
 

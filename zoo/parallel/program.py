@@ -123,9 +123,10 @@ class Program:
         """What a turn adds to the counter: two where XLA has unrolled a product that gathers as it goes."""
         read = [one for one in condition.values() if one.opcode == "get-tuple-element" and "[]" in one.shape]
         places = [re.search(r"index=(\d+)", one.attributes)[1] for one in read]
-        if len(places) != 1:
+        root = list(body.values())[-1]
+        if len(places) != 1 or root.opcode != "tuple":
             return 1
-        added = body[list(body.values())[-1].operands[int(places[0])]]
+        added = body[root.operands[int(places[0])]]
         return max((n for x in added.operands if (n := _scalar(body[x])) is not None), default=1)
 
     def _inside(self, one: Instruction, where: str = "") -> Iterator[tuple[str, Instruction]]:
