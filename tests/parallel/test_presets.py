@@ -13,7 +13,7 @@ import optax
 import pytest
 from eight_devices import python_on_eight
 from flax import linen as nn
-from jax.sharding import AbstractMesh, AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from zoo.data.batching import NOTHING, LanguageBatch, Seq2SeqBatch
 from zoo.data.tokenizers import PAD, SPECIALS
@@ -25,7 +25,7 @@ from zoo.models.transformer import Transformer, TransformerConfig
 from zoo.nn.attention import Mask, attend
 from zoo.parallel.mesh import AXES, PRESETS, MeshConfig, check_heads, make_mesh
 from zoo.parallel.program import Program
-from zoo.parallel.rules import batch_sharding, in_force, place, replicated, sharding
+from zoo.parallel.rules import in_force, place, replicated, sharding
 from zoo.tasks import losses
 from zoo.tasks.losses import cross_entropy
 from zoo.training.step import born, make_step
@@ -145,27 +145,32 @@ def check_kernels():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), compiled(query, key, value), expected)
 
 
-def check_loss():
-    """The gradient of the matrix before the softmax is sent once, in however many parts the logits are made."""
-    losses.CHUNK["cpu"] = 1
-    random, mesh = np.random.default_rng(2), make_mesh(MeshConfig(data=2, fsdp=4))
-    states, matrix = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((ROWS, LENGTH, 32), (64, 32)))
-    labels = jnp.asarray(random.integers(1, 64, (ROWS, LENGTH)))
+def check_loss(mesh):
+    """Logits are made in parts, once; and nothing of the size of the matrix is sent for every part."""
+    random, vocabulary, width = np.random.default_rng(2), 64, 32
+    losses.CHUNK["cpu"] = 4 * ROWS * vocabulary // mesh.size  # four columns
+    states = jnp.asarray(random.normal(size=(ROWS, LENGTH, width)), jnp.float32)
+    matrix = jnp.asarray(random.normal(size=(vocabulary, width)), jnp.float32)
+    labels = jnp.asarray(random.integers(1, vocabulary, (ROWS, LENGTH)))
 
     def gradients(states, matrix, labels):
-        return jax.grad(lambda *r: cross_entropy(Readout(*r, contract=1), labels).objective, argnums=(0, 1))(
-            states, matrix
-        )
+        def objective(*readout):
+            return cross_entropy(Readout(*readout, contract=1), labels).objective
+
+        return jax.grad(objective, argnums=(0, 1))(states, matrix)
 
     def on_mesh(*operands):
         with in_force(mesh):
             return gradients(*operands)
 
-    rows, columns = batch_sharding(mesh), sharding(mesh, ("vocab", "embed"), matrix.shape)
-    step = jax.jit(on_mesh, in_shardings=(rows, columns, rows), out_shardings=(rows, columns))
+    tokens = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), "sequence"))
+    columns = sharding(mesh, ("vocab", "embed"), matrix.shape)
+    step = jax.jit(on_mesh, in_shardings=(tokens, columns, tokens), out_shardings=(tokens, columns))
     compiled = step.lower(states, matrix, labels).compile()
-    messages = Program(compiled.as_text(), dict(mesh.shape)).collectives
-    assert sum(m.times for m in messages if m.kind != "all-gather" and m.bytes >= matrix.nbytes) == 1, messages
+    program = Program(compiled.as_text(), dict(mesh.shape))
+    products = 3 * 2 * ROWS * LENGTH * width * vocabulary
+    assert program.flops * mesh.size == products, (program.flops * mesh.size / products, mesh.shape)
+    assert {m.times for m in program.collectives if m.bytes >= matrix.nbytes} == {1}, program.collectives
     expected = jax.jit(gradients)(states, matrix, labels)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), compiled(states, matrix, labels), expected)
 
@@ -189,7 +194,7 @@ def test_fused_kernels_run_on_a_mesh_as_on_one_device():
     assert result.returncode == 0, result.stderr[-3000:]
 
 
-def test_a_loss_in_parts_sends_its_gradient_once():
+def test_a_loss_in_parts_computes_once_and_sends_its_gradient_once():
     result = python_on_eight(__file__, "loss")
     assert result.returncode == 0, result.stderr[-3000:]
 
@@ -213,5 +218,8 @@ if __name__ == "__main__":
     what, *presets = sys.argv[1:]
     if what in CASES:
         check_presets(CASES[what](), presets)
+    elif what == "kernels":
+        check_kernels()
     else:
-        {"kernels": check_kernels, "loss": check_loss}[what]()
+        check_loss(make_mesh(MeshConfig(data=2, fsdp=4)))
+        check_loss(make_mesh(MeshConfig(data=2, fsdp=2, sequence=2)))

@@ -70,20 +70,34 @@ def cross_entropy(
 
 
 def _columns(shape: tuple[int, int], vocabulary: int) -> int:
-    """How many columns of a batch go together: a divisor of their number, so that all parts have one shape."""
+    """How many columns of a batch go together: a divisor of their number, so that all parts have one shape, and as many
+    from each device where the mesh cuts them."""
     rows, length = shape
-    devices = jax.sharding.get_abstract_mesh().size or jax.device_count()
-    most = max(1, CHUNK.get(platform(), ROOMY_CHUNK) * devices // (rows * vocabulary))
-    return max(n for n in range(1, length + 1) if length % n == 0 and n <= most)
+    devices, (_, cuts) = jax.sharding.get_abstract_mesh().size or jax.device_count(), _cuts(shape)
+    most = max(cuts, CHUNK.get(platform(), ROOMY_CHUNK) * devices // (rows * vocabulary))
+    return max(n for n in range(cuts, length + 1, cuts) if length % n == 0 and n <= most)
+
+
+def _cuts(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Into how many parts the mesh cuts the rows of a batch, and its columns."""
+    rows, columns = (n if size % n == 0 else 1 for size, n in zip(shape, map(parts, ("batch", "length")), strict=False))
+    return rows, columns
 
 
 def _chunks(x: Array, columns: int) -> Array:
-    """`[B, T, ...]` as `[T / columns, B, columns, ...]`; rows stay whole, so a sharded batch stays where it is."""
-    return x.reshape(x.shape[0], -1, columns, *x.shape[2:]).swapaxes(0, 1)
+    """`[B, T, ...]` as `[T / columns, B, columns, ...]`, of which every device has a part of all: rows and cut columns
+    stay where they are."""
+    _, cuts = _cuts(x.shape)
+    x = x.reshape(x.shape[0], cuts, -1, columns // cuts, *x.shape[2:])
+    return jnp.moveaxis(x, 2, 0).reshape(x.shape[2], x.shape[0], columns, *x.shape[4:])
 
 
 def _whole(chunks: Array) -> Array:
-    return chunks.swapaxes(0, 1).reshape(chunks.shape[1], -1, *chunks.shape[3:])
+    """Undoes `_chunks`."""
+    number, rows, columns, *rest = chunks.shape
+    _, cuts = _cuts((rows, number * columns))
+    x = chunks.reshape(number, rows, cuts, columns // cuts, *rest)
+    return jnp.moveaxis(x, 0, 2).reshape(rows, number * columns, *rest)
 
 
 def _sums_and_errors(
@@ -129,7 +143,7 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
     # The matrix is gathered once for all columns, and its gradient is sent once, after them.
     gathered = tuple(name if name == "vocab" else None for name in names)
     matrix = placed(readout.matrix.astype(dtype), *gathered)
-    low = readout.replace(matrix=matrix, states=readout.states.astype(dtype))
+    low, cuts = readout.replace(matrix=matrix, states=readout.states.astype(dtype)), _cuts(labels.shape)
 
     def add(carry, part):
         total, to_matrix, to_bias = carry
@@ -138,31 +152,28 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
         to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
         errors = errors.astype(dtype)
         operands = (states, errors) if contract == 0 else (errors, states)
-        to_matrix = placed(to_matrix + _outer_of_shards(*operands), "batch", *gathered)
+        to_matrix = placed(to_matrix + _outer_of_shards(*operands, cuts), "batch", "length", *gathered)
         to_states = product(errors, matrix, 1 - contract)
         return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype)
 
     start = (
         Sums.zero(),
-        placed(jnp.zeros((_shards(len(labels)), *matrix.shape)), "batch", *gathered),
+        placed(jnp.zeros((*cuts, *matrix.shape)), "batch", "length", *gathered),
         None if low.bias is None else jnp.zeros(low.bias.shape),
     )
     chunks = [_chunks(x, columns) for x in (low.states, labels, real, weights)]
     (total, to_matrix, to_bias), to_states = jax.lax.scan(add, start, chunks)
-    to_matrix = placed(to_matrix.sum(axis=0), *names)
+    to_matrix = placed(to_matrix.sum(axis=(0, 1)), *names)
     return total, readout.replace(states=_whole(to_states), matrix=to_matrix, bias=to_bias)
 
 
-def _shards(rows: int) -> int:
-    """Into how many parts the mesh cuts the rows of a batch."""
-    return parts("batch") if rows % parts("batch") == 0 else 1
-
-
-def _outer_of_shards(a: Float[Array, "B T I"], b: Float[Array, "B T O"]) -> Float[Array, "_ I O"]:
-    """The sum of `a bᵀ` over the tokens of each shard, which it so keeps to itself."""
-    if (shards := _shards(len(a))) == 1:
-        return summed_outer(a, b)[None]
-    return jax.vmap(summed_outer)(*(x.reshape(shards, -1, *x.shape[1:]) for x in (a, b)))
+def _outer_of_shards(a: Float[Array, "B T I"], b: Float[Array, "B T O"], cuts: tuple[int, int]) -> Float[Array, "..."]:
+    """The sum of `a bᵀ` over the tokens of each shard, which it so keeps to itself: `[rows, columns, I, O]`."""
+    if cuts == (1, 1):
+        return summed_outer(a, b)[None, None]
+    rows, columns = cuts
+    cut = (x.reshape(rows, x.shape[0] // rows, columns, x.shape[1] // columns, x.shape[2]) for x in (a, b))
+    return jax.vmap(jax.vmap(summed_outer, in_axes=1))(*cut)
 
 
 def _summed_backward(smoothing: float, columns: int, gradient: Readout, cotangent: Sums):
