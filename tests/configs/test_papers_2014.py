@@ -105,6 +105,7 @@ def training(pairs_in_files, tmp_path):
     training.checkpoints.close()
 
 
+@pytest.mark.slow
 def test_a_step_of_bahdanaus_takes_the_clipped_mean_over_the_sentences_of_its_batch(training):
     """Seen at the bias of the output. A fresh model says every word alike, so the gradient there is known by hand:
     tokens / V less how often each word is said, by sentences and not by tokens; and Adadelta keeps its square."""

@@ -14,13 +14,19 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TINY = {"ZOO_NOTEBOOK_STEPS": "2", "ZOO_NOTEBOOK_WIDTH": "8", "ZOO_NOTEBOOK_DATES": "80", "ZOO_NOTEBOOK_LABELLED": "32"}
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# GPT-1's compiles two minutes long.
+run_notebook = pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] if p.stem == "gpt1" else []) for p in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 
 
 def figures(cell) -> int:
     return sum("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
 
 
-@every_notebook
+@run_notebook
 def test_a_notebook_runs_from_top_to_bottom_and_draws_its_figures(path, tmp_path, monkeypatch):
     elsewhere = {"TMPDIR": tmp_path, "IPYTHONDIR": tmp_path, "JUPYTER_RUNTIME_DIR": tmp_path / "runtime"}
     compile_fast = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": ROOT}
