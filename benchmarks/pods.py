@@ -47,8 +47,8 @@ ROWS: dict[str, tuple[str, str, dict[str, str]]] = {
         | LARGE,
     ),
 }
-# Weak scaling of GPT-1, 16 rows on every chip: the slice, and `data` and `fsdp` of its mesh.
-SCALING = {1: ("v5e:2x2", 1, 1), 16: ("v5e:4x4", 2, 8), 64: ("v5e:8x8", 4, 16), 256: ("v5e:16x16", 16, 16)}
+# Weak scaling of GPT-1, 16 rows on every chip: the slice, and `data` and `fsdp` of its mesh. On 16 it is `gpt1`.
+SCALING = {1: ("v5e:2x2", 1, 1), 64: ("v5e:8x8", 4, 16), 256: ("v5e:16x16", 16, 16)}
 ROWS |= {
     f"gpt1-on-{chips}": (
         "gpt.py:gpt1",

@@ -14,7 +14,7 @@ from zoo.nn.linear import product, summed_outer
 from zoo.nn.placement import parts, placed, platform
 
 # Logits of one device that are in memory at a time: a CPU is fastest where they stay in its cache; elsewhere every part
-# costs a pass over the gradient of the matrix, and on a mesh a message of its size.
+# costs a pass over the gradient of the matrix.
 CHUNK = {"cpu": 2**22}
 ROOMY_CHUNK = 2**26
 
