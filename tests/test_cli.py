@@ -14,8 +14,8 @@ import pytest
 import zoo.cli
 from zoo.cli import main
 from zoo.cli.arguments import split_changes
-from zoo.cli.train import _draw_attention
 from zoo.errors import UserError
+from zoo.runs import _draw_attention
 
 
 @pytest.fixture

@@ -40,6 +40,8 @@ FREE += ("decoding.", "data.path", "data.cache", "data.vocabulary_files")
 
 
 AnyTask = Translation | LanguageModeling | Classification
+Change = tuple[str, Any]
+"""A key of a config by its dotted path, and its value: as text, or as Python has it."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Experiment:
         return json.loads(json.dumps(plain))
 
 
-def from_file(spec: str, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
+def from_file(spec: str, changes: Sequence[Change] = ()) -> Experiment:
     """The experiment of `FILE[:ARGS]` with `changes` such as `("train.steps", "100")`.
 
     A bare name, and zoo/configs/NAME.py from wherever one stands, is looked up among the configs of the zoo. Raises
@@ -167,7 +169,7 @@ def from_file(spec: str, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
     return resolve({"name": file.stem} | _config_of(file, argument), changes)
 
 
-def body_of(donor: Experiment, experiment: Experiment) -> list[tuple[str, str]]:
+def body_of(donor: Experiment, experiment: Experiment) -> list[Change]:
     """The changes by which a classifier of `experiment` gets the size of the GPT or classifier of `donor` and reads no
     more than that does; none for any other task, whose config says all."""
     body = donor.model.config()
@@ -196,7 +198,7 @@ def _config_of(file: Path, argument: str) -> dict[str, Any]:
         raise UserError(f"{where} is no config ({type(error).__name__}: {error}): mend it") from error
 
 
-def from_workdir(workdir: AnyPath, changes: Sequence[tuple[str, str]] = ()) -> Experiment:
+def from_workdir(workdir: AnyPath, changes: Sequence[Change] = ()) -> Experiment:
     """The experiment that a working directory was made by."""
     path = workdir / "config.json"
     if not path.is_file():
@@ -212,8 +214,8 @@ def from_workdir(workdir: AnyPath, changes: Sequence[tuple[str, str]] = ()) -> E
     return resolve(tree, changes)
 
 
-def resolve(tree: Mapping[str, Any], changes: Sequence[tuple[str, str]] = ()) -> Experiment:
-    """An experiment from plain values; `changes` name keys by their dotted path and are text still."""
+def resolve(tree: Mapping[str, Any], changes: Sequence[Change] = ()) -> Experiment:
+    """An experiment from plain values, with `changes`."""
     tree = json.loads(json.dumps(tree))
     for path, value in changes:
         *parents, key = path.split(".")
@@ -222,12 +224,12 @@ def resolve(tree: Mapping[str, Any], changes: Sequence[tuple[str, str]] = ()) ->
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise UserError(f"config.{path}: {parent} has no keys of its own")
-        node[key] = _Text(value)
+        node[key] = _Text(value) if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
     return _build(Experiment, tree, "")
 
 
 class _Text(str):
-    """A value from the command line, which the type of its field gives a meaning."""
+    """A value written as text, which the type of its field gives a meaning."""
 
 
 def _build(cls: type, tree: Any, path: str) -> Any:

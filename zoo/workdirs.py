@@ -20,7 +20,7 @@ from zoo.decoding.generation import Generator
 from zoo.decoding.scoring import Scorer
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError
-from zoo.experiment import AnyTask, Experiment, from_workdir
+from zoo.experiment import AnyTask, Change, Experiment, from_workdir
 from zoo.models import registry
 from zoo.storage import AnyPath, located
 
@@ -124,9 +124,7 @@ class Workdir:
         return CrossAttention(text, *labels, weights)
 
 
-def load(
-    path: str | PathLike, checkpoint: str = "best", changes: tuple[tuple[str, str], ...] = (), task: str = ""
-) -> Workdir:
+def load(path: str | PathLike, checkpoint: str = "best", changes: Sequence[Change] = (), task: str = "") -> Workdir:
     """Open a working directory; `changes` are keys of its config to use otherwise, as `("decoding.beam_size", "1")`.
 
     Raises `UserError` where there is none, and where it is not of the `task` that is asked for.

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from zoo.cli import average, console, evaluate, generate, models, plan, plot, score, train, translate
+from zoo import logs
+from zoo.cli import average, evaluate, generate, models, plan, plot, score, train, translate
 from zoo.cli.arguments import parse
 from zoo.errors import UserError
 
@@ -32,7 +33,7 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code: 0, 2 for what the user got wrong, 130 after Ctrl-C."""
-    console.set_up()
+    logs.set_up()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parse(argv, COMMANDS)

@@ -35,7 +35,7 @@ def parse(argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.N
     if not argv[0].startswith("-") and argv[0] not in commands:
         raise UserError(f"no command {argv[0]!r}: {nearest(argv[0], commands)}")
     words, changes = split_changes(argv)
-    parser = _Parser("zoo", description=zoo.__doc__, allow_abbrev=False, formatter_class=_Layout)
+    parser = _Parser("zoo", description=zoo.__doc__.partition("\n")[0], allow_abbrev=False, formatter_class=_Layout)
     parser.add_argument("--version", action="version", version=f"zoo {zoo.__version__}")
     choices = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     subparsers = {}

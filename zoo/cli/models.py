@@ -12,13 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.models.registry import FAMILIES, parameter_count
+    from zoo.models import catalog
 
-    rows = [
-        {"model": name, "size": size, "paper": family.paper_of(size), "parameters": parameter_count(config)}
-        for name, family in FAMILIES.items()
-        for size, config in family.sizes.items()
-    ]
+    rows = catalog()
     if args.json:
         print(json.dumps(rows, ensure_ascii=False))
         return

@@ -84,3 +84,12 @@ def parameter_count(config: Any) -> int:
     batch = _family_of(config).batch.example()
     shapes = jax.eval_shape(lambda key: of(config).init(key, batch)["params"], jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def catalog() -> list[dict[str, str | int]]:
+    """Every model and size: `{"model", "size", "paper", "parameters"}`, the parameters counted without making any."""
+    return [
+        {"model": name, "size": size, "paper": family.paper_of(size), "parameters": parameter_count(config)}
+        for name, family in FAMILIES.items()
+        for size, config in family.sizes.items()
+    ]

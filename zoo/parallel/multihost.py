@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -136,21 +137,30 @@ def first_does(action: Callable[[], None]) -> None:
 
 class StopNotice:
     """Whether the run was asked to stop: by SIGTERM to one process, or by the preemption notice of a cluster, which
-    JAX passes on to all, so that all stop after the same step. While it is entered, SIGTERM only asks."""
+    JAX passes on to all, so that all stop after the same step. While it is entered, SIGTERM only asks.
 
-    def __init__(self):
+    With `interrupts`, the first SIGINT (Ctrl-C, the stop button of a notebook) asks too, and a second one interrupts.
+    """
+
+    def __init__(self, interrupts: bool = False):
         self._asked = False
+        self._signals = (signal.SIGTERM, signal.SIGINT) if interrupts else (signal.SIGTERM,)
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopNotice":
         # With several processes JAX itself listens. Python lets only the main thread listen.
-        self._listens = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
-        if self._listens:
-            self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_asked", True))
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in self._signals}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._listens:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
 
     def after(self, step: int) -> bool:
         """To be asked by every process after every step."""

@@ -80,9 +80,9 @@ class Training:
         step, self.initial = taken_over(workdir, self.shapes.params, lambda: self.fresh().params)
         return step
 
-    def run(self, description: dict[str, Any]) -> bool:
-        """Train to the last step, and tell whether it came to it: after SIGTERM or a preemption notice it saves and
-        returns early. `description` is the whole experiment, for W&B.
+    def run(self, description: dict[str, Any], interruptible: bool = False) -> bool:
+        """Train to the last step, and tell whether it came to it: after SIGTERM, a preemption notice or, if
+        `interruptible`, an interrupt, it saves and returns early. `description` is the whole experiment, for W&B.
 
         Raises UserError when the training has diverged for the last time; the checkpoints before it are kept.
         """
@@ -91,19 +91,19 @@ class Training:
             with ending_together():
                 while True:
                     try:
-                        return self._from(start, description)
+                        return self._from(start, description, interruptible)
                     except DivergedError as diverged:
                         start = self._go_back(diverged)
         finally:
             self.checkpoints.close()
 
-    def _from(self, start: int, description: dict[str, Any]) -> bool:
+    def _from(self, start: int, description: dict[str, Any], interruptible: bool) -> bool:
         config = self.config
         reporter = Reporter(
             self.task.workdir, config.steps, start, config.wandb or None, description, primary=is_first()
         )
         try:
-            with StopNotice() as notice, Watchdog(config.stuck_after) as watchdog:
+            with StopNotice(interruptible) as notice, Watchdog(config.stuck_after) as watchdog:
                 finished = self._steps(start, reporter, notice, watchdog)
             self.checkpoints.wait()
             if finished and config.average_last > 1:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it takes a moment to import, and help is printed without it
     from zoo.storage import AnyPath, Growing
 
 KEPT_BYTES = 1 << 20  # of a host's log; as much again is there of what came before

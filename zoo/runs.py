@@ -1,0 +1,193 @@
+"""Runs: train a model from a config to its scores, and go on with a run that stopped.
+
+`python -m zoo train` is a thin skin over this room; a notebook calls `zoo.train`.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from zoo import logs
+from zoo.errors import UserError
+from zoo.evaluation import score
+from zoo.experiment import Change, Experiment, body_of, from_file, from_workdir, starting
+from zoo.models import registry
+from zoo.parallel.mesh import make_mesh
+from zoo.parallel.multihost import first_does, is_first
+from zoo.plotting.attention import draw_attention
+from zoo.storage import AnyPath, located, write_whole
+from zoo.training.loop import Training
+from zoo.workdirs import Workdir, load
+
+CONFIG = "phrases.py"
+
+log = logging.getLogger("zoo")
+
+
+@dataclass(frozen=True)
+class Donor:
+    """Another working directory that a run begins from: its tokenizer, and its best parameters if `parameters`."""
+
+    path: AnyPath
+    parameters: bool = True
+
+
+def train(
+    config: str | Experiment | None = None,
+    workdir: str | PathLike | None = None,
+    *,
+    init_from: str | PathLike | None = None,
+    like: str | PathLike | None = None,
+    **changes: Any,
+) -> Workdir:
+    """Train a model, or go on with a run, and open its working directory.
+
+        run = zoo.train("phrases.py:en-fr", workdir="runs/en-fr", **{"train.steps": 300})
+        run.translate(["March 3, 2022"])
+
+    The same call again goes on where the run stopped; a finished run is opened at once.
+
+    Args:
+      config: `FILE[:ARGS]`, a config of the zoo or your own, or an `Experiment`. Without one, that of `workdir`, or
+        else `phrases.py`.
+      workdir: where everything is kept; `runs/NAME` of the config by default.
+      init_from: a working directory whose best parameters and tokenizer the run begins with.
+      like: a working directory whose tokenizer alone the run takes.
+      changes: keys of the config by their dotted path, with values as text or as Python has them.
+
+    Raises `UserError` for a wrong config, key or value, and when the training diverges. Interrupt it (the stop button
+    of a notebook, or Ctrl-C) and it saves the step that it has reached, and returns.
+    """
+    logs.set_up()
+    if init_from is not None and like is not None:
+        raise UserError("init_from and like exclude each other: init_from takes the tokenizer too")
+    given = init_from if init_from is not None else like
+    donor = None if given is None else Donor(located(given), init_from is not None)
+    experiment, path = described(config, None if workdir is None else located(workdir), tuple(changes.items()), donor)
+    carry_out(experiment, path, donor, interruptible=True)
+    return load(path)
+
+
+def described(
+    config: str | Experiment | None, workdir: AnyPath | None, changes: Sequence[Change], donor: Donor | None
+) -> tuple[Experiment, AnyPath]:
+    """The experiment that these words describe, and the working directory that it has."""
+    if isinstance(config, Experiment):
+        if changes:
+            raise UserError(f"{changes[0][0]}: an Experiment is complete: change it, or name a config file")
+        return config, workdir or Path("runs", config.name)
+    if config is None and workdir is not None and (workdir / "config.json").exists():
+        return from_workdir(workdir, changes), workdir
+    if donor is not None:
+        # Before the user's own changes, which may make sense only at the donor's size.
+        changes = [*body_of(from_workdir(donor.path), from_file(config or CONFIG)), *changes]
+    experiment = from_file(config or CONFIG, changes)
+    return experiment, workdir or Path("runs", experiment.name)
+
+
+def carry_out(
+    experiment: Experiment, workdir: AnyPath, donor: Donor | None = None, interruptible: bool = False
+) -> dict[str, Any] | None:
+    """Train to the last step and score the best parameters; gives the summary that `summary.json` keeps.
+
+    A run that is finished is not trained again. Gives None for a run that was asked to stop early: by SIGTERM, by a
+    cluster's preemption notice, or by an interrupt if `interruptible`.
+    """
+    if (summary := _finished(workdir, experiment)) is not None:
+        measure = "epochs" if experiment.train.epochs else "steps"
+        log.info("%s is finished: train.%s=N goes on with it", workdir, measure)
+        return summary
+    try:
+        shapes = _trained(experiment, workdir, donor, interruptible)
+        return None if shapes is None else _summarize(experiment, workdir, shapes)
+    except OSError as error:
+        error.filename = error.filename or str(workdir)  # an error of an open file does not know its name
+        raise
+
+
+def _trained(experiment: Experiment, workdir: AnyPath, donor: Donor | None, interruptible: bool) -> Any | None:
+    """Train to the last step; gives the shapes and shardings of the parameters, or None if it was stopped before."""
+    mesh = make_mesh(experiment.mesh)
+    with starting(workdir, experiment) if is_first() else nullcontext():
+        device = jax.devices()[0].device_kind
+        log.info("%s: %d %s device(s), working directory %s", experiment.name, jax.device_count(), device, workdir)
+        task = experiment.make_task(workdir)
+
+        def prepare():
+            if donor is not None:
+                _take_tokenizer(donor.path, workdir)
+            task.prepare()
+
+        first_does(prepare)
+        model = registry.of(experiment.model_config(task, experiment.train.compute_dtype))
+        config = experiment.train_config(task)
+        training = Training(task, model, config, experiment.optimizer, mesh, experiment.seed)
+        if donor is not None and donor.parameters and not training.checkpoints.steps():
+            step = training.begin_with(donor.path)
+            log.info("beginning with the parameters of step %d in %s", step, donor.path)
+    with logs.kept(workdir / "logs", f"host-{jax.process_index()}.log"):
+        return training.shapes.params if training.run(experiment.as_dict(), interruptible) else None
+
+
+def _take_tokenizer(source: AnyPath, workdir: AnyPath) -> None:
+    """Parameters mean something only with the vocabulary that they were trained on."""
+    from_workdir(source)  # or it is no working directory
+    if not (source / "tokenizer").is_dir():
+        raise UserError(f"{source} has no {source / 'tokenizer'}: copy it from where it was trained")
+    if not (workdir / "tokenizer").exists():
+        for path in (source / "tokenizer").iterdir():
+            write_whole(workdir / "tokenizer" / path.name, path.read_bytes())
+
+
+def _finished(workdir: AnyPath, experiment: Experiment) -> dict[str, Any] | None:
+    """The summary of the same experiment, if it was trained to its end and its checkpoint is still there."""
+    path = workdir / "summary.json"
+    if not path.exists():
+        return None
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # cut short by a kill: it is made again
+        return None
+    same = isinstance(summary, dict) and summary.get("config") == experiment.as_dict()
+    return summary if same and (workdir / summary["checkpoint"]).is_dir() else None
+
+
+def _summarize(experiment: Experiment, workdir: AnyPath, shapes: Any) -> dict[str, Any]:
+    """Score the best parameters on the test split, if there is one, and draw the attention of a translation."""
+    # On the same mesh: where training and decoding compute in one dtype, nothing is compiled again. Each of several
+    # processes does it all, on its own device.
+    opened = Workdir(workdir, experiment, shapes=shapes if jax.process_count() == 1 else None)
+    summary = {"config": experiment.as_dict(), "checkpoint": f"best/{opened.step}", "scores": {}}
+    split = opened.task.SUMMARY
+    if getattr(experiment.data, split):
+        log.info("scoring the %s split", split)
+        summary["scores"] = score(opened, split)
+        if experiment.task == "translation":
+            summary["sentence"] = _sentence(opened.task.pairs("test"))
+            if is_first():
+                _draw_attention(opened, summary["sentence"])
+    if is_first():
+        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+        write_whole(workdir / "summary.json", text.encode())
+    return summary
+
+
+def _draw_attention(opened: Workdir, sentence: str) -> None:
+    attention = opened.cross_attention(sentence)
+    if attention is not None and attention.text.strip():  # a model that was hardly trained may say nothing
+        title, path = f"{sentence} → {attention.text}", opened.path / "attention.png"
+        draw_attention(attention.alignment()[None, None], attention.source, attention.target, title, path)
+
+
+def _sentence(pairs: Iterable[tuple[str, str]]) -> str:
+    """The first source that is short enough for a picture, or the shortest."""
+    sources = [source for source, _ in islice(pairs, 100) if source.strip()]
+    return next((source for source in sources if 4 <= len(source.split()) <= 12), min(sources, key=len))
