@@ -19,7 +19,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-import zoo.checkpoints
+import zoo.checkpoints.sealing
 from zoo.checkpoints import Checkpoints, average_parameters, load_parameters, save_parameters
 from zoo.errors import UserError
 
@@ -218,7 +218,7 @@ def fill_the_disk(monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(zoo.checkpoints, "_size_and_checksum", full)
+    monkeypatch.setattr(zoo.checkpoints.sealing, "size_and_checksum", full)
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(two, monkeypatch):

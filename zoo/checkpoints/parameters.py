@@ -1,0 +1,87 @@
+"""The parameters of a checkpoint, read without the rest of it; and the mean of several."""
+
+from os import PathLike
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jaxtyping import PyTree
+
+from zoo.checkpoints.finding import find
+from zoo.errors import UserError
+from zoo.storage import absolute
+
+
+def load_parameters(workdir: str | PathLike, which: str = "best", like: PyTree | None = None) -> tuple[int, PyTree]:
+    """The parameters of a checkpoint as (step, params); the optimizer's state is not read.
+
+    `which` is "best" (the latest when there is no best), "latest", "average" or the number of a step. They come as
+    host arrays, or with the shapes, types and shardings of `like`.
+
+    Raises UserError when there is no such checkpoint, when it is not whole, or when its shapes are not those of `like`.
+    """
+    workdir = absolute(workdir)
+    step, path = find(workdir, which)
+    if like is not None:
+        check_fit(path, {"params": saved_tree(path)["params"]}, {"params": like})
+    return step, _read_parameters(path, like)
+
+
+def saved_parameters(workdir: str | PathLike, which: str = "best") -> PyTree:
+    """The names and shapes of what `load_parameters` would read, without its arrays; raises as it does."""
+    return saved_tree(find(absolute(workdir), which)[1])["params"]
+
+
+def average_parameters(workdir: str | PathLike, steps: list[int]) -> PyTree:
+    """The mean of the parameters at `steps`, as host arrays of the saved types; summed in float64, one at a time."""
+    total, types = None, None
+    for step in steps:
+        _, params = load_parameters(workdir, str(step))
+        types = jax.tree.map(lambda leaf: leaf.dtype, params)
+        addend = jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
+        total = addend if total is None else jax.tree.map(np.add, total, addend)
+    return jax.tree.map(lambda leaf, dtype: (leaf / len(steps)).astype(dtype), total, types)
+
+
+def saved_tree(path: epath.Path) -> PyTree:
+    """Names and shapes of what a checkpoint holds, without its arrays."""
+    return ocp.PyTreeCheckpointHandler().metadata(path / "state").tree
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """{path: shape} of the arrays of a tree; a typed random key counts as the integers that it is saved as."""
+
+    def shape(leaf: Any) -> tuple[int, ...]:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.eval_shape(jax.random.key_data, leaf).shape
+        return tuple(leaf.shape)
+
+    flat = ocp.tree.to_flat_dict(tree, sep="/")
+    return {name: shape(leaf) for name, leaf in flat.items() if hasattr(leaf, "shape")}
+
+
+def check_fit(path: epath.Path, saved: PyTree, like: PyTree) -> None:
+    """Raise UserError, naming parameters first, when `saved` at `path` has not the arrays and shapes of `like`."""
+    there, here = _shapes(saved), _shapes(like)
+    differing = sorted(
+        (name for name in there.keys() | here.keys() if there.get(name) != here.get(name)),
+        key=lambda name: (not name.startswith("params/"), name),
+    )
+    if not differing:
+        return
+    shown = "; ".join(f"{n} is {there.get(n, 'absent')} there, {here.get(n, 'absent')} here" for n in differing[:3])
+    more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
+    raise UserError(f"{path} is of another model: {shown}{more}; use its config, or another working directory")
+
+
+def _read_parameters(path: epath.Path, like: PyTree | None) -> PyTree:
+    if like is None:
+        wanted = {"params": saved_tree(path)["params"]}
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    else:
+        wanted = {"params": like}
+        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+    args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
+    return ocp.PyTreeCheckpointHandler().restore(path / "state", args=args)["params"]
