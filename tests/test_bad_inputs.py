@@ -16,7 +16,7 @@ from conftest import TINY
 
 from zoo.cli import main
 from zoo.data import tokenizers
-from zoo.tasks.translation import Translation
+from zoo.tasks.translation import Translation, TranslationData
 from zoo.training import reporting
 
 Files = dict[str, str]
@@ -193,7 +193,7 @@ def test_a_failed_start_keeps_the_empty_directory_that_it_was_given(start, tmp_p
 def test_the_values_that_can_be_selected_are_those_of_an_evaluation(workdir):
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     names = {name.removeprefix("valid/") for record in records for name in record if name.startswith("valid/")}
-    assert names == set(Translation.SCORES)
+    assert names == set(Translation.selectable(TranslationData()))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import pytest
 
 from zoo.data.batching import LabelledBatch, LanguageBatch
 from zoo.errors import UserError
-from zoo.experiment import CONFIGS, TASKS, differences, from_file, from_workdir, open_workdir, resolve
+from zoo.experiment import CONFIGS, differences, from_file, from_workdir, open_workdir, resolve
 from zoo.models import registry
 from zoo.parallel.devices import compute_dtype
 from zoo.tasks.losses import cross_entropy
+from zoo.tasks.registry import TASKS
 from zoo.training.optimizers import optimizer
 from zoo.training.step import TrainState
 from zoo.workdirs import load

@@ -16,17 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.data.batching import LabelledBatch, LanguageBatch, Seq2SeqBatch
-from zoo.decoding.beam import BeamConfig
-from zoo.decoding.generation import GenerationConfig
 from zoo.errors import UserError, nearest
 from zoo.models import gpt, gpt_classifier, registry
 from zoo.parallel.devices import compute_dtype
 from zoo.parallel.mesh import MeshConfig
 from zoo.storage import AnyPath, reached, remove, write_whole
-from zoo.tasks.classification import Classification, ClassificationData, PredictionConfig
-from zoo.tasks.language_modeling import LanguageModeling, LanguageModelingData
-from zoo.tasks.translation import Translation, TranslationData
+from zoo.tasks import registry as tasks
+from zoo.tasks.base import Task
 from zoo.training.config import TrainConfig
 from zoo.training.optimizers import OptimizerConfig
 
@@ -39,32 +35,8 @@ FREE += ("train.rollbacks", "train.spike", "train.stuck_after")
 FREE += ("decoding.", "data.path", "data.cache", "data.vocabulary_files")
 
 
-AnyTask = Translation | LanguageModeling | Classification
 Change = tuple[str, Any]
 """A key of a config by its dotted path, and its value: as text, or as Python has it."""
-
-
-@dataclass(frozen=True)
-class TaskKind:
-    """A task, the dataclasses of its keys `data` and `decoding`, and the batches of the models that it trains."""
-
-    task: type[AnyTask]
-    data: type
-    decoding: type
-    batch: type
-
-
-TASKS: dict[str, TaskKind] = {
-    "translation": TaskKind(Translation, TranslationData, BeamConfig, Seq2SeqBatch),
-    "language_modeling": TaskKind(LanguageModeling, LanguageModelingData, GenerationConfig, LanguageBatch),
-    "classification": TaskKind(Classification, ClassificationData, PredictionConfig, LabelledBatch),
-}
-
-
-def _task_kind(name: str) -> TaskKind:
-    if name not in TASKS:
-        raise UserError(f"task={str(name)!r} is not a task of the zoo: {nearest(name, TASKS)}")
-    return TASKS[name]
 
 
 @dataclass(frozen=True)
@@ -88,62 +60,41 @@ class Experiment:
     seed: int = 0
     task: str = "translation"
     model: ModelChoice = field(default_factory=ModelChoice)
-    data: TranslationData | LanguageModelingData | ClassificationData = field(default_factory=TranslationData)
+    data: Any = None
     train: TrainConfig = field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    decoding: BeamConfig | GenerationConfig | PredictionConfig = field(default_factory=BeamConfig)
+    decoding: Any = None
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self):
-        kind = _task_kind(self.task)
-        config = self.model.config()  # an impossible combination is told before any data is read
+        kind = tasks.kind(self.task)
+        for key in ("data", "decoding"):
+            if getattr(self, key) is None:
+                object.__setattr__(self, key, getattr(kind, key)())
+        self.model.config()  # an impossible combination is told before any data is read
         fitting = [name for name, family in registry.FAMILIES.items() if family.batch is kind.batch]
         if self.model.name not in fitting:
             raise UserError(f"model.name={self.model.name!r} is not for task={self.task!r}: use {' or '.join(fitting)}")
-        if not isinstance(self.data, TranslationData) and self.data.length > config.max_length:
-            raise UserError(
-                f"data.length={self.data.length} is above model.max_length={config.max_length}, the positions that are "
-                "learned: lower one or raise the other"
-            )
-        uncovered = isinstance(self.decoding, BeamConfig) and self.decoding.coverage_penalty
-        if uncovered and not registry.family(self.model.name).attends:
-            raise UserError(
-                f"decoding.coverage_penalty={self.decoding.coverage_penalty:g}: {self.model.name} has no attention to "
-                "tell what is covered: leave it at 0"
-            )
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: use a whole number from 0 to {2**32 - 1}")
-        scores = kind.task.SCORES
-        if isinstance(self.data, ClassificationData):
-            self._check_fine_tuning(self.data)
-            scores = ("loss", *self.data.format.scores)
-        elif self.train.epochs:
-            raise UserError(f"train.epochs={self.train.epochs:g}: only task='classification' counts epochs: set steps")
+        if self.train.epochs and not hasattr(kind.task, "epoch_steps"):
+            raise UserError(f"train.epochs={self.train.epochs:g}: task={self.task!r} does not count epochs: set steps")
+        kind.task.check(self)
+        scores = kind.task.selectable(self.data)
         if self.train.select not in scores:
             remedy = nearest(self.train.select, scores)
             raise UserError(f"train.select={self.train.select!r} is not a value of an evaluation: {remedy}")
 
-    def _check_fine_tuning(self, data: ClassificationData) -> None:
-        if self.optimizer.per != "sentence":
-            raise UserError(
-                f"optimizer.per={self.optimizer.per!r}: the objective of labelled examples is a mean over them: use "
-                "sentence"
-            )
-        if data.format.regression and self.train.smoothing:
-            raise UserError(
-                f"train.smoothing={self.train.smoothing:g}: data.task={data.task!r} predicts numbers: leave it at 0"
-            )
+    def make_task(self, workdir: AnyPath) -> Task:
+        return tasks.kind(self.task).task(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
 
-    def make_task(self, workdir: AnyPath) -> AnyTask:
-        return _task_kind(self.task).task(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
-
-    def train_config(self, task: AnyTask) -> TrainConfig:
+    def train_config(self, task: Task) -> TrainConfig:
         """How to train, with `train.epochs` of the data of `task` as steps."""
         if not self.train.epochs:
             return self.train
         return dataclasses.replace(self.train, steps=max(1, round(self.train.epochs * task.epoch_steps())))
 
-    def model_config(self, task: AnyTask, dtype: str) -> Any:
+    def model_config(self, task: Task, dtype: str) -> Any:
         """The model's config with the vocabularies that `task` has learned, to compute in `dtype` (or `auto`)."""
         return self.model.config(dtype=compute_dtype(dtype), **task.vocabularies())
 
@@ -240,7 +191,7 @@ def _build(cls: type, tree: Any, path: str) -> Any:
         return _model_choice(tree)
     hints = typing.get_type_hints(cls)
     if cls is Experiment:
-        kind = _task_kind(tree.get("task", Experiment.task))
+        kind = tasks.kind(tree.get("task", Experiment.task))
         hints |= {"data": kind.data, "decoding": kind.decoding}
         tree = {"data": {}, "decoding": {}} | tree
     values = {}

@@ -20,9 +20,10 @@ from zoo.decoding.generation import Generator
 from zoo.decoding.scoring import Scorer
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError
-from zoo.experiment import AnyTask, Change, Experiment, from_workdir
+from zoo.experiment import Change, Experiment, from_workdir
 from zoo.models import registry
 from zoo.storage import AnyPath, located
+from zoo.tasks import registry as tasks
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Workdir:
     shapes: Any | None = None
 
     @cached_property
-    def task(self) -> AnyTask:
+    def task(self) -> Any:
         return self.experiment.make_task(self.path)
 
     @cached_property
@@ -131,8 +132,8 @@ def load(path: str | PathLike, checkpoint: str = "best", changes: Sequence[Chang
     """
     path = located(path)
     if task and (found := from_workdir(path).task) != task:
-        remedy = {"translation": "translate", "language_modeling": "generate", "classification": "eval"}[found]
-        raise UserError(f"{path} holds a model of task={found!r}: use python -m zoo {remedy} {path}")
+        command = tasks.kind(found).command
+        raise UserError(f"{path} holds a model of task={found!r}: use python -m zoo {command} {path}")
     return Workdir(path, from_workdir(path, changes), checkpoint)
 
 

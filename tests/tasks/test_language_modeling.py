@@ -66,7 +66,7 @@ def test_an_evaluation_is_of_every_token_whatever_the_batch(task_of, model_and_p
     nats = found.values["loss"] * tokens
     assert found.values["bits_per_byte"] == pytest.approx(nats / math.log(2) / sum(sizes), rel=1e-5)
     assert found.values["word_perplexity"] == pytest.approx(math.exp(nats / words), rel=1e-4)
-    assert set(task.SCORES) == set(found.values)
+    assert set(task.selectable(task.data)) == set(found.values)
     assert [source + known for source, known, _ in found.samples] == [text.strip() for text in TEXTS]
 
 

@@ -64,6 +64,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _show(workdir: "AnyPath", summary: dict[str, Any]) -> None:
     from zoo.evaluation import table
+    from zoo.tasks.registry import kind
 
     log.info("")
     if summary["scores"]:
@@ -71,11 +72,7 @@ def _show(workdir: "AnyPath", summary: dict[str, Any]) -> None:
     log.info("parameters  %s", workdir / summary["checkpoint"])
     if (workdir / "attention.png").exists():
         log.info("attention   %s", workdir / "attention.png")
-    sentence, directory = shlex.quote(summary.get("sentence", "...")), shlex.quote(str(workdir))
-    split = "test" if summary["config"]["data"]["test"] else "valid"
-    following = {
-        "translation": f"echo {sentence} | python -m zoo translate {directory}",
-        "language_modeling": f"python -m zoo generate {directory} --prompt ...",
-        "classification": f"python -m zoo eval {directory} --split={split} --predictions=FILE",
-    }
-    log.info("next        %s", following[summary["config"]["task"]])
+    config, sentence = summary["config"], shlex.quote(summary.get("sentence", "..."))
+    places = {"workdir": shlex.quote(str(workdir)), "sentence": sentence}
+    places["split"] = "test" if config["data"]["test"] else "valid"
+    log.info("next        %s", kind(config["task"]).example.format(**places))

@@ -53,6 +53,15 @@ class Splits:
         return getattr(self, f"{split}_split")
 
 
+def check_positions(data: Any, model: Any) -> None:
+    """Raises `UserError` where the rows of `data` are longer than the positions that `model` learns."""
+    if data.length > model.max_length:
+        raise UserError(
+            f"data.length={data.length} is above model.max_length={model.max_length}, the positions that are learned: "
+            "lower one or raise the other"
+        )
+
+
 def lacks_tokenizers(workdir: AnyPath, names: Sequence[str]) -> bool:
     """Whether the tokenizers of these names are to be learned; beside parameters another vocabulary would be wrong
     without a word."""
@@ -69,10 +78,27 @@ def save_tokenizer(workdir: AnyPath, tokenizer: Tokenizer, kind: str, name: str 
 @runtime_checkable
 class Task(Protocol):
     """A task owns its tokenizers, its examples, its loss and its metrics; its files lie in the working directory. A
-    finished run is scored on its split `SUMMARY`."""
+    finished run is scored on its split `SUMMARY`.
+
+    One that has `epoch_steps() -> float`, the updates of one pass over its training data, can be trained by epochs.
+    """
 
     SUMMARY: str
     workdir: AnyPath
+
+    @staticmethod
+    def check(experiment: Any) -> None:
+        """Raises `UserError` for an experiment that this task cannot train."""
+        ...
+
+    @staticmethod
+    def selectable(data: Any) -> tuple[str, ...]:
+        """The values of an evaluation by which the best checkpoint may be chosen."""
+        ...
+
+    def prepare(self) -> None:
+        """See that the data is there, and learn the tokenizer that the working directory lacks."""
+        ...
 
     def vocabularies(self) -> dict[str, int]:
         """The fields of a model's config that the data decides."""

@@ -21,7 +21,7 @@ from zoo.errors import UserError, check_choice, nearest
 from zoo.parallel.devices import COMPUTE_DTYPES
 from zoo.storage import AnyPath
 from zoo.tasks import metrics
-from zoo.tasks.base import Splits, lacks_tokenizers, save_tokenizer
+from zoo.tasks.base import Splits, check_positions, lacks_tokenizers, save_tokenizer
 from zoo.tasks.label_losses import LabelSums, fine_tuning_loss
 
 
@@ -72,8 +72,24 @@ class PredictionConfig:
 class Classification:
     """A task of labelled examples over a working directory, which keeps its tokenizer and its labels."""
 
-    SCORES = ("loss", *metrics.LABEL_SCORES)
     SUMMARY = "valid"  # GLUE keeps the labels of its test splits to itself
+
+    @staticmethod
+    def check(experiment: Any) -> None:
+        data = experiment.data
+        check_positions(data, experiment.model.config())
+        if experiment.optimizer.per != "sentence":
+            raise UserError(
+                f"optimizer.per={experiment.optimizer.per!r}: the objective of labelled examples is a mean over them: "
+                "use sentence"
+            )
+        smoothing = experiment.train.smoothing
+        if data.format.regression and smoothing:
+            raise UserError(f"train.smoothing={smoothing:g}: data.task={data.task!r} predicts numbers: leave it at 0")
+
+    @staticmethod
+    def selectable(data: ClassificationData) -> tuple[str, ...]:
+        return ("loss", *data.format.scores)
 
     def __init__(
         self, data: ClassificationData, decoding: PredictionConfig, smoothing: float, workdir: AnyPath, seed: int = 0

@@ -22,7 +22,7 @@ from zoo.decoding.likelihood import Likelihood
 from zoo.errors import UserError, check_choice
 from zoo.storage import AnyPath, scratch
 from zoo.tasks import metrics
-from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers, save_tokenizer
+from zoo.tasks.base import SPLITS, Splits, check_positions, lacks_tokenizers, save_tokenizer
 from zoo.tasks.losses import Sums, cross_entropy
 
 SHOWN = 60  # characters of a document that a sample gives the model, and that it shows of the rest
@@ -66,8 +66,15 @@ class LanguageModelingData(Splits):
 class LanguageModeling:
     """A language modeling task over a working directory, which keeps its tokenizer."""
 
-    SCORES = ("loss", "perplexity", "accuracy", *metrics.LANGUAGE_SCORES)
     SUMMARY = "test"
+
+    @staticmethod
+    def check(experiment: Any) -> None:
+        check_positions(experiment.data, experiment.model.config())
+
+    @staticmethod
+    def selectable(data: LanguageModelingData) -> tuple[str, ...]:
+        return ("loss", "perplexity", "accuracy", *metrics.LANGUAGE_SCORES)
 
     def __init__(
         self, data: LanguageModelingData, decoding: GenerationConfig, smoothing: float, workdir: AnyPath, seed: int = 0

@@ -19,6 +19,7 @@ from zoo.data.sources import Pair
 from zoo.decoding.beam import BeamConfig
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError, check_choice
+from zoo.models import registry
 from zoo.storage import AnyPath
 from zoo.tasks import metrics
 from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers, save_tokenizer
@@ -80,8 +81,19 @@ class TranslationData(Splits):
 class Translation:
     """A translation task over a working directory, which keeps its tokenizers. The contract of `zoo.training`."""
 
-    SCORES = ("loss", "perplexity", "accuracy", *metrics.SCORES)  # the numbers among the values of `evaluate`
     SUMMARY = "test"
+
+    @staticmethod
+    def check(experiment: Any) -> None:
+        penalty, name = experiment.decoding.coverage_penalty, experiment.model.name
+        if penalty and not registry.family(name).attends:
+            raise UserError(
+                f"decoding.coverage_penalty={penalty:g}: {name} has no attention to tell what is covered: leave it at 0"
+            )
+
+    @staticmethod
+    def selectable(data: TranslationData) -> tuple[str, ...]:
+        return ("loss", "perplexity", "accuracy", *metrics.SCORES)
 
     def __init__(self, data: TranslationData, decoding: BeamConfig, smoothing: float, workdir: AnyPath, seed: int = 0):
         self.data, self.decoding, self.smoothing = data, decoding, smoothing
