@@ -274,7 +274,7 @@ def test_tied_matrices_are_one(tying):
         ({"heads": 3}, r"model.heads=3 .*model.width=16"),
         ({"norm": "middle"}, r"model.norm='middle'.*post, pre"),
         ({"activation": "rleu"}, r"model.activation='rleu'.*relu"),
-        ({"positions": "rotary"}, r"model.positions='rotary'.*interleaved, halves, learned"),
+        ({"positions": "rotary"}, r"model.positions='rotary'.*interleaved, concatenated, halves, learned"),
         ({"tying": "some"}, r"model.tying='some'.*none, output, all"),
         ({"attention_backend": "flash"}, r"model.attention_backend='flash'.*cudnn"),
         ({"tying": "all", "source_vocabulary": 13}, r"13 source and 17 target"),

@@ -32,6 +32,11 @@ def test_halves_is_tensor2tensors_formula(width):
     np.testing.assert_allclose(table, np.concatenate([np.sin(angles), np.cos(angles)], axis=1), atol=1e-5)
 
 
+def test_concatenated_is_the_papers_table_with_its_sines_first():
+    interleaved, concatenated = (sinusoids(POSITIONS, 16, layout) for layout in ("interleaved", "concatenated"))
+    assert (concatenated == jnp.concatenate([interleaved[:, 0::2], interleaved[:, 1::2]], axis=1)).all()
+
+
 def test_no_order_of_columns_makes_one_layout_of_the_other():
     interleaved, halves = (np.sort(sinusoids(POSITIONS, 16, layout), axis=1) for layout in ("interleaved", "halves"))
     assert np.abs(interleaved - halves).max() > 0.1

@@ -136,3 +136,18 @@ def test_means_are_sums_by_tokens_and_nothing_has_none():
     assert means == pytest.approx({"loss": 1.5, "perplexity": np.exp(1.5), "accuracy": 0.5})
     nothing = Sums.zero().means()
     assert nothing == {"loss": 0.0, "perplexity": 1.0, "accuracy": 0.0}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_excluded_rows_are_as_if_the_vocabulary_did_not_have_them(smoothing):
+    labels, kept = np.where(LABELS, np.maximum(LABELS, 3), 0), np.r_[0, 3:V]
+    whole = readout_of().replace(excluded=(1, 2))
+    part = whole.replace(matrix=whole.matrix[:, kept], bias=whole.bias[kept], excluded=())
+    sums = [
+        jax.value_and_grad(lambda r, y=y: cross_entropy(r, y, smoothing).objective)(r)
+        for r, y in ((whole, labels), (part, np.where(labels, labels - 2, 0)))
+    ]
+    (value, gradient), (expected, its) = sums
+    assert np.isclose(value, expected, rtol=1e-6)
+    assert np.allclose(gradient.states, its.states, atol=1e-5)
+    assert np.allclose(gradient.matrix[:, kept], its.matrix, atol=1e-5) and not gradient.matrix[:, [1, 2]].any()

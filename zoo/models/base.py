@@ -9,11 +9,13 @@ from typing import Any, Protocol, runtime_checkable
 import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.batching import LanguageBatch, Seq2SeqBatch
+from zoo.errors import UserError
 from zoo.nn.linear import dot
 
+EXCLUDED = -1e9  # the logit of an excluded row: its probability is 0 in float32
 Cache = Any  # a tree of arrays that only its own model looks into
 
 
@@ -21,7 +23,8 @@ Cache = Any  # a tree of arrays that only its own model looks into
 class Readout:
     """The last linear map before it is applied: `states @ matrix + bias`, or `states @ matrix.T` with `contract=1`.
 
-    A loss can so go through the vocabulary's logits in parts; whoever wants them all asks for `logits()`.
+    A loss can so go through the vocabulary's logits in parts; whoever wants them all asks for `logits()`. `excluded`
+    rows of the vocabulary are never predicted: published models do not have them.
     """
 
     states: Float[Array, "B T E"]
@@ -29,6 +32,7 @@ class Readout:
     bias: Float[Array, "V"] | None = None
     contract: int = struct.field(pytree_node=False, default=0)
     dtype: Any = struct.field(pytree_node=False, default=jnp.float32)
+    excluded: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
     @property
     def vocabulary(self) -> int:
@@ -37,7 +41,20 @@ class Readout:
     def logits(self) -> Float[Array, "B T V"]:
         """Float32, from inputs in `dtype`."""
         logits = dot(self.states, self.matrix, self.dtype, self.contract)
-        return logits if self.bias is None else logits + self.bias
+        if self.bias is not None:
+            logits = logits + self.bias
+        return jnp.where(self.predicted(), logits, EXCLUDED) if self.excluded else logits
+
+    def predicted(self) -> Bool[Array, "V"]:
+        """Which rows of the vocabulary are not excluded."""
+        return jnp.ones(self.vocabulary, bool).at[jnp.array(self.excluded, int)].set(False)
+
+
+def check_excluded(rows: tuple[int, ...], vocabulary: int) -> None:
+    """Raise UserError for a row of `model.excluded_rows` that the vocabulary does not have."""
+    for row in rows:
+        if not 0 <= row < vocabulary:
+            raise UserError(f"model.excluded_rows={row}: use rows of the vocabulary, from 0 to {vocabulary - 1}")
 
 
 @struct.dataclass

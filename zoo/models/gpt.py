@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from zoo.data.batching import LanguageBatch
 from zoo.errors import UserError, check_choice
-from zoo.models.base import Output, Readout
+from zoo.models.base import Output, Readout, check_excluded
 from zoo.nn.attention import BACKENDS, Ancestry, Heads, KeyValue, Mask
 from zoo.nn.dropout import Dropout
 from zoo.nn.layers import ACTIVATIONS, NORMS, EncoderLayer, LayerConfig, StepView, layer_norm
@@ -34,7 +34,8 @@ RESIDUAL_INITS = ("plain", "scaled")
 @dataclass(frozen=True)
 class GPTConfig:
     """`max_length` counts the learned positions. `head_size` is `width / heads` unless it is given. `residual_init` is
-    `plain` (GPT-1) or `scaled` by 1/√N for the N = 2 · layers sublayers that end on the residual (GPT-2)."""
+    `plain` (GPT-1) or `scaled` by 1/√N for the N = 2 · layers sublayers that end on the residual (GPT-2).
+    `excluded_rows` of the vocabulary are never predicted."""
 
     vocabulary: int = 40_478
     layers: int = 12
@@ -48,12 +49,14 @@ class GPTConfig:
     norm: str = "post"
     activation: str = "gelu_tanh"
     residual_init: str = "plain"
+    excluded_rows: tuple[int, ...] = ()
     attention_backend: str = "auto"
     scan_layers: bool = True
     remat: bool = False
     dtype: str = "float32"
 
     def __post_init__(self):
+        check_excluded(self.excluded_rows, self.vocabulary)
         for name, known in (
             ("norm", NORMS),
             ("activation", tuple(ACTIVATIONS)),
@@ -151,7 +154,8 @@ class GPT(nn.Module):
     def _readout(self, x: Float[Array, "B T E"]) -> Readout:
         """Eq. 2: P(u) = softmax(h_n W_eᵀ), below its softmax."""
         states = self.decoder_norm(x) if self.config.norm == "pre" else x
-        return Readout(states, self.embedding.table, contract=1, dtype=jnp.dtype(self.config.dtype))
+        c = self.config
+        return Readout(states, self.embedding.table, contract=1, dtype=jnp.dtype(c.dtype), excluded=c.excluded_rows)
 
     def _check_length(self, length: int) -> None:
         if length > self.config.max_length:

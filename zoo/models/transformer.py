@@ -6,6 +6,7 @@ looks at it, the linear map and the softmax (which the loss and the decoder appl
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.batching import Seq2SeqBatch
 from zoo.errors import UserError, check_choice
-from zoo.models.base import Output, Readout
+from zoo.models.base import Output, Readout, check_excluded
 from zoo.nn.attention import BACKENDS, Ancestry, Heads, KeyValue, Mask
 from zoo.nn.dropout import Dropout
 from zoo.nn.layers import (
@@ -41,9 +42,11 @@ TYING = ("none", "output", "all")
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """`layers` counts each stack. `tying` shares the output matrix with the target embedding (`output`: two-way) or
-    with both embeddings (`all`: three-way, section 3.4; needs one vocabulary). `positions` is a layout of the sinusoids
-    or `learned`; `max_length` bounds only learned ones."""
+    """`layers`, `ffn` and `heads` are those of each stack; `decoder_layers`, `decoder_ffn` and `decoder_heads` those of
+    a decoder that differs (0: it doesn't). `tying` shares the output matrix with the target embedding (`output`:
+    two-way) or with both embeddings (`all`: three-way, section 3.4; needs one vocabulary). `positions` is a layout of
+    the sinusoids or `learned`; `max_length` bounds only learned ones. `embedding_scale` multiplies embeddings by √E.
+    `output_bias` adds a learned bias to the logits; `excluded_rows` of the target vocabulary are never predicted."""
 
     source_vocabulary: int = 37_000
     target_vocabulary: int = 37_000
@@ -60,6 +63,12 @@ class TransformerConfig:
     tying: str = "all"
     max_length: int = 1024
     attention_bias: bool = False
+    decoder_layers: int = 0
+    decoder_ffn: int = 0
+    decoder_heads: int = 0
+    embedding_scale: bool = True
+    output_bias: bool = False
+    excluded_rows: tuple[int, ...] = ()
     attention_backend: str = "auto"
     scan_layers: bool = True
     remat: bool = False
@@ -74,8 +83,10 @@ class TransformerConfig:
             ("attention_backend", BACKENDS),
         ):
             check_choice(f"model.{name}", getattr(self, name), known)
-        if self.width % self.heads:
-            raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}: choose a divisor")
+        for name, heads in (("heads", self.heads), ("decoder_heads", self.decoder.heads)):
+            if self.width % heads:
+                raise UserError(f"model.{name}={heads} does not divide model.width={self.width}: choose a divisor")
+        check_excluded(self.excluded_rows, self.target_vocabulary)
         if self.width % 2:
             raise UserError(f"model.width={self.width} is odd: sinusoids come in pairs, choose an even width")
         if self.tying == "all" and self.source_vocabulary != self.target_vocabulary:
@@ -83,6 +94,19 @@ class TransformerConfig:
                 f"model.tying='all' needs one vocabulary, not {self.source_vocabulary} source and "
                 f"{self.target_vocabulary} target rows: set data.joint=True, or model.tying='output'"
             )
+
+    @property
+    def decoder(self) -> "Side":
+        """The sizes of the decoder's stack."""
+        return Side(self.decoder_layers or self.layers, self.decoder_ffn or self.ffn, self.decoder_heads or self.heads)
+
+
+class Side(NamedTuple):
+    """The sizes in which a decoder may differ from its encoder."""
+
+    layers: int
+    ffn: int
+    heads: int
 
 
 SIZES: dict[str, TransformerConfig] = {
@@ -123,19 +147,24 @@ class Transformer(nn.Module):
             self.learned_positions = LearnedPositions(c.max_length, c.width)
         self.embedding_dropout = Dropout(c.dropout)
 
-        layer = LayerConfig(
-            Heads(c.width, c.heads, c.attention_bias, c.attention_dropout, c.attention_backend, dtype),
-            **{name: getattr(c, name) for name in ("ffn", "norm", "activation", "dropout", "ffn_dropout")},
-        )
-        depth = {"length": c.layers, "scan": c.scan_layers, "remat": c.remat}
-        self.encoder = Stack(partial(EncoderLayer, config=layer), **depth)
-        self.decoder = Stack(partial(DecoderLayer, config=layer), **depth)
+        def layer(heads: int, ffn: int) -> LayerConfig:
+            attention = Heads(c.width, heads, c.attention_bias, c.attention_dropout, c.attention_backend, dtype)
+            same = {name: getattr(c, name) for name in ("norm", "activation", "dropout", "ffn_dropout")}
+            return LayerConfig(attention, ffn, **same)
+
+        depth = {"scan": c.scan_layers, "remat": c.remat}
+        encoder, decoder = layer(c.heads, c.ffn), layer(c.decoder.heads, c.decoder.ffn)
+        self.encoder = Stack(partial(EncoderLayer, config=encoder), c.layers, **depth)
+        self.decoder = Stack(partial(DecoderLayer, config=decoder), c.decoder.layers, **depth)
         if c.norm == "pre":
             self.encoder_norm = layer_norm(dtype)
             self.decoder_norm = layer_norm(dtype)
         if c.tying == "none":
             init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "vocab"))
             self.output = self.param("output", init, (c.width, c.target_vocabulary))
+        if c.output_bias:
+            init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",))
+            self.bias = self.param("output_bias", init, (c.target_vocabulary,))
 
     def __call__(self, batch: Seq2SeqBatch, train: bool = False, weights: bool = False) -> Output:
         memory, encoder_attention = self.encode(batch.source, train, weights)
@@ -163,15 +192,17 @@ class Transformer(nn.Module):
 
     def readout(self, states: Float[Array, "B T E"]) -> Readout:
         """The linear map at the top of Figure 1."""
-        dtype = jnp.dtype(self.config.dtype)
-        if self.config.tying == "none":
-            return Readout(states, self.output, dtype=dtype)
-        return Readout(states, self.target_embedding.table, contract=1, dtype=dtype)
+        c = self.config
+        options = {"dtype": jnp.dtype(c.dtype), "excluded": c.excluded_rows}
+        bias = self.bias if c.output_bias else None
+        if c.tying == "none":
+            return Readout(states, self.output, bias, **options)
+        return Readout(states, self.target_embedding.table, bias, contract=1, **options)
 
     def _embed(self, embedding: Embedding, tokens: ArrayLike, positions: Array, train: bool) -> Float[Array, "B T E"]:
         """Sections 3.4 and 3.5: embeddings scaled by √E, plus positions, then dropout (5.4)."""
         c = self.config
-        x = embedding(tokens) * c.width**0.5
+        x = embedding(tokens) * (c.width**0.5 if c.embedding_scale else 1.0)
         if c.positions == "learned":
             self._check_length(tokens.shape[1])
             x = x + self.learned_positions(positions)
@@ -192,7 +223,8 @@ class Transformer(nn.Module):
         c, batch = self.config, source.shape[0]
         self._check_length(length)
         memory, _ = self.encode(source)
-        past = KeyValue.empty((c.layers, batch, length * beams, c.heads, c.width // c.heads), jnp.dtype(c.dtype))
+        shape = (c.decoder.layers, batch, length * beams, c.decoder.heads, c.width // c.decoder.heads)
+        past = KeyValue.empty(shape, jnp.dtype(c.dtype))
         ancestry = Ancestry.empty(batch, beams, length)
         source_is_token = jnp.greater(source, 0)
         return TransformerCache(past, self.decoder.remember(memory.states), source_is_token, ancestry, jnp.int32(0))
@@ -210,7 +242,7 @@ class Transformer(nn.Module):
         if self.config.norm == "pre":
             x = self.decoder_norm(x)
         cache = replace(cache, past=past, ancestry=ancestry.grown(), step=cache.step + 1)
-        return cache, self.readout(x).logits(), cross[max(self.config.layers - 2, 0)].mean(axis=1)
+        return cache, self.readout(x).logits(), cross[max(self.config.decoder.layers - 2, 0)].mean(axis=1)
 
     def reorder(self, cache: TransformerCache, parents: Int[ArrayLike, "B K"]) -> TransformerCache:
         return replace(cache, ancestry=cache.ancestry.reordered(parents))

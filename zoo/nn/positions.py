@@ -7,23 +7,24 @@ from jaxtyping import Array, Float, Int
 from zoo.nn.linear import Initializer
 from zoo.nn.placement import placed
 
-LAYOUTS = ("interleaved", "halves")
+LAYOUTS = ("interleaved", "concatenated", "halves")
 
 
 def sinusoids(positions: Int[Array, "*T"], width: int, layout: str = "interleaved") -> Float[Array, "*T E"]:
     """Vaswani et al. 2017, section 3.5: `PE(pos, 2i) = sin(pos / 10000^(2i/E))`, `PE(pos, 2i+1) = cos(...)`.
 
-    `interleaved` is the paper's order of sines and cosines. `halves` puts all sines first, then all cosines, with the
-    frequencies spread over `E/2 - 1` steps, as tensor2tensor and fairseq do. A checkpoint fits only one of them.
+    `interleaved` is the paper's order of sines and cosines. `concatenated` puts all sines first, then all cosines, at
+    the same frequencies, as Marian does. `halves` does so with the frequencies spread over `E/2 - 1` steps, as
+    tensor2tensor and fairseq do. A checkpoint fits only one of them.
     """
     pairs = width // 2
-    steps = pairs if layout == "interleaved" else max(pairs - 1, 1)
+    steps = max(pairs - 1, 1) if layout == "halves" else pairs
     frequencies = jnp.exp(-jnp.log(10_000.0) * jnp.arange(pairs) / steps)
     angles = positions[..., None].astype(jnp.float32) * frequencies
     waves = jnp.sin(angles), jnp.cos(angles)
-    if layout == "halves":
-        return jnp.concatenate(waves, axis=-1)
-    return jnp.stack(waves, axis=-1).reshape(*positions.shape, width)
+    if layout == "interleaved":
+        return jnp.stack(waves, axis=-1).reshape(*positions.shape, width)
+    return jnp.concatenate(waves, axis=-1)
 
 
 class LearnedPositions(nn.Module):

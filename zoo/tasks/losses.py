@@ -54,9 +54,9 @@ def cross_entropy(
 ) -> Sums:
     """Cross-entropy of a model's predictions over the labels that are not `padding`.
 
-    With `smoothing` ε the objective's target is `1 - ε` at the label plus `ε / V` everywhere (Szegedy et al. 2016,
-    section 7; Vaswani et al. 2017, section 5.4); the `loss` that is reported has none. Only the objective takes a row
-    times its entry in `weights`.
+    With `smoothing` ε the objective's target is `1 - ε` at the label plus `ε / V` on all V rows that the model predicts
+    (Szegedy et al. 2016, section 7; Vaswani et al. 2017, section 5.4); the `loss` that is reported has none. Only the
+    objective takes a row times its entry in `weights`.
 
     The logits of a whole batch are never in memory: columns of the batch go through one after the other, and where a
     gradient will be asked for, each leaves its own behind, so that nothing is computed twice.
@@ -106,6 +106,7 @@ def _sums_and_errors(
     real: Bool[Array, "B T"],
     weights: Float[Array, "B T"],
     smoothing: float,
+    predicted: Bool[Array, "V"],
 ) -> tuple[Sums, Float[Array, "B T V"]]:
     """The sums of a part, no sentences counted since it may hold but some of their tokens; and the gradient of its
     objective with respect to the logits."""
@@ -118,11 +119,13 @@ def _sums_and_errors(
     loss = log_normalizer - of_label
     objective = loss
     if smoothing:
-        objective = (1 - smoothing) * loss + smoothing * (log_normalizer - logits.mean(axis=-1))
+        spread = predicted / predicted.sum()
+        mean = jnp.where(predicted, logits, 0).sum(axis=-1) / predicted.sum()
+        objective = (1 - smoothing) * loss + smoothing * (log_normalizer - mean)
     correct = of_label >= highest[..., 0]
     objective, loss, correct, tokens = ((x * real).sum() for x in (objective * weights, loss, correct, 1.0))
     sums = Sums(objective, loss, correct, tokens, sentences=jnp.zeros(()))
-    target = jnp.where(is_label, 1 - smoothing, 0.0) + smoothing / logits.shape[-1]
+    target = jnp.where(is_label, 1 - smoothing, 0.0) + (smoothing * spread if smoothing else 0.0)
     return sums, (exponentials / normalizer - target) * (real * weights)[..., None]
 
 
@@ -131,7 +134,7 @@ def _summed(readout: Readout, labels: Array, real: Array, weights: Array, smooth
     def add(total, part):
         states, labels, real, weights = part
         logits = readout.replace(states=states).logits()
-        return total + _sums_and_errors(logits, labels, real, weights, smoothing)[0], None
+        return total + _sums_and_errors(logits, labels, real, weights, smoothing, readout.predicted())[0], None
 
     chunks = [_chunks(x, columns) for x in (readout.states, labels, real, weights)]
     return jax.lax.scan(add, Sums.zero(), chunks)[0]
@@ -148,7 +151,8 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
     def add(carry, part):
         total, to_matrix, to_bias = carry
         states, labels, real, weights = part
-        sums, errors = _sums_and_errors(low.replace(states=states).logits(), labels, real, weights, smoothing)
+        logits = low.replace(states=states).logits()
+        sums, errors = _sums_and_errors(logits, labels, real, weights, smoothing, low.predicted())
         to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
         errors = errors.astype(dtype)
         operands = (states, errors) if contract == 0 else (errors, states)
