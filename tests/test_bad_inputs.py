@@ -64,9 +64,9 @@ def copy(workdir, tmp_path) -> Path:
     return shutil.copytree(workdir, tmp_path / "copy")
 
 
-def write(directory: Path, files: dict[str, str]) -> None:
+def write(directory: Path, files: dict[str, str | bytes]) -> None:
     for name, text in files.items():
-        (directory / name).write_text(text, encoding="utf-8")
+        (directory / name).write_bytes(text.encode() if isinstance(text, str) else text)
 
 
 def truncate(checkpoint: Path) -> None:
@@ -97,6 +97,21 @@ WRONG_STARTS = {
     "blank lines": ({"data.train": "HERE/x"}, {"x.en": " \n", "x.fr": "a\n"}, ["data.train='HERE/x'", "no pairs"]),
     "too long for all": ({"data.max_length": 2}, {}, ["no sentence pairs are left of data.train", "40 with more than"]),
     "no tab": ({"data.train": "HERE/x.tsv"}, {"x.tsv": "a\tb\nplain\n"}, ["HERE/x.tsv:2: no tab", "'plain'"]),
+    "a row of another width": (
+        {"data.train": "HERE/x.tsv", "data.skip_malformed": "true"},
+        {"x.tsv": "plain\n\n"},
+        ["HERE/x.tsv is empty"],
+    ),
+    "another encoding": (
+        {"data.train": "HERE/x"},
+        {"x.en": "a\nb\n".encode("utf-16"), "x.fr": "a\nb\n"},
+        ["HERE/x.en:1: not UTF-8, but probably UTF-16", "iconv"],
+    ),
+    "Latin-1": (
+        {"data.valid": "HERE/x"},
+        {"x.en": "a\nb\n", "x.fr": "déjà\nvécu\n".encode("latin-1")},
+        ["HERE/x.fr:1: not UTF-8, but probably ISO-8859-1", "iconv"],
+    ),
     "no gzip": (
         {"data.train": "HERE/x"},
         {"x.en.gz": "a\n", "x.fr": "a\n"},
@@ -150,8 +165,8 @@ WRONG_TEXTS = {
         ["no text at HERE/empty", ".txt"],
     ),
     "blank texts": ({"data.train": "HERE/x"}, {"x/a.txt": b" \n"}, ["data.train='HERE/x'", "holds no text"]),
-    "a picture": ({"data.valid": "HERE/a.txt"}, {"a.txt": b"\x89PNG\0\x01"}, ["HERE/a.txt is no text in UTF-8"]),
-    "another encoding": ({"data.train": "HERE"}, {"b.txt": "Где же?".encode("koi8-r")}, ["HERE/b.txt is no text"]),
+    "a picture": ({"data.valid": "HERE/a.txt"}, {"a.txt": b"\x89PNG\0\x01"}, ["HERE/a.txt:1: a NUL byte"]),
+    "another encoding": ({"data.train": "HERE"}, {"b.txt": "Где же?".encode("koi8-r")}, ["HERE/b.txt:1: not UTF-8"]),
     "no vocabulary files": ({"data.tokenizer": "gpt1"}, {}, ["data.vocabulary_files is not set", "encoder_bpe_40000"]),
     "another directory": (
         {"data.tokenizer": "gpt2", "data.vocabulary_files": "HERE"},

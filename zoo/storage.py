@@ -26,13 +26,18 @@ def is_remote(path: str | os.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def expanded(path: str | os.PathLike) -> str:
+    """The path that a user wrote, with `~` as the home directory. Every path from outside passes through here."""
+    return os.path.expanduser(os.fspath(path))
+
+
 def located(path: str | os.PathLike) -> AnyPath:
     """The path of a local file or directory, or of one in Google Cloud Storage.
 
     Raises UserError for a URL of any other store, for one without a bucket, and where the client is not installed.
     """
     if not is_remote(path):
-        return Path(path)
+        return Path(expanded(path))
     text = os.fspath(path)
     if not text.startswith(STORE) or text.startswith("gs:///"):
         raise UserError(f"{text}: checkpoints go to a file system or to gs://BUCKET/RUN; mount any other bucket")

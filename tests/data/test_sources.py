@@ -52,9 +52,9 @@ def test_only_a_line_feed_ends_a_line(tmp_path, inside):
 
 
 def test_the_last_line_needs_no_end_a_byte_order_mark_is_dropped_and_bad_bytes_are_replaced(tmp_path):
-    write(tmp_path / "t.en", b"\xef\xbb\xbfone\nbad \xff byte")
+    write(tmp_path / "t.en", b"\xef\xbb\xbfone \xe2\x86\x92\nbad \xff byte")
     write(tmp_path / "t.fr", "un\ndeux\n")
-    assert list(LineAligned(tmp_path / "t", "en", "fr")) == [("one", "un"), ("bad \ufffd byte", "deux")]
+    assert list(LineAligned(tmp_path / "t", "en", "fr")) == [("one →", "un"), ("bad \ufffd byte", "deux")]
 
 
 def test_reading_streams(tmp_path):

@@ -1,6 +1,8 @@
 """The formats of zero-shot evaluation: what is right is what is likelier, and a mistake names its line."""
 
+import gzip
 import json
+import lzma
 import math
 
 import numpy as np
@@ -59,6 +61,26 @@ def test_passages_may_be_lines_of_plain_text(measured, tmp_path):
         {"format": "lambada", "examples": 2},
         [("one", " two"), ("three", " four")],
     )
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def test_compressed_rows_measure_the_same(measured, tmp_path, pack):
+    rows = [{"text": "one two"}, {"text": "one fo?ur"}]
+    plain = measured(rows=rows)
+    packed = pack((tmp_path / "rows.jsonl").read_bytes())
+    (tmp_path / "rows.jsonl").unlink()
+    for name in ("rows.jsonl.gz", "rows.jsonl.xz", "rows.jsonl"):
+        (tmp_path / name).write_bytes(packed)
+        assert measured() == measured("", name) == plain
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("line", ['{"text": "a \\ud83d b"}', "[" * 100_000, '{"text": ' + "9" * 10_000 + "}"])
+def test_json_that_is_no_text_is_told_by_its_line(measured, tmp_path, line):
+    (tmp_path / "rows.jsonl").write_text(f'{{"text": "a b"}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"rows.jsonl:2: ") as caught:
+        measured()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_minimal_pair_is_right_where_the_good_sentence_is_likelier_and_files_weigh_the_same(measured):

@@ -3,16 +3,13 @@
 The tasks are those of Radford et al. 2018, table 1, and of GLUE (Wang et al. 2018, table 1), whose scores they take.
 """
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from etils import epath
-
-from zoo.data.sources import TfdsRows, lines_of
-from zoo.errors import UserError
+from zoo.data.sources import TfdsRows
+from zoo.data.tables import Table
 
 
 @dataclass(frozen=True)
@@ -86,67 +83,41 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def read(task: str, location: str, split: str, labelled: bool, download: bool = False) -> Iterable[Example]:
+def read(
+    task: str, location: str, split: str, labelled: bool, download: bool = False, skip_malformed: bool = False
+) -> Iterable[Example]:
     """The examples of a task at `location`: a table of tabs, a `.csv`, `tfds:NAME` or `tfds:DIRECTORY` (then of
     `split`). With `labelled` the column of the label has to be there. Those that say that they have no label are left
-    out of tables, as SNLI's annotators without a majority are.
+    out of tables, as SNLI's annotators without a majority are. With `skip_malformed` rows that do not fit the header of
+    a table are left out and counted.
 
     Raises `UserError` where there is no such data.
     """
     if location.startswith("tfds:"):
         return TfdsExamples(FORMATS[task], location.removeprefix("tfds:"), split, download)
-    return Table(FORMATS[task], location, labelled)
+    return TableExamples(FORMATS[task], location, labelled, skip_malformed)
 
 
 NO_LABEL = ("-", "")  # SNLI and MNLI, where annotators did not agree
 
 
-class Table:
-    """A file of one example a row: columns between tabs, where quotes are text as GLUE has them, or a `.csv`."""
+class TableExamples:
+    """The examples of a table, one a row."""
 
-    def __init__(self, form: Format, path: str | Path, labelled: bool):
+    def __init__(self, form: Format, path: str | Path, labelled: bool, skip_malformed: bool = False):
         """Raises `UserError` if there is no such file."""
-        self.form, self.path, self.labelled = form, epath.Path(path).expanduser(), labelled
-        if not self.path.exists() or self.path.is_dir():
-            beside = sorted(p.name for p in self.path.parent.iterdir()) if self.path.parent.is_dir() else []
-            there = f"beside it are {', '.join(beside[:8])}" if beside else "nor is there such a folder"
-            raise UserError(f"no file {self.path}: {there}; check data.path")
+        self.form, self.labelled = form, labelled
+        self._table = Table(path, form.header, skip_malformed=skip_malformed)
 
     def __iter__(self) -> Iterator[Example]:
-        """Raises `UserError` for a missing column, a row that ends before its last column, and a file without rows."""
-        rows, form, number = self._rows(), self.form, 0
-        columns, first = self._columns(rows)
-        needed = [*form.first, *form.seconds, *([form.label] if self.labelled else [])]
-        for column in needed:
-            if column not in columns:
-                raise UserError(f"{self.path} has no column {column!r}: it has {', '.join(columns)}")
-        at = {column: columns.index(column) for column in [*needed, form.label] if column in columns}
-        for number, row in [*first, *rows] if first else rows:
-            if len(row) <= max(at.values()):
-                raise UserError(
-                    f"{self.path}:{number}: {len(row)} columns where {columns[max(at.values())]!r} is the "
-                    f"{max(at.values()) + 1}th: mend the line, or take it out"
-                )
-            label = row[at[form.label]].strip() if form.label in at else None
+        """Raises `UserError` as `Table.rows` does."""
+        form = self.form
+        has_label = self.labelled or form.label in self._table.columns()
+        texts, count = (*form.first, *form.seconds), len(form.first)
+        for _, cells in self._table.rows((*texts, form.label) if has_label else texts):
+            label = cells.pop().strip() if has_label else None
             if label not in NO_LABEL:
-                yield Example(" ".join(row[at[c]] for c in form.first), tuple(row[at[c]] for c in form.seconds), label)
-        if not number:
-            raise UserError(f"{self.path} is empty: name a file that holds examples")
-
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """The number of each line, and its columns."""
-        lines = lines_of(self.path)
-        if not self.path.name.endswith((".csv", ".csv.gz")):
-            return ((number, line.split("\t")) for number, line in enumerate(lines, start=1))
-        reader = csv.reader(line + "\n" for line in lines)
-        return ((reader.line_num, row) for row in reader)
-
-    def _columns(self, rows: Iterator[tuple[int, list[str]]]) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
-        """The names of the columns; and the first row again, where it is no header."""
-        number, first = next(rows, (0, []))
-        if self.form.header and not set(self.form.first) <= set(first):
-            return self.form.header, [(number, first)] if number else []
-        return tuple(first) if number else (*self.form.first, *self.form.seconds, self.form.label), []
+                yield Example(" ".join(cells[:count]), tuple(cells[count:]), label)
 
 
 class TfdsExamples:

@@ -4,18 +4,19 @@ Every source can be iterated again and again and streams, so corpora may be larg
 never imported, and nothing is downloaded unless asked for.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
+from zoo.data import files
+from zoo.data.encodings import Decoder
+from zoo.data.tables import Table
 from zoo.errors import UserError, nearest
+from zoo.storage import expanded
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -24,7 +25,7 @@ Pair = tuple[str, str]
 
 
 class LineAligned:
-    """Two files of one sentence a line, PREFIX.SOURCE and PREFIX.TARGET, each plain or gzip (.gz)."""
+    """Two files of one sentence a line, PREFIX.SOURCE and PREFIX.TARGET, each plain, gzip or xz."""
 
     def __init__(self, prefix: str | Path, source: str, target: str):
         """`source` and `target` are the files' suffixes, such as "en" and "fr". Raises UserError if one is missing."""
@@ -33,7 +34,7 @@ class LineAligned:
     def __iter__(self) -> Iterator[Pair]:
         """Raises UserError where the shorter file ends: the pairs before that may have been misaligned too."""
         pair = None
-        for pair in zip_longest(*map(lines_of, self.paths)):
+        for pair in zip_longest(*map(files.lines, self.paths)):
             if None in pair:
                 raise self._unequal()
             yield pair
@@ -41,31 +42,20 @@ class LineAligned:
             raise UserError(f"{' and '.join(map(str, self.paths))} are empty: name files that hold text")
 
     def _unequal(self) -> UserError:
-        sizes = [f"{path} has {sum(1 for _ in lines_of(path)):,} lines" for path in self.paths]
+        sizes = [f"{path} has {sum(1 for _ in files.lines(path)):,} lines" for path in self.paths]
         return UserError(f"{' and '.join(sizes)}: line N of one must be the translation of line N of the other")
 
 
 class Tsv:
-    """A table of one pair a line, SOURCE<TAB>TARGET; further columns are ignored. Plain or gzip (.gz)."""
+    """A table of one pair a line, SOURCE<TAB>TARGET; further columns are ignored. Plain, gzip or xz."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, skip_malformed: bool = False):
         """Raises UserError if there is no such file."""
-        candidates = _candidates(path)
-        found = [candidate for candidate in candidates if _is_file(candidate)]
-        if not found:
-            raise UserError(f"no file {' or '.join(map(str, candidates))}: check data.path")
-        self.path = found[0]
+        self._table = Table(path, ("source", "target"), headless=True, skip_malformed=skip_malformed)
 
     def __iter__(self) -> Iterator[Pair]:
         """Raises UserError at a line without a tab, and at the end of a file without lines."""
-        number = 0
-        for number, line in enumerate(lines_of(self.path), start=1):
-            source, tab, rest = line.partition("\t")
-            if not tab:
-                raise UserError(f"{self.path}:{number}: no tab between source and target: {line[:40]!r}")
-            yield source, rest.partition("\t")[0]
-        if not number:
-            raise UserError(f"{self.path} is empty: name a file that holds text")
+        return ((source, target) for _, (source, target) in self._table.rows())
 
 
 class TfdsRows:
@@ -123,12 +113,15 @@ class Tfds:
         download: bool = False,
     ):
         """As `TfdsRows`; the columns are languages."""
-        self.languages = (source, target)
+        self.languages, self._location = (source, target), location
         self._rows = TfdsRows(location, self.languages, split, data_dir, download, "language")
 
     def __iter__(self) -> Iterator[Pair]:
+        decoders = [Decoder(f"{self._location}, {language}", strict=False) for language in self.languages]
         for row in self._rows:
-            yield tuple(row[language].decode(errors="replace") for language in self.languages)
+            yield tuple(decode(row[language]) for decode, language in zip(decoders, self.languages, strict=True))
+        for decode in decoders:
+            decode.finish()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -141,70 +134,42 @@ def parallel(
     split: str = "train",
     data_dir: str | None = None,
     download: bool = False,
+    skip_malformed: bool = False,
 ) -> Iterable[Pair]:
-    """The pairs at `location`: "tfds:NAME" or "tfds:DIRECTORY", FILE.tsv[.gz], else the prefix of two aligned files.
+    """The pairs at `location`: "tfds:NAME" or "tfds:DIRECTORY", FILE.tsv, else the prefix of two aligned files.
 
-    `split`, `data_dir` and `download` are for TensorFlow Datasets; a file is a split by itself.
+    `split`, `data_dir` and `download` are for TensorFlow Datasets; a file is a split by itself. With `skip_malformed`
+    the lines of a table without a tab are left out and counted.
     Raises UserError when there is no such data.
     """
     if location.startswith("tfds:"):
         return Tfds(location.removeprefix("tfds:"), source, target, split, data_dir, download)
-    if location.endswith((".tsv", ".tsv.gz")):
-        return Tsv(location)
+    if files.bare(location).endswith(".tsv"):
+        return Tsv(location, skip_malformed)
     return LineAligned(location, source, target)
 
 
 def _side(prefix: str | Path, language: str) -> epath.Path:
     """The file of one language. Raises UserError that names the files tried and what there is instead."""
-    candidates = _candidates(f"{prefix}.{language}")
-    for candidate in candidates:
-        if _is_file(candidate):
-            return candidate
-    tried = " or ".join(map(str, candidates))
-    if (directory := epath.Path(prefix)).is_dir():
-        prefixes = sorted({str(file).removesuffix(".gz") for file in directory.iterdir()})
+    if (found := files.find(f"{prefix}.{language}")) is not None:
+        return found
+    tried = " or ".join(files.candidates(f"{prefix}.{language}"))
+    if (directory := epath.Path(expanded(prefix))).is_dir():
+        prefixes = sorted({files.bare(str(file)) for file in directory.iterdir()})
         prefixes = [file.removesuffix(f".{language}") for file in prefixes if file.endswith(f".{language}")]
-        remedy = f"such as {', '.join(prefixes)}" if prefixes else f"but no file in it ends in .{language} or .gz"
+        remedy = f"such as {', '.join(prefixes)}" if prefixes else f"but no file in it ends in .{language}"
         raise UserError(f"{prefix} is a directory, and a prefix is needed (no {tried}), {remedy}")
-    beside = _languages_beside(epath.Path(prefix))
+    beside = _languages_beside(epath.Path(expanded(prefix)))
     found = f"beside it are {', '.join(beside)}" if beside else "no language is there under this prefix"
     raise UserError(f"no file {tried}: {found}; check data.path and the languages")
 
 
 def _languages_beside(prefix: epath.Path) -> list[str]:
-    """The suffixes XX of the files PREFIX.XX and PREFIX.XX.gz."""
+    """The suffixes XX of the files PREFIX.XX, compressed or not."""
     if not prefix.parent.is_dir():
         return []
-    files = (file.name.removesuffix(".gz") for file in prefix.parent.iterdir())
-    return sorted({name.removeprefix(f"{prefix.name}.") for name in files if name.startswith(f"{prefix.name}.")})
-
-
-def _candidates(path: str | Path) -> list[epath.Path]:
-    """`path` itself, then its compressed form."""
-    names = [str(path)] if str(path).endswith(".gz") else [str(path), f"{path}.gz"]
-    return [epath.Path(name).expanduser() for name in names]
-
-
-def _is_file(path: epath.Path) -> bool:
-    return path.exists() and not path.is_dir()
-
-
-def lines_of(path: epath.Path) -> Iterator[str]:
-    r"""The lines of a UTF-8 file without their ends (\n or \r\n) and without a byte order mark.
-
-    Reading bytes keeps U+2028, form feeds and the like inside their line, where `str.splitlines` would cut it and put
-    the two sides out of step. Invalid bytes become U+FFFD.
-    """
-    with path.open("rb") as raw, gzip.open(raw) if path.name.endswith(".gz") else nullcontext(raw) as file:
-        encoding = "utf-8-sig"  # the mark can stand before the first line only
-        try:
-            for line in file:
-                yield line.removesuffix(b"\n").removesuffix(b"\r").decode(encoding, errors="replace")
-                encoding = "utf-8"
-        except gzip.BadGzipFile as error:
-            raise UserError(f"{path} isn't a gzip file: remove .gz from its name, or compress it") from error
-        except (EOFError, zlib.error) as error:
-            raise UserError(f"{path} is truncated or damaged: fetch it again ({error})") from error
+    names = {files.bare(file.name) for file in prefix.parent.iterdir()}
+    return sorted({name.removeprefix(f"{prefix.name}.") for name in names if name.startswith(f"{prefix.name}.")})
 
 
 def _looks_like_a_directory(location: str) -> bool:
@@ -214,7 +179,7 @@ def _looks_like_a_directory(location: str) -> bool:
 def _builder_from_directory(location: str) -> "tfds.core.DatasetBuilder":
     import tensorflow_datasets as tfds
 
-    directory = epath.Path(location).expanduser()
+    directory = epath.Path(expanded(location))
     if (directory / "dataset_info.json").exists():
         return tfds.builder_from_directory(directory)
     depths = ("*/dataset_info.json", "*/*/dataset_info.json")  # NAME/VERSION and NAME/CONFIG/VERSION
@@ -231,7 +196,7 @@ def _builder_from_name(name: str, data_dir: str | None, download: bool) -> "tfds
     import tensorflow_datasets.translate
 
     base, _, config = re.sub(r":[\d.*]+$", "", name).partition("/")
-    prepared_here = data_dir is not None and (epath.Path(data_dir) / base).is_dir()
+    prepared_here = data_dir is not None and (epath.Path(expanded(data_dir)) / base).is_dir()
     known = tfds.core.registered.list_imported_builders()
     if base not in known and not prepared_here:
         raise UserError(f"no TensorFlow dataset is named {base!r}: {nearest(base, known)}")

@@ -1,33 +1,30 @@
 """Documents for language models: text files, archives of them, TensorFlow datasets, and the manual of Python itself.
 
 Every source can be iterated again and again and streams, so corpora may be larger than memory. Text stays as it is,
-line breaks included; bytes that are no UTF-8 become U+FFFD.
+line breaks included.
 """
 
-import gzip
-import lzma
 import os
 import platform
 import re
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BufferedIOBase
 from typing import Any, Protocol, runtime_checkable
 
 from etils import epath
 
+from zoo.data import files
+from zoo.data.encodings import Decoder
 from zoo.data.sources import TfdsRows
 from zoo.errors import UserError
+from zoo.storage import expanded
 
 PYDOC = "pydoc"
 SPLITS = ("train", "valid", "test")
-UNPACKERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
-KINDS = (".txt", ".gz", ".xz", ".tar", ".tgz")
-DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.ReadError)
-UNDECODABLE = 0.1  # of the characters: above it a file is no text, below it a text with errors or in Latin-1
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
+KINDS = (".txt", ".gz", ".xz", ".tar", ".tgz", ".txz")
 
 
 @runtime_checkable
@@ -49,7 +46,7 @@ def documents(
 
     `location` is `pydoc` (then `split` says which of its documents), `tfds:NAME` (then `tfds_split` and `column`), or a
     path: a file, a folder (all of its text files, and those in folders below), a pattern such as `books/*.txt`, an
-    archive, or a folder inside one, `books.tar.xz/train`. A file is a document; `.gz` and `.xz` are unpacked. A share
+    archive, or a folder inside one, `books.tar.xz/train`. A file is a document; gzip and xz are unpacked. A share
     behind it, as in `novel.txt[:90%]`, takes that part of every document's characters.
 
     Raises `UserError` where there is no such text.
@@ -103,15 +100,17 @@ class TfdsText:
     def __init__(self, location: str, column: str, split: str, download: bool):
         """Raises `UserError` as `TfdsRows` does."""
         self._rows = TfdsRows(location, [column], split, download=download)
-        self._column, self.read = column, 0.0
+        self._column, self._location, self.read = column, location, 0.0
 
     def identity(self) -> Any:
         return [*self._rows.identity(), self._column]
 
     def __iter__(self) -> Iterator[str]:
+        decode = Decoder(f"{self._location}, {self._column}", strict=False)
         for number, row in enumerate(self._rows):
             self.read = number / len(self._rows)
-            yield row[self._column].decode(errors="replace")
+            yield decode(row[self._column])
+        decode.finish()
 
 
 class Shares:
@@ -138,15 +137,15 @@ class TextFiles:
     def __init__(self, location: str):
         """Raises `UserError` where there are none."""
         self.location, self._inside, self.read = location, "", 0.0
-        path = epath.Path(location).expanduser()
+        path = epath.Path(expanded(location))
         archive = next((p for p in path.parents if p.name.endswith(ARCHIVES) and p.is_file()), None)
         if archive is not None:
             self._inside = f"{path.relative_to(archive)}"
             self.paths = [archive]
         elif path.is_dir():
             self.paths = [p for p in _files(path) if p.name.endswith(KINDS)]
-        elif path.exists():
-            self.paths = [path]
+        elif (found := files.find(path)) is not None:
+            self.paths = [found]
         else:
             self.paths = sorted(epath.Path(path.anchor).glob(str(path.relative_to(path.anchor))))
         if not self.paths:
@@ -160,24 +159,23 @@ class TextFiles:
         empty = True
         sizes = [path.stat().length for path in self.paths]
         for number, path in enumerate(self.paths):
-            with _damage_told(path), path.open("rb") as raw:
-                for text in self._members(path, raw) if path.name.endswith(ARCHIVES) else _alone(path, raw):
+            with files.opened(path) as (raw, file):
+                for text in self._members(path, file) if path.name.endswith(ARCHIVES) else [_text(file, str(path))]:
                     empty = False
                     self.read = (sum(sizes[:number]) + raw.tell()) / max(sum(sizes), 1)
                     yield text
         if empty:
             raise UserError(f"{self.location} holds no text: name a folder of its archive that does")
 
-    def _members(self, path: epath.Path, raw: BufferedIOBase) -> Iterator[str]:
+    def _members(self, path: epath.Path, file: BufferedIOBase) -> Iterator[str]:
         folder = f"{self._inside}/" if self._inside else ""
-        with _unpacked(path, raw) as file:
-            with tarfile.open(fileobj=file, mode="r|") as archive:
-                for member in archive:
-                    name = member.name.removeprefix("./")
-                    if member.isfile() and (name == self._inside or name.startswith(folder)):
-                        yield _text(archive.extractfile(member), f"{path}/{name}")
-            while file.read(2**20):  # a truncated archive shows only at its end
-                pass
+        with tarfile.open(fileobj=file, mode="r|") as archive:
+            for member in archive:
+                name = member.name.removeprefix("./")
+                if member.isfile() and (name == self._inside or name.startswith(folder)):
+                    yield _text(archive.extractfile(member), f"{path}/{name}")
+        while file.read(2**20):  # a truncated archive shows only at its end
+            pass
 
 
 def _version(path: epath.Path) -> tuple[int, int]:
@@ -194,27 +192,5 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
         yield from _files(path) if path.is_dir() else [path]
 
 
-def _unpacked(path: epath.Path, raw: BufferedIOBase) -> AbstractContextManager[BufferedIOBase]:
-    """The bytes of a file, decompressed if its name says that they are compressed."""
-    return UNPACKERS.get(path.suffix, nullcontext)(raw)
-
-
-def _alone(path: epath.Path, raw: BufferedIOBase) -> Iterator[str]:
-    with _unpacked(path, raw) as file:
-        yield _text(file, str(path))
-
-
 def _text(file: BufferedIOBase, name: str) -> str:
-    content = file.read()
-    text = content.decode("utf-8-sig", errors="replace")
-    if b"\0" in content or text.count("\ufffd") > UNDECODABLE * len(text):
-        raise UserError(f"{name} is no text in UTF-8 (bytes that no text has): convert it, or leave it out")
-    return text
-
-
-@contextmanager
-def _damage_told(path: epath.Path) -> Iterator[None]:
-    try:
-        yield
-    except DAMAGE as error:
-        raise UserError(f"{path} is truncated or damaged: fetch it again ({error})") from error
+    return files.text(files.unpacked(file.read()), name)

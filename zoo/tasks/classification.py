@@ -31,7 +31,8 @@ class ClassificationData(Splits):
     tabs, a `.csv` or tfds:NAME.
 
     A batch is `batch_rows` examples of at most `length` tokens a sequence. `auxiliary` is λ, the weight of the language
-    model's loss. `tokenizer` and `vocabulary` are for one of the task's own, where none is taken over.
+    model's loss. `tokenizer` and `vocabulary` are for one of the task's own, where none is taken over. With
+    `skip_malformed` rows that do not fit the header of their table are left out and counted.
     """
 
     task: str = "cola"
@@ -43,6 +44,7 @@ class ClassificationData(Splits):
     length: int = 512
     batch_rows: int = 32
     auxiliary: float = 0.5
+    skip_malformed: bool = False
 
     KINDS: ClassVar[str] = "a .tsv, a .csv or tfds:NAME"
 
@@ -113,7 +115,8 @@ class Classification:
     def examples(self, split: str, location: str = "") -> Iterable[Example]:
         """Those of a split, or of any other `location`."""
         where, tfds_split = self.data.where(split, location), self.data.tfds_split(split)
-        return labelled.read(self.data.task, where, tfds_split, split != "test", self.data.download)
+        options = {"download": self.data.download, "skip_malformed": self.data.skip_malformed}
+        return labelled.read(self.data.task, where, tfds_split, split != "test", **options)
 
     def _labels_of(self, examples: list[Example]) -> list[str]:
         """In the order of their numbers: the places of the answers, or all labels of the examples; none of numbers."""

@@ -38,7 +38,8 @@ class TranslationData(Splits):
     `vocabulary` is the size of each side's vocabulary, or of the joint one; `target_vocabulary` that of the
     target's where it differs (0: it doesn't). `batch_tokens` bounds the padded tokens of either side of a batch;
     `batch_sentences` says instead how many pairs each batch of training has (0: by tokens). `pool` is how many pairs
-    are sorted by length together (0: a whole epoch). `steps` are the padded lengths (empty: chosen).
+    are sorted by length together (0: a whole epoch). `steps` are the padded lengths (empty: chosen). With
+    `skip_malformed` the lines of a `.tsv` that have no tab are left out and counted.
     """
 
     source: str = "en"
@@ -53,6 +54,7 @@ class TranslationData(Splits):
     batch_sentences: int = 0
     pool: int = 0
     steps: tuple[int, ...] = ()
+    skip_malformed: bool = False
 
     KINDS: ClassVar[str] = "a PREFIX, a .tsv or tfds:NAME"
 
@@ -118,7 +120,8 @@ class Translation:
             size = None if split == "train" else HELD_OUT_PHRASES
             return Phrases(self.data.source, self.data.target, split, self.seed, size)
         where, tfds_split = self.data.where(split, location), self.data.tfds_split(split)
-        return sources.parallel(where, self.data.source, self.data.target, tfds_split, download=self.data.download)
+        options = {"download": self.data.download, "skip_malformed": self.data.skip_malformed}
+        return sources.parallel(where, self.data.source, self.data.target, tfds_split, **options)
 
     def alignments(self, split: str, location: str = "") -> list[frozenset[tuple[int, int]]] | None:
         """The true links (source word, target word) of every pair, or None where nobody knows them: they are known of

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from zoo.data import files
 from zoo.decoding.likelihood import Likelihood
 from zoo.errors import UserError
+from zoo.storage import expanded
 from zoo.tasks import metrics
 
 ROWS = ".jsonl"
@@ -28,11 +30,11 @@ Files = dict[str, list[Row]]  # by their names without ending
 Values = dict[str, float]
 
 
-def last_words(files: Files, likelihood: Likelihood) -> Values:
+def last_words(by_name: Files, likelihood: Likelihood) -> Values:
     """LAMBADA (Paperno et al. 2016): the share of passages whose last word is the greedy continuation of the rest, all
     its tokens the most likely ones, and the perplexity of such a word."""
-    pairs = [_last_word(row) for row in _all(files)]
-    words = likelihood.continuations(pairs, [row.place for row in _all(files)])
+    pairs = [_last_word(row) for row in _all(by_name)]
+    words = likelihood.continuations(pairs, [row.place for row in _all(by_name)])
     loss = -np.mean([word.log_probability for word in words])
     return {
         "accuracy": float(np.mean([word.most_likely.all() for word in words])),
@@ -49,25 +51,25 @@ def _last_word(row: Row) -> tuple[str, str]:
     return before, text[len(before) :]
 
 
-def minimal_pairs(files: Files, likelihood: Likelihood) -> Values:
+def minimal_pairs(by_name: Files, likelihood: Likelihood) -> Values:
     """BLiMP (Warstadt et al. 2020): the share of pairs whose good sentence is more likely as a whole than the bad one;
     of each file where there are several, and the mean over the files."""
-    rows = list(_all(files))
+    rows = list(_all(by_name))
     sentences = [("", row.fields[field]) for row in rows for field in FORMATS["blimp"].fields]
     scored = likelihood.continuations(sentences, [row.place for row in rows for _ in range(2)])
     right = iter([good.log_probability > bad.log_probability for good, bad in zip(*[iter(scored)] * 2, strict=True)])
-    shares = {name: float(np.mean([next(right) for _ in rows])) for name, rows in files.items()}
-    each = {f"accuracy/{name}": share for name, share in shares.items()} if len(files) > 1 else {}
+    shares = {name: float(np.mean([next(right) for _ in rows])) for name, rows in by_name.items()}
+    each = {f"accuracy/{name}": share for name, share in shares.items()} if len(by_name) > 1 else {}
     return {"accuracy": float(np.mean(list(shares.values())))} | each
 
 
-def choices(files: Files, likelihood: Likelihood) -> Values:
+def choices(by_name: Files, likelihood: Likelihood) -> Values:
     """The share of rows whose `answer`, an index from 0, is the likeliest of its `choices` behind the `context`: by the
     whole choice's log-probability, by that for each of its tokens, and for each of its bytes in UTF-8.
 
     A space stands between context and choice where neither has any white space there.
     """
-    rows = list(_all(files))
+    rows = list(_all(by_name))
     pairs = [(row.fields["context"], choice) for row in rows for choice in _choices(row)]
     scored = iter(
         likelihood.continuations(
@@ -122,12 +124,15 @@ def of_rows(location: str, name: str, likelihood: Likelihood) -> metrics.Evaluat
 
     Raises `UserError` for a file that cannot be read so, with the number of the line.
     """
-    files = {path.stem: _rows(path) for path in _paths(location)}
-    name = name or _recognised(next(_all(files)))
-    for row in _all(files):
+    paths = _paths(location)
+    stems = [epath.Path(files.bare(path.name)).stem for path in paths]
+    names = (path.name if stems.count(stem) > 1 else stem for path, stem in zip(paths, stems, strict=True))
+    rows = {each: _rows(path) for each, path in zip(names, paths, strict=True)}
+    name = name or _recognised(next(_all(rows)))
+    for row in _all(rows):
         _check(row, name)
-    counts = {"format": name, "examples": sum(map(len, files.values()))}
-    return metrics.Evaluation(FORMATS[name].measure(files, likelihood), [], measured=counts)
+    counts = {"format": name, "examples": sum(map(len, rows.values()))}
+    return metrics.Evaluation(FORMATS[name].measure(rows, likelihood), [], measured=counts)
 
 
 def of_text(documents: Iterable[str], stride: int, likelihood: Likelihood) -> metrics.Evaluation:
@@ -153,24 +158,28 @@ def of_text(documents: Iterable[str], stride: int, likelihood: Likelihood) -> me
 
 def has_rows(location: str) -> bool:
     """Whether `location` names files of rows, and not text."""
-    path = epath.Path(location).expanduser()
-    return location.endswith(ROWS) or (path.is_dir() and any(path.glob(f"*{ROWS}")))
+    path = epath.Path(expanded(location))
+    return _of_rows(path) or (path.is_dir() and any(map(_of_rows, path.iterdir())))
+
+
+def _of_rows(path: epath.Path) -> bool:
+    return files.bare(path.name).endswith(ROWS)
 
 
 def _paths(location: str) -> Sequence[epath.Path]:
-    path = epath.Path(location).expanduser()
+    path = epath.Path(expanded(location))
     if path.is_dir():
-        return sorted(path.glob(f"*{ROWS}"))
-    found = [path] if path.exists() else sorted(path.parent.glob(path.name))
+        found = sorted(filter(_of_rows, path.iterdir()))
+    else:
+        found = [file] if (file := files.find(path)) else sorted(path.parent.glob(path.name))
     if not found:
         raise UserError(f"no file {location}: name a {ROWS} file, a folder or a pattern of such, or a text")
     return found
 
 
 def _rows(path: epath.Path) -> list[Row]:
-    lines = path.read_bytes().decode("utf-8-sig", errors="replace").split("\n")
-    places = ((f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
-    rows = [Row(place, _fields(place, line) if path.suffix == ROWS else {"text": line}) for place, line in places]
+    places = ((f"{path}:{number}", line) for number, line in enumerate(files.lines(path), 1) if line.strip())
+    rows = [Row(place, _fields(place, line) if _of_rows(path) else {"text": line}) for place, line in places]
     if not rows:
         raise UserError(f"{path} is empty: name a file with a row on each line")
     return rows
@@ -179,9 +188,15 @@ def _rows(path: epath.Path) -> list[Row]:
 def _fields(place: str, line: str) -> dict[str, Any]:
     try:
         fields = json.loads(line)
+        json.dumps(fields, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         problem = f"{error.msg} at character {error.pos + 1}"
         raise UserError(f"{place}: no JSON, {problem}: write an object on each line") from error
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise UserError(f"{place}: {half} is half of a character: write both halves of the pair, or none") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: JSON that is too large or too deep: write a flat object on each line") from error
     if not isinstance(fields, dict):
         raise UserError(f"{place}: {line.strip()[:40]} is no object: write one on each line")
     return fields
@@ -203,5 +218,5 @@ def _check(row: Row, name: str) -> None:
             raise UserError(f"{row.place}: {field}={row.fields[field]!r} is not of type {kind.__name__}")
 
 
-def _all(files: Files) -> Iterator[Row]:
-    return (row for rows in files.values() for row in rows)
+def _all(by_name: Files) -> Iterator[Row]:
+    return (row for rows in by_name.values() for row in rows)

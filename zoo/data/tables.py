@@ -1,0 +1,141 @@
+"""Tables: rows of cells between tabs or, in a `.csv`, between commas, with columns found by the names in the header.
+
+A row of another width than its header has its cells under the wrong names. It is an error, or with `skip_malformed`
+left out, counted and reported; so is a quote that is never closed. Blank lines at the end of a file are no rows.
+"""
+
+import csv
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from zoo.data import files
+from zoo.errors import UserError
+from zoo.storage import AnyPath
+
+log = logging.getLogger("zoo")
+Row = tuple[int, list[str]]  # the line that it begins in, counted from 1, and its cells
+Record = tuple[int, list[str] | str]  # the same before its width is checked, or what is wrong with it
+SKIP = "leave such rows out with --config.data.skip_malformed=true"
+
+
+class Table:
+    """A file of rows, which can be read again and again and streams.
+
+    Cells are between tabs, and quotes are text, as GLUE has them; where the name ends in `.csv` (or `.csv.gz`, ...)
+    they are between commas, and a cell in double quotes may hold commas and line breaks (RFC 4180).
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        header: Sequence[str] = (),
+        headless: bool = False,
+        skip_malformed: bool = False,
+        key: str = "data.path",
+    ):
+        """`header` names the columns of a file that may lack a header: a first line without any of these names is a
+        row. A `headless` file has none, and its rows may have further cells, which are left out.
+
+        Raises `UserError` if there is no such file; `key` says in it what named the file.
+        """
+        self.path = files.required(path, key)
+        self._header, self._headless, self._skip = tuple(header), headless, skip_malformed
+        self._commas = files.bare(self.path.name).endswith(".csv")
+
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns. Raises `UserError` for a file without lines."""
+        return self._begin()[0]
+
+    def rows(self, columns: Sequence[str] = ()) -> Iterator[Row]:
+        """The rows, with the cells of these `columns` only, in this order (by default all).
+
+        Raises `UserError` for a row that does not fit, with file and line, for a column that is missing or there twice,
+        and for a file without rows.
+        """
+        names, records = self._begin()
+        places = [self._place(column, names) for column in columns or names]
+        count, skipped = 0, []
+        for number, cells in records:
+            problem = cells if isinstance(cells, str) else self._misfit(cells, names)
+            if problem and not self._skip:
+                raise UserError(f"{self.path}:{number}: {problem}: fix the row, or {SKIP}")
+            if problem:
+                skipped.append(f"line {number}: {problem}")
+            else:
+                count += 1
+                yield number, [cells[place] for place in places]
+        if skipped:
+            log.warning("%s: malformed rows left out: %d, the first in %s", self.path, len(skipped), skipped[0])
+        if not count:
+            raise UserError(f"{self.path} is empty: name a file that holds rows")
+
+    def _begin(self) -> tuple[tuple[str, ...], Iterator[Record]]:
+        """The names of the columns, and the records after them."""
+        records = _between_commas(self.path) if self._commas else _between_tabs(self.path)
+        first = next(records, None)
+        if first is None:
+            raise UserError(f"{self.path} is empty: name a file that holds rows")
+        if self._headless or (self._header and not set(self._header) & set(first[1])):
+            return self._header, chain([first], records)
+        if isinstance(first[1], str):
+            raise UserError(f"{self.path}:{first[0]}: {first[1]}: fix the header")
+        return tuple(first[1]), records
+
+    def _place(self, column: str, names: Sequence[str]) -> int:
+        if names.count(column) != 1:
+            has = "no column" if column not in names else "more than one column"
+            raise UserError(f"{self.path} has {has} {column!r}: it has {', '.join(names)}")
+        return names.index(column)
+
+    def _misfit(self, cells: Sequence[str], names: Sequence[str]) -> str:
+        """What is wrong with a row; nothing for one that fits."""
+        width = len(names)
+        if self._headless and len(cells) < width:
+            return f"no {'comma' if self._commas else 'tab'} between {' and '.join(names)}: {cells[0][:40]!r}"
+        if not self._headless and len(cells) != width:
+            return f"{len(cells)} column{'s' * (len(cells) != 1)} where the header has {width}"
+        return ""
+
+
+def _between_tabs(path: AnyPath) -> Iterator[Record]:
+    blank = []
+    for number, line in enumerate(files.lines(path), 1):
+        if not line.strip(" "):
+            blank.append((number, [line]))
+            continue
+        yield from blank
+        blank = []
+        yield number, line.split("\t")
+
+
+def _between_commas(path: AnyPath) -> Iterator[Record]:
+    """A row that cannot be read costs its first line alone: an open quote would take in all that follows."""
+    lines, again = enumerate(files.lines(path), 1), deque[tuple[int, str]]()
+    blank = []
+    while True:
+        taken: list[tuple[int, str]] = []
+        try:
+            cells = next(csv.reader(_fed(lines, again, taken), strict=True), None)
+        except csv.Error as error:
+            again.extendleft(reversed(taken[1:]))
+            cells = f"no row of a CSV ({error}), see its quotes"
+        if cells is None:
+            return
+        if not cells or (cells == [taken[0][1]] and not cells[0].strip(" ")):
+            blank.append((taken[0][0], [""]))
+            continue
+        yield from blank
+        blank = []
+        yield taken[0][0], cells
+
+
+def _fed(
+    lines: Iterator[tuple[int, str]], again: deque[tuple[int, str]], taken: list[tuple[int, str]]
+) -> Iterator[str]:
+    """The lines of a row: first those to be read `again`; each is added to `taken`."""
+    while (numbered := again.popleft() if again else next(lines, None)) is not None:
+        taken.append(numbered)
+        yield numbered[1] + "\n"
