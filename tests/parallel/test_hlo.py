@@ -2,7 +2,8 @@
 
 import pytest
 
-from zoo.parallel.hlo import Instruction, arrays, parsed, replica_groups, splash_flops
+from zoo.parallel.hlo import Instruction, arrays, parsed, replica_groups
+from zoo.parallel.products import splash_flops
 
 
 @pytest.mark.parametrize(

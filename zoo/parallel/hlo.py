@@ -1,8 +1,7 @@
-"""The text of a compiled program (HLO): its computations, instructions and shapes, and what one of them computes."""
+"""The text of a compiled program (HLO): its computations, instructions and shapes."""
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,18 +10,18 @@ import numpy as np
 _WIDTHS = {"pred": 1, "bf16": 2, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?")
 _OPENED = {"(": 1, ")": -1}
-# Matrix products of one pass of the splash kernels over the table of queries by keys, two FLOPs each: q·k and p·v;
-# backward, each kernel computes q·k and the gradient of p again, then one more or two more.
-_SPLASH = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 
 @dataclass(frozen=True)
 class Array:
-    """One array of a shape: its dimensions, bytes, and whether it lies in HBM (not in the chip's fast memory)."""
+    """One array of a shape: its dimensions, bytes, whether it lies in HBM (not in the chip's fast memory), and the type
+    of its elements."""
 
     dims: tuple[int, ...]
     bytes: int
     in_hbm: bool
+    dtype: str
 
 
 def arrays(shape: str) -> list[Array]:
@@ -31,7 +30,7 @@ def arrays(shape: str) -> list[Array]:
     for dtype, dims, layout in _ARRAY.findall(shape):
         width = _WIDTHS.get(dtype) if dtype in _WIDTHS else max(int(re.search(r"\d+", dtype)[0]) // 8, 1)
         sizes = tuple(int(n) for n in dims.split(",") if n)
-        found.append(Array(sizes, math.prod(sizes) * width, "S(" not in layout))
+        found.append(Array(sizes, math.prod(sizes) * width, "S(" not in layout, dtype))
     return found
 
 
@@ -56,6 +55,23 @@ class Instruction:
     @cached_property
     def hbm_bytes(self) -> int:
         return sum(a.bytes for a in arrays(self.shape) if a.in_hbm)
+
+    @cached_property
+    def bytes(self) -> int:
+        """Wherever they lie."""
+        return sum(a.bytes for a in arrays(self.shape))
+
+    @cached_property
+    def target(self) -> str:
+        """The kernel that a custom call names."""
+        found = re.search(r'custom_call_target="([^"]+)"', self.attributes)
+        return found[1] if found else ""
+
+    @cached_property
+    def label(self) -> str:
+        """Where in the traced function the instruction comes from: scopes and the primitive, joined by slashes."""
+        found = re.search(r'op_name="([^"]+)"', self.attributes)
+        return found[1] if found else ""
 
 
 Computation = dict[str, Instruction]
@@ -120,6 +136,11 @@ def _closing(text: str) -> int:
     raise ValueError(f"a parenthesis is never closed: {text[:80]}")
 
 
+def collective(opcode: str) -> str:
+    """The collective that an instruction begins, or nothing."""
+    return next((kind for kind in COLLECTIVES if opcode in (kind, f"{kind}-start")), "")
+
+
 def replica_groups(attributes: str, devices: int) -> list[list[int]]:
     """The groups of devices of a collective, in each of the forms that HLO writes them in: lists, an iota that is
     reshaped, axes of an unnamed mesh of devices in any order, or nothing for all together.
@@ -151,44 +172,3 @@ def _numbered(text: str) -> np.ndarray:
     shape = [int(n) for n in iota[1].split(",")]
     order = [int(n) for n in iota[2].split(",")] if iota[2] else range(len(shape))
     return np.arange(math.prod(shape)).reshape(shape).transpose(order).flatten()
-
-
-def splash_flops(one: Instruction) -> float:
-    products = next((n for name, n in _SPLASH.items() if one.name.startswith(name)), 0)
-    if not products:
-        return 0.0
-    # `[rows, heads, length, size]`, without the first or the second where it is one.
-    found = [a.dims for a in arrays(one.shape) if len(a.dims) >= 3]
-    rank = max(map(len, found))
-    dims = max((d for d in found if len(d) == rank), key=lambda d: (d[0], d[-2]))
-    return 2.0 * products * math.prod(dims) * dims[-2]
-
-
-def product_flops(one: Instruction, left: Sequence[int], right: Sequence[int]) -> float:
-    """Two for each multiplication that a dot or a convolution needs; what meets only padding is not counted."""
-    result = arrays(one.shape)[0].dims
-    if one.opcode == "dot":
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.attributes)[1]
-        return 2.0 * math.prod(result) * math.prod(left[int(n)] for n in contracted.split(",") if n)
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.attributes)
-    inputs, kernel, outputs = (labels[i] for i in (1, 2, 3))
-    window = re.search(r"window=\{([^}]*)\}", one.attributes)
-    given = dict(re.findall(r"(\w+)=(\S+)", window[1])) if window else {}
-    spatial = [label for label in kernel if label.isdigit()]
-    taps = 1
-    for label in spatial:
-        at = int(label)
-        taps *= _taps(
-            *(dims[names.index(label)] for dims, names in ((left, inputs), (right, kernel), (result, outputs))),
-            **{key: value.split("x")[at] for key, value in given.items()},
-        )
-    outer = math.prod(size for size, label in zip(result, outputs, strict=True) if not label.isdigit())
-    return 2.0 * outer * taps * right[kernel.index("i")]
-
-
-def _taps(extent: int, taps: int, places: int, **window: str) -> int:
-    """How many pairs of a window's place and an output's place meet an element of the input, along one dimension."""
-    stride, spread, dilation = (int(window.get(key, 1)) for key in ("stride", "rhs_dilate", "lhs_dilate"))
-    padding = int(window.get("pad", "0_0").split("_")[0])
-    place = np.arange(places)[:, None] * stride + np.arange(taps)[None, :] * spread - padding
-    return int(((place >= 0) & (place <= (extent - 1) * dilation) & (place % dilation == 0)).sum())

@@ -11,23 +11,32 @@ from functools import cached_property
 
 import numpy as np
 
-from zoo.parallel.hlo import Computation, Instruction, arrays, parsed, product_flops, replica_groups, splash_flops
+from zoo.parallel.hlo import Computation, Instruction, arrays, collective, parsed, replica_groups
+from zoo.parallel.products import Product, product
+from zoo.parallel.traffic import moved
 
-COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 # Names for values, control flow whose work is counted inside, and beginnings whose end is counted.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "call", "conditional", "after-all"}
-_FREE |= {"partition-id", "replica-id", "opt-barrier", "copy-start", "slice-start", "async-start", "async-update"}
-_FREE |= {"send", "send-done", "recv"}
+_FREE |= {"partition-id", "replica-id", "opt-barrier", "optimization-barrier", "domain"}
+_FREE |= {"copy-start", "slice-start", "async-update", "send", "send-done", "recv"}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What runs `times` times: FLOPs of its matrix products, and bytes that it moves between HBM and the chip."""
+    """What runs `times` times: its matrix products, and the bytes that it moves between HBM and the chip. `kind` is its
+    opcode, or the library's function that it calls; `labels` say where in the traced function it comes from, its own
+    result first."""
 
     name: str
-    flops: float
-    bytes: float
+    kind: str
+    labels: tuple[str, ...]
+    products: tuple[Product, ...]
+    bytes: int
     times: int
+
+    @property
+    def flops(self) -> float:
+        return sum(p.flops for p in self.products)
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,12 @@ class Program:
 
     @cached_property
     def kernels(self) -> list[Kernel]:
-        found = []
-        for computation, times in self._runs():
-            for one in computation.values():
-                if one.opcode not in _FREE and not _kind(one.opcode):
-                    found.append(Kernel(one.name, self._flops(one), self._traffic(one, computation), times))
-        return found
+        return [kernel for run in self._runs() for kernel in self._kernels(*run)]
+
+    @property
+    def bytes(self) -> int:
+        """That one device's kernels move."""
+        return sum(kernel.bytes * kernel.times for kernel in self.kernels)
 
     @property
     def flops(self) -> float:
@@ -88,7 +97,7 @@ class Program:
                 if one.opcode == "send" and "_xla_megascale_transfer_type" in one.attributes:
                     found[one.name] = self._between_slices(one, times)
                 for where, inner in self._inside(one):
-                    if kind := _kind(inner.opcode):
+                    if kind := collective(inner.opcode):
                         channel = re.search(r"channel_id=(\d+)", inner.attributes)
                         key = f"{kind} {channel[1] if channel else inner.name}"
                         beside = where.startswith("async") or "-start" in inner.opcode + one.opcode
@@ -96,9 +105,10 @@ class Program:
                         found[key] = replace(before, overlapped=before.overlapped or beside)
         return [message for message in found.values() if message.group > 1]
 
-    def _runs(self) -> Iterator[tuple[Computation, int]]:
-        """Every computation that control flow reaches, and how often."""
-        waiting = [(self.entry, 1)]
+    def _runs(self, start: str = "") -> Iterator[tuple[Computation, int]]:
+        """Every computation that control flow reaches from `start` (default: the program's), and how often. Of the
+        branches of a conditional, the one that moves the most bytes."""
+        waiting = [(start or self.entry, 1)]
         while waiting:
             name, times = waiting.pop()
             computation = self.computations[name]
@@ -107,9 +117,15 @@ class Program:
                 if one.opcode == "while":
                     trips = self._trips(one)
                     waiting += [(body, times * trips) for body in one.called("body")]
-                elif one.opcode in ("call", "conditional"):
-                    keys = ("to_apply", "branch_computations", "true_computation", "false_computation")
-                    waiting += [(called, times) for called in one.called(*keys)]
+                elif one.opcode == "call":
+                    waiting += [(called, times) for called in one.called("to_apply")]
+                elif one.opcode == "conditional":
+                    branches = one.called("branch_computations", "true_computation", "false_computation")
+                    waiting.append((max(branches, key=self._moved_from), times))
+
+    def _moved_from(self, start: str) -> int:
+        runs = self._runs(start)
+        return sum(kernel.bytes * kernel.times for run in runs for kernel in self._kernels(*run))
 
     def _trips(self, loop: Instruction) -> int:
         """As XLA found it; else how often the body's step takes a counter from zero to the bound in the condition."""
@@ -136,78 +152,27 @@ class Program:
             for inner in self.computations[called].values():
                 yield from self._inside(inner, called)
 
-    def _flops(self, one: Instruction) -> float:
-        total = 0.0
-        for name, inner in self._inside(one):
-            if inner.opcode in ("dot", "convolution"):
-                operands = self.computations[name] if name else self._home(inner)
-                total += product_flops(inner, *(arrays(operands[x].shape)[0].dims for x in inner.operands[:2]))
-            elif inner.opcode == "custom-call":
-                total += splash_flops(inner)
-        return total
+    def _kernels(self, computation: Computation, times: int) -> Iterator[Kernel]:
+        for one in computation.values():
+            if one.opcode not in _FREE and one.target != "AllocateBuffer" and not collective(one.opcode):
+                kernel = self._kernel(one, computation, times)
+                if kernel.bytes or kernel.products:
+                    yield kernel
 
-    def _home(self, one: Instruction) -> Computation:
-        return next(c for c in self.computations.values() if c.get(one.name) is one)
-
-    def _traffic(self, one: Instruction, computation: Computation) -> int:
-        if one.opcode.endswith("-done"):
-            return sum(a.bytes for a in arrays(one.shape))
-        if one.opcode == "fusion":
-            called = one.called("calls")[0]
-            read = sum(
-                min(computation[x].hbm_bytes, self._read(called, i))
-                for i, x in enumerate(one.operands)
-                if computation[x].hbm_bytes
-            )
-            return read + min(self._write(called), one.hbm_bytes)
-        if one.opcode == "dynamic-update-slice":
-            return 2 * computation[one.operands[1]].hbm_bytes
-        if one.opcode in ("dynamic-slice", "gather", "slice", "broadcast", "iota"):
-            return 2 * one.hbm_bytes
-        return one.hbm_bytes + sum(computation[x].hbm_bytes for x in one.operands if x in computation)
-
-    def _read(self, name: str, index: int) -> int:
-        """Bytes of its parameter `index` that a fused computation reads: of a stack of layers, one's slice."""
-        computation = self.computations[name]
-        parameter = next(p for p in computation.values() if p.opcode == "parameter" and p.attributes == str(index))
-        return self._read_of(computation, parameter)
-
-    def _read_of(self, computation: Computation, value: Instruction) -> int:
-        total = 0
-        for user in computation.values():
-            for position, operand in enumerate(user.operands):
-                if operand == value.name:
-                    total += self._read_by(computation, user, position, value)
-        return total
-
-    def _read_by(self, computation: Computation, user: Instruction, position: int, value: Instruction) -> int:
-        if user.opcode == "fusion":
-            return self._read(user.called("calls")[0], position)
-        if user.opcode == "bitcast":
-            return self._read_of(computation, user)
-        if (user.opcode in ("tuple", "dynamic-update-slice") and position == 0) or _kind(user.opcode):
-            return 0
-        if user.opcode in ("dynamic-slice", "slice", "gather") and position == 0:
-            return sum(a.bytes for a in arrays(user.shape))
-        return 0 if user.opcode == "tuple" else sum(a.bytes for a in arrays(value.shape))
-
-    def _write(self, name: str) -> int:
-        computation = self.computations[name]
-        return self._write_of(computation, list(computation.values())[-1])
-
-    def _write_of(self, computation: Computation, one: Instruction) -> int:
-        if one.opcode == "tuple":
-            return sum(self._write_of(computation, computation[x]) for x in one.operands)
-        if one.opcode == "bitcast":
-            return self._write_of(computation, computation[one.operands[0]])
-        if one.opcode == "dynamic-update-slice":
-            return sum(a.bytes for a in arrays(computation[one.operands[1]].shape))
-        if one.opcode == "fusion":
-            return self._write(one.called("calls")[0])
-        return 0 if one.opcode == "parameter" or _kind(one.opcode) else sum(a.bytes for a in arrays(one.shape))
+    def _kernel(self, one: Instruction, computation: Computation, times: int) -> Kernel:
+        products, labels, targets = [], [one.label], [one.target]
+        for where, inner in self._inside(one):
+            home = self.computations[where] if where else computation
+            if found := product(inner, [a for x in inner.operands if x in home for a in arrays(home[x].shape)]):
+                products.append(found)
+            targets.append(inner.target)
+        inside = [inner.label for _, inner in self._inside(one)]
+        kind = next(filter(None, targets), one.opcode.removesuffix("-start"))
+        size = moved(one, computation, self.computations)
+        return Kernel(one.name, kind, tuple(filter(None, labels + inside[::-1])), tuple(products), size, times)
 
     def _collective(self, one: Instruction, where: str, times: int) -> Collective:
-        kind = _kind(one.opcode)
+        kind = collective(one.opcode)
         if "all-reduce-scatter" in where:  # how TPU programs write a reduce-scatter
             kind = "reduce-scatter"
         group = self._group(one)
@@ -216,7 +181,7 @@ class Program:
             results = [a for a in results if a.dims]  # without the counters of a permutation
             results = results[len(results) // 2 :]
         size = sum(a.bytes for a in results)
-        if kind == "reduce-scatter" and _kind(one.opcode) == "reduce-scatter":
+        if kind == "reduce-scatter" and collective(one.opcode) == "reduce-scatter":
             size *= len(group)
         coordinates = np.array(np.unravel_index(group, tuple(self.mesh.values())))
         varying = [len(set(along)) > 1 for along in coordinates.tolist()]
@@ -240,8 +205,3 @@ def _scalar(one: Instruction) -> int | None:
     """The value of a whole number that is constant."""
     constant = one.opcode == "constant" and re.match(r"[su]\d+\[\]", one.shape)
     return int(re.match(r"-?\d+", one.attributes)[0]) if constant else None
-
-
-def _kind(opcode: str) -> str:
-    """The collective that an instruction begins, or nothing."""
-    return next((kind for kind in COLLECTIVES if opcode in (kind, f"{kind}-start")), "")

@@ -34,6 +34,7 @@ class LabelSums:
         return {"loss": float(self.loss) / examples, **right, "text_loss": float(self.text_loss) / tokens}
 
 
+@jax.named_scope("loss")
 def fine_tuning_loss(
     output: ClassifierOutput, batch: LabelledBatch, regression: bool, smoothing: float = 0.0, auxiliary: float = 0.0
 ) -> LabelSums:

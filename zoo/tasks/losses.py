@@ -45,6 +45,7 @@ class Sums:
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": float(self.correct) / tokens}
 
 
+@jax.named_scope("loss")
 def cross_entropy(
     readout: Readout,
     labels: Int[ArrayLike, "B T"],

@@ -94,11 +94,12 @@ def make_step(
     def update(state: TrainState, batch: PyTree):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         gradient, sums = accumulated(state.params, batch, key)
-        gradient = jax.tree.map(lambda g: g / jnp.maximum(count(sums), 1.0), gradient)
-        changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, changes)
-        average = optax.incremental_update(params, state.ema, 1 - ema) if state.ema is not None else None
-        metrics = {"sums": sums, "gradient_norm": optax.global_norm(gradient)}
+        with jax.named_scope("optimizer"):
+            gradient = jax.tree.map(lambda g: g / jnp.maximum(count(sums), 1.0), gradient)
+            changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+            params = optax.apply_updates(state.params, changes)
+            average = optax.incremental_update(params, state.ema, 1 - ema) if state.ema is not None else None
+            metrics = {"sums": sums, "gradient_norm": optax.global_norm(gradient)}
         return TrainState(state.step + 1, params, optimizer_state, average, state.key), metrics
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
