@@ -11,6 +11,7 @@ from conftest import TINY
 import zoo
 from zoo.errors import UserError
 from zoo.training import loop
+from zoo.training.listeners import Listener
 
 
 @pytest.fixture
@@ -21,7 +22,14 @@ def settings(pairs_in_files):
 
 
 def test_a_call_trains_what_the_command_trains(settings, workdir, tmp_path):
-    run = zoo.train(workdir=tmp_path / "run", **settings)
+    heard = []
+
+    class Ears(Listener):
+        def report(self, step, values):
+            heard.append(step)
+
+    run = zoo.train(workdir=tmp_path / "run", listeners=[Ears()], **settings)
+    assert heard == [1, 2, 3, 3]
     assert run.step == zoo.load(workdir).step == 3
     assert jax.tree.all(jax.tree.map(np.array_equal, run.params, zoo.load(workdir).params))
     assert len(run.translate(["in 1 days", ""])) == 2

@@ -24,6 +24,7 @@ from zoo.parallel.mesh import make_mesh
 from zoo.parallel.multihost import first_does, is_first
 from zoo.plotting.attention import draw_attention
 from zoo.storage import AnyPath, located, write_whole
+from zoo.training.listeners import Listener
 from zoo.training.loop import Training
 from zoo.workdirs import Workdir, load
 
@@ -46,6 +47,7 @@ def train(
     *,
     init_from: str | PathLike | None = None,
     like: str | PathLike | None = None,
+    listeners: Sequence[Listener] | None = None,
     **changes: Any,
 ) -> Workdir:
     """Train a model, or go on with a run, and open its working directory.
@@ -61,6 +63,7 @@ def train(
       workdir: where everything is kept; `runs/NAME` of the config by default.
       init_from: a working directory whose best parameters and tokenizer the run begins with.
       like: a working directory whose tokenizer alone the run takes.
+      listeners: what hears the reports, instead of the terminal's lines and progress bar (`zoo.training.listeners`).
       changes: keys of the config by their dotted path, with values as text or as Python has them.
 
     Raises `UserError` for a wrong config, key or value, and when the training diverges. Interrupt it (the stop button
@@ -72,7 +75,7 @@ def train(
     given = init_from if init_from is not None else like
     donor = None if given is None else Donor(located(given), init_from is not None)
     experiment, path = described(config, None if workdir is None else located(workdir), tuple(changes.items()), donor)
-    carry_out(experiment, path, donor, interruptible=True)
+    carry_out(experiment, path, donor, True, listeners)
     return load(path)
 
 
@@ -94,7 +97,11 @@ def described(
 
 
 def carry_out(
-    experiment: Experiment, workdir: AnyPath, donor: Donor | None = None, interruptible: bool = False
+    experiment: Experiment,
+    workdir: AnyPath,
+    donor: Donor | None = None,
+    interruptible: bool = False,
+    listeners: Sequence[Listener] | None = None,
 ) -> dict[str, Any] | None:
     """Train to the last step and score the best parameters; gives the summary that `summary.json` keeps.
 
@@ -106,15 +113,17 @@ def carry_out(
         log.info("%s is finished: train.%s=N goes on with it", workdir, measure)
         return summary
     try:
-        shapes = _trained(experiment, workdir, donor, interruptible)
-        return None if shapes is None else _summarize(experiment, workdir, shapes)
+        training = _prepared(experiment, workdir, donor)
+        with logs.kept(workdir / "logs", f"host-{jax.process_index()}.log"):
+            finished = training.run(experiment.as_dict(), interruptible, listeners)
+        return _summarize(experiment, workdir, training.shapes.params) if finished else None
     except OSError as error:
         error.filename = error.filename or str(workdir)  # an error of an open file does not know its name
         raise
 
 
-def _trained(experiment: Experiment, workdir: AnyPath, donor: Donor | None, interruptible: bool) -> Any | None:
-    """Train to the last step; gives the shapes and shardings of the parameters, or None if it was stopped before."""
+def _prepared(experiment: Experiment, workdir: AnyPath, donor: Donor | None) -> Training:
+    """All that comes before the first step, in a working directory that is taken away again if something fails."""
     mesh = make_mesh(experiment.mesh)
     with starting(workdir, experiment) if is_first() else nullcontext():
         device = jax.devices()[0].device_kind
@@ -133,8 +142,7 @@ def _trained(experiment: Experiment, workdir: AnyPath, donor: Donor | None, inte
         if donor is not None and donor.parameters and not training.checkpoints.steps():
             step = training.begin_with(donor.path)
             log.info("beginning with the parameters of step %d in %s", step, donor.path)
-    with logs.kept(workdir / "logs", f"host-{jax.process_index()}.log"):
-        return training.shapes.params if training.run(experiment.as_dict(), interruptible) else None
+    return training
 
 
 def _take_tokenizer(source: AnyPath, workdir: AnyPath) -> None:

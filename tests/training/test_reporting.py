@@ -10,10 +10,11 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from zoo.errors import UserError
+from zoo.training.listeners import Listener, Terminal
 from zoo.training.reporting import Reporter
 
 
-class Terminal(io.StringIO):
+class Screen(io.StringIO):
     def isatty(self) -> bool:
         return True
 
@@ -29,7 +30,7 @@ def records(workdir) -> list[dict]:
 
 def run(workdir, first: int, last: int, **options) -> str:
     stream = io.StringIO()
-    reporter = Reporter(workdir, 10, start=first - 1, stream=stream, **options)
+    reporter = Reporter(workdir, 10, start=first - 1, listeners=[Terminal(stream)], **options)
     for step in range(first, last + 1):
         reporter.report(step, {"train/loss": 10.0 - step})
     reporter.close()
@@ -52,14 +53,14 @@ def scalars(workdir) -> dict[int, float]:
 
 
 def test_every_report_is_one_line_of_json_at_once(tmp_path):
-    reporter = Reporter(tmp_path, 10, stream=io.StringIO())
+    reporter = Reporter(tmp_path, 10, listeners=[])
     reporter.report(3, {"train/loss": 2.5, "valid/bleu": 12})
     assert records(tmp_path) == [{"step": 3, "train/loss": 2.5, "valid/bleu": 12.0}]
 
 
 def test_what_is_not_finite_is_null(tmp_path):
     stream = io.StringIO()
-    reporter = Reporter(tmp_path, 10, stream=stream)
+    reporter = Reporter(tmp_path, 10, listeners=[Terminal(stream)])
     reporter.report(1, {"train/loss": math.nan, "train/gradient_norm": math.inf})
     assert records(tmp_path) == [{"step": 1, "train/loss": None, "train/gradient_norm": None}]
     assert stream.getvalue() == "step 1/10  loss nan  |g| inf  " + stream.getvalue().split("  ")[-1]
@@ -86,7 +87,7 @@ def test_a_half_written_line_within_the_kept_steps_is_dropped(tmp_path):
 
 def test_a_line_shows_the_values_that_are_there(tmp_path):
     stream = io.StringIO()
-    reporter = Reporter(tmp_path, 2000, stream=stream)
+    reporter = Reporter(tmp_path, 2000, listeners=[Terminal(stream)])
     values = {
         "loss": 3.21,
         "tokens_per_second": 12345.0,
@@ -103,9 +104,9 @@ def test_a_line_shows_the_values_that_are_there(tmp_path):
 
 def test_the_time_that_remains_follows_from_the_pace_since_the_start(tmp_path, monkeypatch):
     clock = iter([1000.0, 1013.0, 1026.0])
-    monkeypatch.setattr("zoo.training.reporting.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("zoo.training.listeners.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
     stream = io.StringIO()
-    reporter = Reporter(tmp_path, 200, start=60, stream=stream)
+    reporter = Reporter(tmp_path, 200, start=60, listeners=[Terminal(stream)])
     reporter.report(70, {})  # 13 s for 10 steps, 130 to go
     reporter.report(80, {})
     assert [line.split("  ")[-1] for line in stream.getvalue().splitlines()] == ["eta 2m49s", "eta 2m36s"]
@@ -118,8 +119,8 @@ def test_elsewhere_than_on_a_terminal_lines_are_plain(tmp_path):
 
 
 def test_a_terminal_has_a_bar_with_loss_and_pace_below_whole_lines(tmp_path):
-    stream = Terminal()
-    reporter = Reporter(tmp_path, 10, start=4, stream=stream)
+    stream = Screen()
+    reporter = Reporter(tmp_path, 10, start=4, listeners=[Terminal(stream)])
     reporter.message("saved")
     reporter.report(5, {"train/loss": 3.25, "train/tokens_per_second": 1234.0})
     reporter.report(5, {"valid/loss": 3.5})
@@ -131,7 +132,7 @@ def test_a_terminal_has_a_bar_with_loss_and_pace_below_whole_lines(tmp_path):
 
 def test_samples_are_kept_in_full_and_three_are_shown(tmp_path):
     stream = io.StringIO()
-    reporter = Reporter(tmp_path, 10, stream=stream)
+    reporter = Reporter(tmp_path, 10, listeners=[Terminal(stream)])
     reporter.samples(5, [(f"ein {n}", f"a {n}", f"\x1b[2Jan {n}") for n in range(5)])
     written = (tmp_path / "samples" / "5.txt").read_text()
     assert all(f"ein {n}" in written and f"an {n}" in written for n in range(5))
@@ -146,6 +147,31 @@ def test_only_the_first_process_speaks(tmp_path, capsys):
     reporter.message("hello")
     reporter.close()
     assert list(tmp_path.iterdir()) == [] and capsys.readouterr() == ("", "")
+
+
+def test_a_listener_of_ones_own_hears_everything(tmp_path):
+    heard = []
+
+    class Ears(Listener):
+        def begin(self, span):
+            heard.append(span.steps)
+
+        def report(self, step, values):
+            heard.append((step, values))
+
+        def message(self, text):
+            heard.append(text)
+
+        def close(self):
+            heard.append("end")
+
+    reporter = Reporter(tmp_path, 10, listeners=[Ears()])
+    reporter.report(1, {"train/loss": 1})
+    reporter.samples(1, [("a", "b", "c")])
+    reporter.message("hello")
+    reporter.close()
+    assert heard == [10, (1, {"train/loss": 1.0}), "hello", "end"]
+    assert len(records(tmp_path)) == 1
 
 
 def test_weights_and_biases_is_optional_and_continues_its_run(tmp_path, monkeypatch):

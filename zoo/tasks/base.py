@@ -78,27 +78,10 @@ def save_tokenizer(workdir: AnyPath, tokenizer: Tokenizer, kind: str, name: str 
 @runtime_checkable
 class Task(Protocol):
     """A task owns its tokenizers, its examples, its loss and its metrics; its files lie in the working directory. A
-    finished run is scored on its split `SUMMARY`.
-
-    One that has `epoch_steps() -> float`, the updates of one pass over its training data, can be trained by epochs.
-    """
+    finished run is scored on its split `SUMMARY`."""
 
     SUMMARY: str
     workdir: AnyPath
-
-    @staticmethod
-    def check(experiment: Any) -> None:
-        """Raises `UserError` for an experiment that this task cannot train."""
-        ...
-
-    @staticmethod
-    def selectable(data: Any) -> tuple[str, ...]:
-        """The values of an evaluation by which the best checkpoint may be chosen."""
-        ...
-
-    def prepare(self) -> None:
-        """See that the data is there, and learn the tokenizer that the working directory lacks."""
-        ...
 
     def vocabularies(self) -> dict[str, int]:
         """The fields of a model's config that the data decides."""
@@ -118,4 +101,25 @@ class Task(Protocol):
 
     def evaluate(self, model: Any, params: PyTree, split: str, location: str = "", most: int = 0) -> Evaluation:
         """Scores on a split or on the data at `location`, on its first `most` examples if given."""
+        ...
+
+
+class TaskOfExperiments(Task, Protocol):
+    """A task that experiments name, and that `zoo.tasks.registry` therefore lists.
+
+    One that has `epoch_steps() -> float`, the updates of one pass over its training data, can be trained by epochs.
+    """
+
+    @staticmethod
+    def check(experiment: Any) -> None:
+        """Raises `UserError` for an experiment that this task cannot train."""
+        ...
+
+    @staticmethod
+    def selectable(data: Any) -> tuple[str, ...]:
+        """The values of an evaluation by which the best checkpoint may be chosen."""
+        ...
+
+    def prepare(self) -> None:
+        """See that the data is there, and learn the tokenizer that the working directory lacks."""
         ...

@@ -19,7 +19,7 @@ class TaskKind:
     `command` uses what was trained; `example` shows how, with places for `workdir`, a `sentence` and a `split`.
     """
 
-    task: type  # a `Task`, which a protocol with plain members cannot be asked
+    task: type  # a `TaskOfExperiments`; a protocol with plain members cannot be checked
     data: type
     decoding: type
     batch: type

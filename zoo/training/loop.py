@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -21,6 +21,7 @@ from zoo.parallel.multihost import StopNotice, ending_together, is_first
 from zoo.parallel.rules import on_this_process, own_shards, parameter_count, place
 from zoo.tasks.base import Task
 from zoo.training.config import TrainConfig
+from zoo.training.listeners import Listener
 from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule
 from zoo.training.progress import DivergedError, Progress, Window
 from zoo.training.reporting import Reporter
@@ -80,9 +81,15 @@ class Training:
         step, self.initial = taken_over(workdir, self.shapes.params, lambda: self.fresh().params)
         return step
 
-    def run(self, description: dict[str, Any], interruptible: bool = False) -> bool:
+    def run(
+        self,
+        description: dict[str, Any],
+        interruptible: bool = False,
+        listeners: Sequence[Listener] | None = None,
+    ) -> bool:
         """Train to the last step, and tell whether it came to it: after SIGTERM, a preemption notice or, if
-        `interruptible`, an interrupt, it saves and returns early. `description` is the whole experiment, for W&B.
+        `interruptible`, an interrupt, it saves and returns early. `description` is the whole experiment, for W&B;
+        `listeners` hear the reports, a terminal by default.
 
         Raises UserError when the training has diverged for the last time; the checkpoints before it are kept.
         """
@@ -91,16 +98,18 @@ class Training:
             with ending_together():
                 while True:
                     try:
-                        return self._from(start, description, interruptible)
+                        return self._from(start, description, interruptible, listeners)
                     except DivergedError as diverged:
                         start = self._go_back(diverged)
         finally:
             self.checkpoints.close()
 
-    def _from(self, start: int, description: dict[str, Any], interruptible: bool) -> bool:
+    def _from(
+        self, start: int, description: dict[str, Any], interruptible: bool, listeners: Sequence[Listener] | None
+    ) -> bool:
         config = self.config
         reporter = Reporter(
-            self.task.workdir, config.steps, start, config.wandb or None, description, primary=is_first()
+            self.task.workdir, config.steps, start, config.wandb or None, description, listeners, is_first()
         )
         try:
             with StopNotice(interruptible) as notice, Watchdog(config.stuck_after) as watchdog:
