@@ -1,6 +1,7 @@
 """The command line for labelled examples: from a pretrained body to GLUE's submission."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -9,7 +10,9 @@ from test_generate import TINY
 
 from zoo.checkpoints import load_parameters
 from zoo.cli import main
+from zoo.donors import Donor
 from zoo.experiment import from_workdir
+from zoo.runs import described
 
 COLA = "".join(f"x\t{n % 2}\t\tin {n} days\n" for n in range(12))
 FINE = {"data.batch_rows": "4", "train.compute_dtype": "float32", "train.log_every": "1", "train.evaluate_every": "9"}
@@ -98,8 +101,98 @@ def test_a_pattern_that_no_parameter_has_and_predictions_of_no_classifier_are_to
     assert "holds no classifier" in capfd.readouterr().err
 
 
-def test_a_classifier_goes_on_from_its_own_kind(root, tuned):
-    changes = {"optimizer.multipliers": "body=0,head=0"}
-    assert finetune(root, root / "again", f"--init_from={tuned}", **changes) == 0
-    (_, one), (_, other) = load_parameters(tuned), load_parameters(root / "again")
-    assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
+def test_a_classifier_gives_its_body_and_keeps_its_head(root, tuned, capfd):
+    frozen = {"optimizer.multipliers": "body=0,head=0"}
+    assert finetune(root, root / "again", f"--init_from={tuned}", **frozen) == 0
+    assert "taken: body, rows of the added tokens; fresh: head; left: head" in capfd.readouterr().err
+    assert finetune(root, root / "head", f"--init_from={tuned}@1", "--init_head", **frozen) == 0
+    one, body, whole = (load_parameters(path)[1] for path in (tuned, root / "again", root / "head"))
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, whole))
+    assert jax.tree.all(jax.tree.map(np.array_equal, one["body"], body["body"]))
+    assert (one["head"]["kernel"] != body["head"]["kernel"]).any()
+
+
+def test_a_language_model_has_no_head_to_give(root, tmp_path, capfd):
+    assert finetune(root, tmp_path / "run", f"--init_from={root / 'gpt'}", "--init_head") == 2
+    assert "--init_head" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_tokenizer_than_the_donors_is_refused(root, tmp_path, capfd):
+    assert finetune(root, tmp_path / "run", f"--init_from={root / 'gpt'}", **{"data.vocabulary": "77"}) == 2
+    assert "data.vocabulary=77: the run takes the tokenizer of" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "checkpoint"), [("gpt", "best"), ("gpt/best", "best"), ("gpt@1", "1"), ("gpt/checkpoints/1", "1")]
+)
+def test_a_language_model_begins_with_the_sizes_of_its_donor(root, spec, checkpoint):
+    donor = Donor.of(root / spec)
+    assert (donor.path, donor.checkpoint) == (root / "gpt", checkpoint)
+    experiment, _ = described("gpt", None, [("train.steps", "1")], donor)
+    mine, theirs = experiment.model.config(), from_workdir(root / "gpt").model.config()
+    assert (mine.layers, mine.width, mine.heads) == (theirs.layers, theirs.width, theirs.heads)
+    assert experiment.data.vocabulary == from_workdir(root / "gpt").data.vocabulary
+
+
+@pytest.fixture
+def copy(tuned, tmp_path):
+    """A copy of the classifier, to be changed."""
+    return shutil.copytree(tuned, tmp_path / "copy")
+
+
+def files_of(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def cola_with(directory, change):
+    """A folder of CoLA's files with their text changed."""
+    directory.mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (directory / name).write_text(change(COLA))
+    return directory
+
+
+def test_other_labels_than_the_runs_are_refused_and_change_nothing(root, copy, tmp_path, capfd):
+    before = files_of(copy)
+    named = cola_with(
+        tmp_path / "x", lambda text: text.replace("\t1\t", "\tgood\t").replace("\t0\t", "\tungrammatical\t")
+    )
+    words = (f"--init_from={root / 'gpt'}",)
+    assert finetune(root, copy, *words, **{"data.path": named, "optimizer.multipliers": "body=0"}) == 2
+    assert "train.tsv:1: the label 'ungrammatical' is not one of this run: known: 0, 1" in capfd.readouterr().err
+    assert files_of(copy) == before
+
+
+def test_a_misspelt_label_is_told_with_file_and_line(root, tmp_path, capfd):
+    misspelt = cola_with(tmp_path / "x", lambda text: text.replace("x\t1\t\tin 5", "x\tl\t\tin 5"))
+    assert finetune(root, tmp_path / "run", f"--like={root / 'gpt'}", **{"data.path": misspelt}) == 2
+    assert "train.tsv:6: the label 'l' is not one of this run" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def predicted(workdir, file, *words):
+    assert main(["eval", f"--workdir={workdir}", f"--predictions={file}", *words]) == 0
+    return [row.split("\t")[:2] for row in file.read_text().splitlines()]
+
+
+def test_labels_are_part_of_the_checkpoint(tuned, copy, tmp_path, capfd):
+    file = copy / "labels.json"
+    given = json.loads(file.read_text())
+    file.unlink()
+    words = (tmp_path / "out.tsv", "--split=valid")
+    assert predicted(copy, *words) == predicted(tuned, *words)
+    file.write_text(json.dumps(given[::-1]))
+    assert main(["eval", f"--workdir={copy}", "--split=valid"]) == 2
+    assert "labels.json says 1, 0, and" in capfd.readouterr().err
+
+
+def test_predictions_have_a_row_for_every_row_labelled_or_not(tuned, tmp_path):
+    rows = [row.split("\t") for row in COLA.splitlines()]
+    for number, label in ((1, "-"), (2, ""), (7, "-1")):
+        rows[number][1] = label
+    (tmp_path / "some.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    whole = predicted(tuned, tmp_path / "a.tsv", "--split=valid")
+    assert predicted(tuned, tmp_path / "b.tsv", f"--data={tmp_path / 'some.tsv'}") == whole
+    assert len(whole) == 13

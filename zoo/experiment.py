@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UserError, nearest
-from zoo.models import gpt, gpt_classifier, registry
+from zoo.models import registry
 from zoo.parallel.devices import compute_dtype
 from zoo.parallel.mesh import MeshConfig
 from zoo.storage import AnyPath, reached, remove, write_whole
@@ -118,18 +118,6 @@ def from_file(spec: str, changes: Sequence[Change] = ()) -> Experiment:
         known = (p.name for p in CONFIGS.glob("*.py") if not p.name.startswith("_"))
         raise UserError(f"no config file {path!r}: {nearest(Path(path).name, known)}")
     return resolve({"name": file.stem} | _config_of(file, argument), changes)
-
-
-def body_of(donor: Experiment, experiment: Experiment) -> list[Change]:
-    """The changes by which a classifier of `experiment` gets the size of the GPT or classifier of `donor` and reads no
-    more than that does; none for any other task, whose config says all."""
-    body = donor.model.config()
-    if experiment.task != "classification" or not isinstance(body, gpt.GPTConfig):
-        return []
-    sizes = [
-        (f"model.{key}", str(getattr(body, key))) for key in gpt_classifier.BODY if key != "head_size" or body.head_size
-    ]
-    return [*sizes, ("data.length", str(min(experiment.data.length, body.max_length)))]
 
 
 def _config_of(file: Path, argument: str) -> dict[str, Any]:

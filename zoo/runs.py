@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 import jax
 
 from zoo import logs
+from zoo.donors import Donor
 from zoo.errors import UserError
 from zoo.evaluation import score
-from zoo.experiment import Change, Experiment, body_of, from_file, from_workdir, starting
+from zoo.experiment import Change, Experiment, from_file, from_workdir, starting
 from zoo.models import registry
 from zoo.parallel.mesh import make_mesh
 from zoo.parallel.multihost import first_does, is_first
@@ -33,19 +33,13 @@ CONFIG = "phrases.py"
 log = logging.getLogger("zoo")
 
 
-@dataclass(frozen=True)
-class Donor:
-    """Another working directory that a run begins from: its tokenizer, and its best parameters if `parameters`."""
-
-    path: AnyPath
-    parameters: bool = True
-
-
 def train(
     config: str | Experiment | None = None,
     workdir: str | PathLike | None = None,
     *,
     init_from: str | PathLike | None = None,
+    init_checkpoint: str = "",
+    init_head: bool = False,
     like: str | PathLike | None = None,
     listeners: Sequence[Listener] | None = None,
     **changes: Any,
@@ -61,7 +55,10 @@ def train(
       config: `FILE[:ARGS]`, a config of the zoo or your own, or an `Experiment`. Without one, that of `workdir`, or
         else `phrases.py`.
       workdir: where everything is kept; `runs/NAME` of the config by default.
-      init_from: a working directory whose best parameters and tokenizer the run begins with.
+      init_from: a working directory whose parameters and tokenizer the run begins with: `DIR`, for the best ones,
+        `DIR@STEP` or `DIR/average`.
+      init_checkpoint: which of its checkpoints, where `init_from` does not say it.
+      init_head: take the head of a classifier too, which otherwise begins at random.
       like: a working directory whose tokenizer alone the run takes.
       listeners: what hears the reports, instead of the terminal's lines and progress bar (`zoo.training.listeners`).
       changes: keys of the config by their dotted path, with values as text or as Python has them.
@@ -73,7 +70,7 @@ def train(
     if init_from is not None and like is not None:
         raise UserError("init_from and like exclude each other: init_from takes the tokenizer too")
     given = init_from if init_from is not None else like
-    donor = None if given is None else Donor(located(given), init_from is not None)
+    donor = None if given is None else Donor.of(given, init_from is not None, init_checkpoint, init_head)
     experiment, path = described(config, None if workdir is None else located(workdir), tuple(changes.items()), donor)
     carry_out(experiment, path, donor, True, listeners)
     return load(path)
@@ -91,7 +88,7 @@ def described(
         return from_workdir(workdir, changes), workdir
     if donor is not None:
         # Before the user's own changes, which may make sense only at the donor's size.
-        changes = [*body_of(from_workdir(donor.path), from_file(config or CONFIG)), *changes]
+        changes = [*donor.changes(from_file(config or CONFIG), changes), *changes]
     experiment = from_file(config or CONFIG, changes)
     return experiment, workdir or Path("runs", experiment.name)
 
@@ -132,7 +129,7 @@ def _prepared(experiment: Experiment, workdir: AnyPath, donor: Donor | None) -> 
 
         def prepare():
             if donor is not None:
-                _take_tokenizer(donor.path, workdir)
+                donor.give_tokenizer(workdir)
             task.prepare()
 
         first_does(prepare)
@@ -140,19 +137,9 @@ def _prepared(experiment: Experiment, workdir: AnyPath, donor: Donor | None) -> 
         config = experiment.train_config(task)
         training = Training(task, model, config, experiment.optimizer, mesh, experiment.seed)
         if donor is not None and donor.parameters and not training.checkpoints.steps():
-            step = training.begin_with(donor.path)
-            log.info("beginning with the parameters of step %d in %s", step, donor.path)
+            donor.check_head(getattr(task, "labels", ()))
+            log.info("%s", training.begin_with(donor.path, donor.checkpoint, donor.head))
     return training
-
-
-def _take_tokenizer(source: AnyPath, workdir: AnyPath) -> None:
-    """Parameters mean something only with the vocabulary that they were trained on."""
-    from_workdir(source)  # or it is no working directory
-    if not (source / "tokenizer").is_dir():
-        raise UserError(f"{source} has no {source / 'tokenizer'}: copy it from where it was trained")
-    if not (workdir / "tokenizer").exists():
-        for path in (source / "tokenizer").iterdir():
-            write_whole(workdir / "tokenizer" / path.name, path.read_bytes())
 
 
 def _finished(workdir: AnyPath, experiment: Experiment) -> dict[str, Any] | None:

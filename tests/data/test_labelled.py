@@ -26,9 +26,10 @@ def test_columns_are_found_by_their_names_and_quotes_are_text(tmp_path):
     assert list(read("rte", path, "train", True)) == [Example('"a" said', ('"b',), "entailment")]
 
 
-def test_examples_on_which_nobody_agrees_are_left_out(tmp_path):
-    path = table(tmp_path / "x.tsv", "sentence1\tsentence2\tgold_label\na\tb\t-\nc\td\tneutral\n")
-    assert list(read("snli", path, "train", True)) == [Example("c", ("d",), "neutral")]
+@pytest.mark.parametrize("nothing", ["-", "", "-1"])
+def test_examples_without_a_label_stay_in_their_place(tmp_path, nothing):
+    path = table(tmp_path / "x.tsv", f"sentence1\tsentence2\tgold_label\na\tb\t{nothing}\nc\td\tneutral\n")
+    assert list(read("snli", path, "train", True)) == [Example("a", ("b",)), Example("c", ("d",), "neutral")]
 
 
 def test_a_story_is_a_context_of_four_sentences_and_two_endings(tmp_path):
@@ -47,6 +48,7 @@ def test_a_file_with_the_columns_of_a_task_is_read(tmp_path, task):
     assert example.first == " ".join(f"<{c}>" for c in form.first)
     assert example.seconds == tuple(f"<{c}>" for c in form.seconds)
     assert example.label == f"<{form.label}>"
+    assert example.place == f"{path}:2"
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_an_evaluation_says_every_example_in_order_whatever_the_batch(task_of, m
     [
         (
             RTE + "0\ta\tb\tmaybe\n",
-            r"data.valid='x.tsv' has the label 'maybe', which training never saw: it saw entail",
+            r"x.tsv:2: the label 'maybe' is not one of this run: known: entailment, not_entailment",
         ),
         (RTE, r"x.tsv is empty"),
         ("sentence1\tlabel\na\tentailment\n", r"x.tsv has no column 'sentence2': it has sentence1, label"),
@@ -163,7 +163,7 @@ def test_a_number_that_is_none_is_told(task_of, folder):
     (folder / "s.tsv").write_text("sentence1\tsentence2\tscore\na\tb\thigh\n")
     task = task_of()
     task.data = replace(task.data, task="stsb", train="s.tsv", valid="s.tsv")
-    with pytest.raises(UserError, match=r"data.train='s.tsv' has the label 'high', and this task predicts numbers"):
+    with pytest.raises(UserError, match=r"s.tsv:2: the label 'high' is not a number"):
         task.prepare()
 
 

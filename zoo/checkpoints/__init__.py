@@ -4,7 +4,8 @@
     best/<step>/          the one with the best score, parameters only
     average/<step>/       the mean of several, parameters only
 
-Each `<step>/` is an ordinary Orbax checkpoint with one more file, `checksums.json` (`zoo.checkpoints.sealing`).
+Each `<step>/` is an ordinary Orbax checkpoint with one more file, `checksums.json` (`zoo.checkpoints.sealing`), and a
+classifier's with `labels.json`, its classes in the order of its outputs.
 """
 
 from zoo.checkpoints.finding import kept_steps

@@ -14,18 +14,23 @@ from zoo.errors import UserError
 from zoo.storage import absolute
 
 
-def load_parameters(workdir: str | PathLike, which: str = "best", like: PyTree | None = None) -> tuple[int, PyTree]:
+def load_parameters(
+    workdir: str | PathLike, which: str = "best", like: PyTree | None = None, part: bool = False
+) -> tuple[int, PyTree]:
     """The parameters of a checkpoint as (step, params); the optimizer's state is not read.
 
     `which` is "best" (the latest when there is no best), "latest", "average" or the number of a step. They come as
-    host arrays, or with the shapes, types and shardings of `like`.
+    host arrays, or with the shapes, types and shardings of `like`. With `part`, only those under the topmost names of
+    `like` are looked at.
 
     Raises UserError when there is no such checkpoint, when it is not whole, or when its shapes are not those of `like`.
     """
     workdir = absolute(workdir)
     step, path = find(workdir, which)
     if like is not None:
-        check_fit(path, {"params": saved_tree(path)["params"]}, {"params": like})
+        saved = saved_tree(path)["params"]
+        saved = {name: saved[name] for name in like if name in saved} if part else saved
+        check_fit(path, {"params": saved}, {"params": like})
     return step, _read_parameters(path, like)
 
 

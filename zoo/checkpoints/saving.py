@@ -31,6 +31,10 @@ def _not_from_libraries(record: logging.LogRecord) -> bool:
 absl_logging.get_absl_logger().addFilter(_not_from_libraries)
 
 
+# Files of a working directory that say what the outputs of its parameters mean: each checkpoint has a copy.
+WITH_PARAMETERS = ("labels.json",)
+
+
 class Checkpoints:
     """The checkpoints of a working directory: `checkpoints/<step>/` (the latest `keep`) and `best/<step>/` (one).
 
@@ -161,6 +165,9 @@ class _SealedManager:
         unfinished = self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
         # Object stores cannot rename: there Orbax writes in place and commits by one last file.
         directory = next(unfinished, self.directory / str(self._saving))
+        for name in WITH_PARAMETERS:
+            if (source := self.directory.parent / name).exists():
+                (directory / name).write_bytes(source.read_bytes())
         seal(directory)
 
     @contextmanager

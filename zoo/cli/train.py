@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo import logs
 from zoo.cli.arguments import directory, natural, positive
+from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.storage import AnyPath
@@ -26,10 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     donor = parser.add_mutually_exclusive_group()
     donor.add_argument(
-        "--init_from", type=directory, metavar="DIR", help="begin with the best parameters and the tokenizer of DIR"
+        "--init_from",
+        type=directory,
+        metavar="DIR",
+        help="begin with the tokenizer and the best parameters of DIR (or those of DIR@STEP, DIR/average)",
     )
     donor.add_argument(
         "--like", type=directory, metavar="DIR", help="take the tokenizer of DIR, but begin with parameters at random"
+    )
+    parser.add_argument(
+        "--init_checkpoint", default="", metavar="WHICH", help="of --init_from: best, latest, average or a step"
+    )
+    parser.add_argument(
+        "--init_head",
+        action="store_true",
+        help="of --init_from, take the head of a classifier too (default: a new one)",
     )
     together = parser.add_argument_group("several processes (SLURM, Open MPI, TPU and Kubernetes tell by themselves)")
     together.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
@@ -53,9 +65,13 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from zoo import runs
+    from zoo.donors import Donor
 
     source = args.init_from or args.like
-    donor = None if source is None else runs.Donor(source, args.init_from is not None)
+    if source is None and (args.init_head or args.init_checkpoint):
+        raise UserError("--init_head and --init_checkpoint say what to take of a donor: name one by --init_from=DIR")
+    begin_there = args.init_from is not None
+    donor = None if source is None else Donor.of(source, begin_there, args.init_checkpoint, args.init_head)
     experiment, workdir = runs.described(args.config, args.workdir, args.changes, donor)
     summary = runs.carry_out(experiment, workdir, donor)
     if summary is not None:

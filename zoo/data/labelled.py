@@ -15,11 +15,12 @@ from zoo.data.tables import Table
 @dataclass(frozen=True)
 class Example:
     """`first` is a text, a premise or a context; `seconds` is what stands beside it: nothing, one text, or the answers
-    to choose from. `label` is `None` where nobody gives it."""
+    to choose from. `label` is `None` where nobody gives it. `place` is the file and line that it comes from."""
 
     first: str
     seconds: tuple[str, ...] = ()
     label: str | None = None
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,8 @@ def read(
     task: str, location: str, split: str, labelled: bool, download: bool = False, skip_malformed: bool = False
 ) -> Iterable[Example]:
     """The examples of a task at `location`: a table of tabs, a `.csv`, `tfds:NAME` or `tfds:DIRECTORY` (then of
-    `split`). With `labelled` the column of the label has to be there. Those that say that they have no label are left
-    out of tables, as SNLI's annotators without a majority are. With `skip_malformed` rows that do not fit the header of
-    a table are left out and counted.
+    `split`). With `labelled` the column of the label has to be there; an example may still have none. With
+    `skip_malformed` rows that do not fit the header of a table are left out and counted.
 
     Raises `UserError` where there is no such data.
     """
@@ -98,7 +98,8 @@ def read(
     return TableExamples(FORMATS[task], location, labelled, skip_malformed)
 
 
-NO_LABEL = ("-", "")  # SNLI and MNLI, where annotators did not agree
+# "-": SNLI and MNLI, where annotators did not agree; "-1": what TFDS and the Hub write into GLUE's test files.
+NO_LABEL = ("-", "", "-1")
 
 
 class TableExamples:
@@ -114,10 +115,10 @@ class TableExamples:
         form = self.form
         has_label = self.labelled or form.label in self._table.columns()
         texts, count = (*form.first, *form.seconds), len(form.first)
-        for _, cells in self._table.rows((*texts, form.label) if has_label else texts):
+        for number, cells in self._table.rows((*texts, form.label) if has_label else texts):
             label = cells.pop().strip() if has_label else None
-            if label not in NO_LABEL:
-                yield Example(" ".join(cells[:count]), tuple(cells[count:]), label)
+            label = None if label in NO_LABEL else label
+            yield Example(" ".join(cells[:count]), tuple(cells[count:]), label, f"{self._table.path}:{number}")
 
 
 class TfdsExamples:
@@ -132,12 +133,12 @@ class TfdsExamples:
     def __iter__(self) -> Iterator[Example]:
         *texts, label = self.columns
         count = len(self.form.first)
-        for row in self._rows:
+        for number, row in enumerate(self._rows):
             if self.form.kind == "multiple_choice":
                 yield from _questions(*(row[column] for column in self.columns))
             else:
                 first, seconds = (tuple(_text(row[c]) for c in part) for part in (texts[:count], texts[count:]))
-                yield Example(" ".join(first), seconds, self._label(row[label]))
+                yield Example(" ".join(first), seconds, self._label(row[label]), f"example {number} of the dataset")
 
     def _label(self, value: Any) -> str | None:
         """-1 stands for a label that is kept from us."""

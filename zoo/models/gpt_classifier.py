@@ -21,9 +21,6 @@ from zoo.nn.dropout import Dropout
 from zoo.nn.linear import Dense
 
 PAPER = gpt.PAPER
-# What decides the shapes of a body's parameters and what it computes with them.
-BODY = ("layers", "width", "ffn", "heads", "head_size", "max_length")
-BODY += ("norm", "activation", "residual_init", "excluded_rows", "scan_layers")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Supervised fine-tuning (Radford et al. 2018, sections 3.2 and 3.3): labelled examples, and scores by GLUE's names."""
 
-import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Num
 
-from zoo.data import labelled, tokenizers
+from zoo.data import labelled, labels, tokenizers
 from zoo.data.batching import NOTHING, LabelledBatch
 from zoo.data.labelled import FORMATS, Example, Format
 from zoo.data.labelled_batches import StoredExamples, evaluation_examples, training_examples
@@ -23,6 +23,8 @@ from zoo.storage import AnyPath
 from zoo.tasks import metrics
 from zoo.tasks.base import Splits, check_positions, lacks_tokenizers, save_tokenizer
 from zoo.tasks.label_losses import LabelSums, fine_tuning_loss
+
+log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ClassificationData(Splits):
     def __post_init__(self):
         if self.task not in FORMATS:
             raise UserError(f"data.task={self.task!r} is not a task that is known: {nearest(self.task, FORMATS)}")
-        check_choice("data.tokenizer", self.tokenizer, tokenizers.LEARNED)
+        check_choice("data.tokenizer", self.tokenizer, (*tokenizers.LEARNED, *tokenizers.PUBLISHED))
         for key, least in (("length", 5), ("vocabulary", 5), ("batch_rows", 1), ("auxiliary", 0)):
             if getattr(self, key) < least:
                 raise UserError(f"data.{key}={getattr(self, key)}: use at least {least}")
@@ -100,17 +102,36 @@ class Classification:
         self.workdir, self.seed = workdir, seed
 
     def prepare(self) -> None:
-        """See that the examples of training and validation are there and are labelled, keep the labels, and learn the
-        tokenizer that the working directory lacks. The test split is looked at when it is asked for."""
+        """See that the examples of training and validation are there and have the labels of the task, keep these, and
+        learn the tokenizer that the working directory lacks. The test split is looked at when it is asked for."""
         train = list(self.examples("train"))
-        labels = self._labels_of(train)
-        for split, examples in (("train", train), ("valid", self.examples("valid"))):
-            self._targets(list(examples), labels, f"data.{split}={getattr(self.data, split)!r}")
-        (self.workdir / "labels.json").write_text(json.dumps(labels) + "\n", encoding="utf-8")
+        known = labels.saved(self.workdir)
+        new = labels.classes(self.data.format, train) if known is None else known
+        for split, examples in (("train", train), ("valid", list(self.examples("valid")))):
+            labels.targets(self.data.format, examples, new)
+            name = f"data.{split}={getattr(self.data, split)!r}"
+            if all(example.label is None for example in examples):
+                raise UserError(f"{name} holds no labelled examples: name another")
+            self._log_examples(name, examples)
+        if known is None:
+            labels.save(self.workdir, new)
         if lacks_tokenizers(self.workdir, ("text",)):
-            texts = (text for example in train for text in (example.first, *example.seconds))
-            learned = tokenizers.train_lossless(self.data.tokenizer, texts, self.data.vocabulary)
-            save_tokenizer(self.workdir, learned, self.data.tokenizer)
+            save_tokenizer(self.workdir, self._new_tokenizer(train), self.data.tokenizer)
+
+    def _log_examples(self, name: str, examples: list[Example]) -> None:
+        said = "" if self.data.format.regression else f": {labels.counted(examples)}"
+        log.info("%s: %s examples%s", name, f"{len(examples):,}", said)
+        if not self.data.format.names and (rare := labels.rare(examples)):
+            log.warning("%s: few examples have the label %s: check its spelling", name, " or ".join(rare))
+
+    def _new_tokenizer(self, examples: list[Example]) -> tokenizers.Tokenizer:
+        if self.data.tokenizer not in tokenizers.LEARNED:
+            raise UserError(
+                f"data.tokenizer={self.data.tokenizer!r} comes with a donor, by --init_from or --like: name one, or "
+                f"learn one of {', '.join(tokenizers.LEARNED)}"
+            )
+        texts = (text for example in examples for text in (example.first, *example.seconds))
+        return tokenizers.train_lossless(self.data.tokenizer, texts, self.data.vocabulary)
 
     def examples(self, split: str, location: str = "") -> Iterable[Example]:
         """Those of a split, or of any other `location`."""
@@ -118,31 +139,12 @@ class Classification:
         options = {"download": self.data.download, "skip_malformed": self.data.skip_malformed}
         return labelled.read(self.data.task, where, tfds_split, split != "test", **options)
 
-    def _labels_of(self, examples: list[Example]) -> list[str]:
-        """In the order of their numbers: the places of the answers, or all labels of the examples; none of numbers."""
-        form = self.data.format
-        if form.regression or form.kind == "multiple_choice":
-            return list(form.names)
-        return sorted({example.label for example in examples if example.label is not None})
-
     @cached_property
     def labels(self) -> list[str]:
-        """From the working directory, where `prepare` has left them."""
-        path = self.workdir / "labels.json"
-        if not path.is_file():
-            raise UserError(f"no {path}: copy it from where it was trained, or train again")
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    def _targets(self, examples: list[Example], labels: list[str], name: str) -> Num[np.ndarray, "_"]:
-        """The numbers of the examples' labels, or their values; `NOTHING` or NaN for those that have none."""
-        given = [example.label for example in examples]
-        if self.data.format.regression:
-            return np.array([np.nan if label is None else _value(label, name) for label in given], np.float32)
-        numbers: dict[str | None, int] = {None: NOTHING} | {label: i for i, label in enumerate(labels)}
-        for label in given:
-            if label not in numbers:
-                raise UserError(f"{name} has the label {label!r}, which training never saw: it saw {', '.join(labels)}")
-        return np.array([numbers[label] for label in given], np.int32)
+        """From the working directory, where `prepare` has left them, or from its checkpoint."""
+        if (known := labels.saved(self.workdir)) is None:
+            raise UserError(f"no {self.workdir / labels.FILE}: copy it from where it was trained, or train again")
+        return known
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
@@ -157,12 +159,14 @@ class Classification:
         }
 
     def _stored(self, examples: list[Example], name: str) -> StoredExamples:
-        targets = self._targets(examples, self.labels, name)
+        targets = labels.targets(self.data.format, examples, self.labels)
         return StoredExamples(examples, targets, self.data.format.kind, self.tokenizer, self.data.length, name)
 
     @cached_property
     def _training(self) -> StoredExamples:
-        return self._stored(list(self.examples("train")), f"data.train={self.data.train!r}")
+        """The labelled examples of the training split."""
+        examples = [example for example in self.examples("train") if example.label is not None]
+        return self._stored(examples, f"data.train={self.data.train!r}")
 
     def epoch_steps(self) -> float:
         """Batches for each training example to be seen once."""
@@ -206,13 +210,6 @@ class Classification:
 
     def _scores(self, predicted: Num[np.ndarray, "_"], true: Num[np.ndarray, "_"]) -> dict[str, float]:
         return {name: metrics.LABEL_SCORES[name](predicted, true) for name in self.data.format.scores}
-
-
-def _value(label: str, name: str) -> float:
-    try:
-        return float(label)
-    except ValueError as error:
-        raise UserError(f"{name} has the label {label!r}, and this task predicts numbers: mend it") from error
 
 
 @partial(jax.jit, static_argnames=("model", "regression"))

@@ -26,7 +26,7 @@ from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule
 from zoo.training.progress import DivergedError, Progress, Window
 from zoo.training.reporting import Reporter
 from zoo.training.step import TrainState, born, make_step
-from zoo.training.warm_start import taken_over
+from zoo.training.warm_start import WarmStart, taken_over
 from zoo.training.watchdog import Watchdog
 
 log = logging.getLogger("zoo")
@@ -76,10 +76,11 @@ class Training:
         self.last_loss: float | None = None  # a token or a sentence, as the gradient
         self.state: TrainState
 
-    def begin_with(self, workdir: str | PathLike) -> int:
-        """Take parameters of another working directory to begin with (`zoo.training.warm_start`); gives their step."""
-        step, self.initial = taken_over(workdir, self.shapes.params, lambda: self.fresh().params)
-        return step
+    def begin_with(self, workdir: str | PathLike, which: str = "best", head: bool = False) -> WarmStart:
+        """Take parameters of another working directory to begin with, see `zoo.training.warm_start.taken_over`."""
+        start = taken_over(workdir, self.shapes.params, lambda: self.fresh().params, which, head)
+        self.initial = start.params
+        return start
 
     def run(
         self,

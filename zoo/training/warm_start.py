@@ -1,23 +1,59 @@
 """Beginning with the parameters of another run."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 import jax
 
 from zoo.checkpoints import load_parameters, saved_parameters
+from zoo.errors import UserError
 from zoo.models.gpt_classifier import begun_with, like_pretrained
 
+HEAD, MARKERS = "head", "rows of the added tokens"
 
-def taken_over(workdir: str | PathLike, shapes: Any, fresh: Callable[[], Any]) -> tuple[int, Any]:
-    """The step and the best parameters of `workdir`, with the `shapes` and shardings of those to begin with.
 
-    Where those are a classifier's and it holds a language model, the classifier's body: of its own, which `fresh`
-    makes, it keeps the rest. Raises `UserError` where names or shapes are others.
+@dataclass(frozen=True)
+class WarmStart:
+    """The parameters to begin with, the `step` of the checkpoint at `source` that they come from, and in words which
+    parts are `taken`, `fresh` (drawn at random) and `left` in the checkpoint."""
+
+    params: Any
+    source: str
+    step: int
+    taken: tuple[str, ...]
+    fresh: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        taken, fresh, left = (", ".join(parts) or "nothing" for parts in (self.taken, self.fresh, self.left))
+        return f"beginning with step {self.step} of {self.source}: taken: {taken}; fresh: {fresh}; left: {left}"
+
+
+def taken_over(
+    workdir: str | PathLike, shapes: Any, fresh: Callable[[], Any], which: str = "best", head: bool = False
+) -> WarmStart:
+    """The parameters of the checkpoint `which` of `workdir`, with the `shapes` and shardings of those to begin with.
+
+    A classifier takes the body of a language model, or of another classifier, then with the rows of the tokens that
+    classifiers add, and with its head if `head`. `fresh` makes what is not taken. Raises `UserError` where names or
+    shapes differ, and for the `head` of a donor that has none.
     """
-    if "body" not in shapes or "body" in saved_parameters(workdir):
-        return load_parameters(workdir, "best", shapes)
-    step, body = load_parameters(workdir, "best", like_pretrained(shapes))
+    source, saved = str(workdir), saved_parameters(workdir, which)
+    if head and "head" not in saved:
+        raise UserError(f"--init_head: {workdir} holds no classifier, so it has no head to take: leave it out")
+    if "body" not in shapes or head:
+        step, params = load_parameters(workdir, which, shapes)
+        return WarmStart(params, source, step, ("all parameters",))
+    if "body" in saved:
+        step, body = load_parameters(workdir, which, {"body": shapes["body"]}, part=True)
+        params = fresh() | body
+        return WarmStart(_placed(params, shapes), source, step, ("body", MARKERS), (HEAD,), (HEAD,))
+    step, body = load_parameters(workdir, which, like_pretrained(shapes))
     params = begun_with(fresh(), body)
-    return step, jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), params, shapes)
+    return WarmStart(_placed(params, shapes), source, step, ("body",), (MARKERS, HEAD))
+
+
+def _placed(params: Any, shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), params, shapes)
