@@ -438,7 +438,7 @@ OPTIONS = {
     "a penalty": (["translate", "DIR", "--length-penalty=nan"], ["--length-penalty", "'nan' is not a number"]),
     "n best": (["translate", "DIR", "--beam=2", "--n-best=3"], ["--n-best=3", "beam of 2", "--beam-size=3"]),
     "no penalty": (["translate", "DIR", "--coverage-penalty=-1"], ["coverage_penalty=-1", "below 0"]),
-    "a temperature": (["translate", "DIR", "--temperature=-1"], ["temperature=-1 is below 0"]),
+    "a temperature": (["translate", "DIR", "--temperature=-1"], ["temperature=-1: use 0"]),
     "a share": (["translate", "DIR", "--top-p=0"], ["top_p=0", "(0, 1]"]),
     "a number to draw by": (["translate", "DIR", "--seed=-1"], ["--seed", "'-1'", "from 0 to"]),
     "a beam that draws": (["translate", "DIR", "--top-k=3", "--beam=2"], ["--beam-size=2", "--n-best=N draws"]),

@@ -23,8 +23,8 @@ FOUR = BeamConfig(beam_size=4)
 
 
 class Table:
-    """A model that is a table of log-probabilities: `params[source's first id, history, token]`, the history being the
-    tokens from BOS on as digits of a number."""
+    """A model that is a table of log-probabilities: `params[source's first id - 1, history, token]`, the history being
+    the tokens from BOS on as digits of a number."""
 
     vocabulary = 6
 
@@ -37,7 +37,7 @@ class Table:
     def decode_step(self, table, cache, tokens):
         history = cache["history"] * self.vocabulary + tokens
         looked = jnp.broadcast_to(cache["source"][:, None] * 1.0, (*tokens.shape, cache["source"].shape[1]))
-        return cache | {"history": history}, table[cache["source"][:, :1], history], looked
+        return cache | {"history": history}, table[cache["source"][:, :1] - 1, history], looked
 
     def reorder(self, table, cache, parents):
         return cache | {"history": jnp.take_along_axis(cache["history"], parents, axis=1)}
@@ -66,7 +66,7 @@ def every_hypothesis(row, alpha, shortest, longest):
 def test_with_enough_beams_every_hypothesis_is_found_in_order(alpha, shortest):
     config = BeamConfig(beam_size=40, length_penalty=alpha, min_length=shortest)
     limits = np.array([3, 2, 3])
-    found = beam_search(TABLE, ENTRIES, Request(np.array([[0], [1], [2]]), limits, 4), config)
+    found = beam_search(TABLE, ENTRIES, Request(np.array([[1], [2], [3]]), limits, 4), config)
     for row, longest in enumerate(limits):
         assert_found(found, row, every_hypothesis(row, alpha, shortest, longest))
 
@@ -83,7 +83,7 @@ def test_a_prefix_leaves_those_that_begin_with_it_at_their_own_scores():
     prefixes = [[5, UNK], [], [4]]
     prefix = np.array([[*forced, *[PAD] * (4 - len(forced))] for forced in prefixes])
     config = BeamConfig(beam_size=40, forbid_unknown=True)
-    found = beam_search(TABLE, ENTRIES, Request(np.array([[0], [1], [2]]), np.full(3, 3), 4, prefix), config)
+    found = beam_search(TABLE, ENTRIES, Request(np.array([[1], [2], [3]]), np.full(3, 3), 4, prefix), config)
     for row, forced in enumerate(prefixes):
         every = every_hypothesis(row, 0.6, 0, 3)
         begun = [(s, words) for s, words in every if words[: len(forced)] == forced and UNK not in words[len(forced) :]]
@@ -102,7 +102,7 @@ def test_the_beginning_of_the_greedy_translation_changes_nothing_as_a_prefix(wil
 def test_no_beam_finds_more_than_there_is(beams):
     """A narrow beam may miss the best; what it gives is among all hypotheses, at its own score."""
     found = beam_search(
-        TABLE, ENTRIES, Request(np.array([[0], [1], [2]]), np.full(3, 3), 4), BeamConfig(beam_size=beams)
+        TABLE, ENTRIES, Request(np.array([[1], [2], [3]]), np.full(3, 3), 4), BeamConfig(beam_size=beams)
     )
     for row in range(3):
         scores = {tuple(words): score for score, words in every_hypothesis(row, 0.6, 0, 3)}
@@ -114,7 +114,7 @@ def test_a_row_that_has_ended_takes_no_more_while_others_go_on():
     """With a penalty that prefers long ones, what other rows' further steps would bring is better: it is not taken."""
     tables = np.random.default_rng(1).normal(size=(16, 6**4, 6)).astype(np.float32)
     config = BeamConfig(beam_size=2, length_penalty=3.0)
-    rows = np.arange(16)[:, None]
+    rows = np.arange(1, 17)[:, None]
     together = jax.device_get(beam_search(TABLE, tables, Request(rows, np.full(16, 3), 4), config))
     for row in range(16):
         alone = jax.device_get(beam_search(TABLE, tables, Request(rows[row : row + 1], np.array([3]), 4), config))
@@ -279,7 +279,7 @@ def sure_model():
 
 def test_minimum_length_overrides_a_sure_end():
     config = BeamConfig(beam_size=2, min_length=3)
-    tokens = np.asarray(beam_search(TABLE, sure_model(), Request(np.array([[0]]), np.array([3]), 4), config).tokens)
+    tokens = np.asarray(beam_search(TABLE, sure_model(), Request(np.array([[1]]), np.array([3]), 4), config).tokens)
     assert all(len(until_eos(hypothesis)) == 4 for hypothesis in tokens[0])
 
 

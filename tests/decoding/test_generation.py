@@ -12,6 +12,7 @@ from zoo.data.batching import LanguageBatch
 from zoo.data.tokenizers import EOS, SPECIALS, Bytes
 from zoo.decoding import generation
 from zoo.decoding.generation import NEVER_SAID, GenerationConfig, Generator
+from zoo.decoding.sampling import HOTTEST
 from zoo.errors import UserError
 from zoo.models.gpt import GPT, GPTConfig
 
@@ -71,11 +72,20 @@ def test_beyond_the_context_each_text_goes_on_from_its_own_last_half_or_more(par
         prompts, generator(params, replace(GREEDY, max_new_tokens=most)).continuations(prompts), strict=True
     ):
         text, first = list(prompt), 0
-        for done in range(most):
-            if len(text) - first >= 16:  # it is full: room for half of it, or for what is still to come
-                first = len(text) - (16 - min(8, most - done))
+        for _ in range(most):
+            if len(text) - first >= 16:  # it is full: room for half of it
+                first = len(text) - 8
             text.append(logits(text[first:]).argmax())
         assert new == text[len(prompt) :]
+
+
+def test_a_larger_limit_changes_nothing_of_what_comes_first(params):
+    """Within the context, past it, and for prompts that fill it."""
+    prompts = ids_of(["ab", "0123456789abc", "long" * 6])
+    whole = generator(params, replace(GREEDY, max_new_tokens=24)).continuations(prompts)
+    for most in (1, 2, 3, 8, 13, 14, 20):
+        first = generator(params, replace(GREEDY, max_new_tokens=most)).continuations(prompts)
+        assert first == [row[:most] for row in whole]
 
 
 def test_a_row_draws_the_same_alone_and_among_others(params):
@@ -144,7 +154,7 @@ def test_what_was_said_is_not_said_again_under_a_penalty(params):
 
 
 def test_specials_are_never_said(params):
-    drawing = generator(params, GenerationConfig(temperature=50, max_new_tokens=10))
+    drawing = generator(params, GenerationConfig(temperature=HOTTEST, max_new_tokens=10))
     assert all(token >= len(SPECIALS) for row in drawing.continuations(ids_of(PROMPTS * 5)) for token in row)
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from zoo.decoding.sampling import NEVER, SamplingConfig, draw, penalized, restricted, row_keys
+from zoo.decoding.sampling import COLDEST, HOTTEST, SamplingConfig, draw, penalized, restricted, row_keys
 from zoo.errors import UserError
 
 LOGITS = jnp.log(jnp.array([0.05, 0.4, 0.1, 0.3, 0.15]))
 
 
 def kept(config: SamplingConfig, logits=LOGITS) -> set[int]:
-    return set(np.flatnonzero(np.asarray(restricted(logits, config)) > NEVER / 2))
+    return set(np.flatnonzero(np.asarray(restricted(logits, config)) > -np.inf))
 
 
 @pytest.mark.parametrize("config", [SamplingConfig(), SamplingConfig(temperature=0.7), SamplingConfig(top_p=0.8)])
@@ -54,6 +54,29 @@ def test_restrictions_hold_together():
     assert kept(SamplingConfig(top_k=3, min_p=0.5)) == {1, 3}
 
 
+@pytest.mark.parametrize("temperature", [0.0, COLDEST, 1.0, HOTTEST])
+@pytest.mark.parametrize("restriction", [{}, {"top_k": 4}, {"top_p": 0.999}, {"min_p": 1e-9}])
+def test_what_may_not_come_never_does_at_any_temperature(temperature, restriction):
+    """However likely the model holds it, and however unlikely what may come."""
+    logits, may = jnp.array([3e4, -3e4, 0.0, -2e4]), jnp.array([False, True, False, True])
+    drawn = draw(
+        row_keys(0, np.arange(500)),
+        jnp.tile(logits, (500, 1)),
+        SamplingConfig(temperature, **restriction),
+        jnp.tile(may, (500, 1)),
+    )
+    assert set(drawn.tolist()) <= {1, 3}
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_the_extremes_of_temperature_draw_the_likeliest_and_all_alike(scale):
+    keys, logits = row_keys(0, np.arange(4000)), jnp.tile(LOGITS * scale, (4000, 1))
+    cold = draw(keys, logits, SamplingConfig(COLDEST))
+    assert scale < 1 or set(cold.tolist()) == {1}
+    hot = draw(keys, logits, SamplingConfig(HOTTEST))
+    assert scale > 1 or chisquare(np.bincount(np.asarray(hot), minlength=5)).pvalue > 1e-3
+
+
 def test_temperature_zero_is_the_most_likely():
     assert draw(row_keys(0, np.arange(3)), jnp.tile(LOGITS, (3, 1)), SamplingConfig(temperature=0)).tolist() == [1] * 3
 
@@ -71,7 +94,17 @@ def test_the_penalty_makes_what_was_said_less_likely():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"min_p": 2.0}, {"repetition_penalty": 0.0}]
+    "wrong",
+    [
+        {"temperature": -1.0},
+        {"temperature": COLDEST / 2},
+        {"temperature": 2 * HOTTEST},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"min_p": 2.0},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": 1e30},
+    ],
 )
 def test_impossible_numbers_are_named(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.tokenizers import BOS, EOS, PAD
-from zoo.decoding.beam import NEVER, BeamConfig, Hypotheses, Request, allowed
+from zoo.decoding.beam import BeamConfig, Hypotheses, Request, allowed
 from zoo.decoding.sampling import SamplingConfig, draw, penalized, row_keys
 from zoo.models.base import Decodable
 
@@ -73,7 +73,7 @@ def sample(
         cache, logits, looked = apply(state.cache, last, method="decode_step")
         may = allowed(request, step, logits.shape[-1], config)
         scaled = _repeated_less(logits, drawn.tokens, sampling.repetition_penalty)
-        tokens = draw(_folded(keys, step), jnp.where(may, scaled, NEVER), sampling)
+        tokens = draw(_folded(keys, step), scaled, sampling, may)
         gained = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, :, None], axis=-1)[:, :, 0]
         scores = drawn.scores + jnp.where(ended, 0.0, gained)
         looked = jnp.where(ended[:, :, None], 0.0, looked)
@@ -82,7 +82,8 @@ def sample(
 
     cache = apply(request.source, request.length, count, method="prefill")
     nothing = Hypotheses.blank(jnp.zeros((rows, count)), request, config, keep_attention)
-    start = _Drawing(cache, jnp.int32(0), nothing, jnp.zeros((rows, count), bool))
+    empty = jnp.all(request.source == PAD, axis=1, keepdims=True)  # rows that only fill the batch up
+    start = _Drawing(cache, jnp.int32(0), nothing, jnp.broadcast_to(empty, (rows, count)))
     drawn = lax.while_loop(unfinished, advance, start).drawn
     return drawn.finished((drawn.tokens != PAD).sum(axis=-1), request.source, config).best(count)
 

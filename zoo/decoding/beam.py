@@ -1,7 +1,8 @@
 """Beam search for any model of the contract, in one jitted loop with static shapes.
 
-A row ends when it has as many finished hypotheses as beams (as in fairseq): with one beam this is greedy search. Rows
-never look at each other, so a batch gives what its rows give alone; the loop stops when the last row has ended.
+A row ends when it has as many finished hypotheses as beams (as in fairseq), or none that can go on: with one beam this
+is greedy search. A row without source tokens, which only fills a batch up, begins ended. Rows never look at each other,
+so a batch gives what its rows give alone; the loop stops when the last row has ended.
 """
 
 from dataclasses import dataclass
@@ -102,11 +103,8 @@ class Hypotheses:
         return Hypotheses(self.tokens.at[:, :, step].set(tokens), scores, attention, coverage)
 
     def finished(self, length: Int[Array, "*N"], source: Int[Array, "B S"], config: BeamConfig) -> "Hypotheses":
-        """With sums of log-probabilities made into what Wu et al. 2016, eq. 14, compares; EOS counts in `length`."""
-        scores = self.scores / normalizer(length, config.length_penalty)
-        if self.coverage is not None:
-            scores = scores + config.coverage_penalty * covered(self.coverage, source)
-        return self.replace(scores=scores)
+        """With `final_score` in place of the sums of log-probabilities; EOS counts in `length`."""
+        return self.replace(scores=final_score(self.scores, length, self.coverage, source, config))
 
     def best(self, count: int) -> "Hypotheses":
         return gathered(self, lax.top_k(self.scores, count)[1])
@@ -119,6 +117,29 @@ class _Search:
     alive: Hypotheses  # here, `scores` are plain sums of log-probabilities
     finished: Hypotheses
     count: Int[Array, "B"]
+
+    @property
+    def going(self) -> Bool[Array, "B"]:
+        """Whether a row wants more hypotheses and has some that can go on."""
+        return (self.count < self.alive.scores.shape[1]) & jnp.any(self.alive.scores > NEVER / 2, axis=1)
+
+
+def final_score(
+    log_probability: Float[ArrayLike, "B K"],
+    length: Int[ArrayLike, "*N"],
+    coverage: Float[ArrayLike, "B K S"] | None,
+    source: Int[ArrayLike, "B S"],
+    config: BeamConfig,
+) -> Float[Array, "B K"]:
+    """The score of translations, by which they are compared (Wu et al. 2016, eq. 14); every path to one ends here.
+
+    `length` counts EOS, and broadcasts to the rows; `coverage` is the attention to each source token, summed over the
+    target, and is read only under a coverage penalty.
+    """
+    scores = log_probability / normalizer(length, config.length_penalty)
+    if config.coverage_penalty:
+        scores = scores + config.coverage_penalty * covered(coverage, source)
+    return scores
 
 
 def normalizer(length: Int[ArrayLike, "*B"], alpha: float) -> Float[ArrayLike, "*B"]:
@@ -155,7 +176,7 @@ def beam_search(
     apply = partial(model.apply, {"params": params})
 
     def unfinished(search: _Search) -> Bool[Array, ""]:
-        return (search.step < request.length) & jnp.any(search.count < beams)
+        return (search.step < request.length) & jnp.any(search.going)
 
     def advance(search: _Search) -> _Search:
         step, alive = search.step, search.alive
@@ -169,7 +190,7 @@ def beam_search(
 
         ended = tokens == EOS
         # Only an EOS among the best K ends a hypothesis; a row that has ended takes no more.
-        ends = ended & (jnp.arange(2 * beams) < beams) & (scores > NEVER / 2) & (search.count < beams)[:, None]
+        ends = ended & (jnp.arange(2 * beams) < beams) & (scores > NEVER / 2) & search.going[:, None]
         done = candidates.finished(step + 1, source, config)
         done = done.replace(scores=jnp.where(ends, done.scores, NEVER))
         finished = _joined(search.finished, done).best(beams)
@@ -179,7 +200,8 @@ def beam_search(
         return _Search(cache, step + 1, alive, finished, search.count + ends.sum(axis=1))
 
     # All hypotheses but the first start as impossible: the first step must not take one continuation K times.
-    first = jnp.broadcast_to(jnp.where(jnp.arange(beams) == 0, 0.0, NEVER), (rows, beams))
+    possible = (jnp.arange(beams) == 0) & jnp.any(source != PAD, axis=1, keepdims=True)
+    first = jnp.where(possible, 0.0, NEVER)
     nothing = jnp.full((rows, beams), NEVER, jnp.float32)
     alive, finished = (Hypotheses.blank(scores, request, config, keep_attention) for scores in (first, nothing))
     cache = apply(source, request.length, beams, method="prefill")

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Int
 
 from zoo.data.batching import NOTHING, power_of_two
 from zoo.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
-from zoo.decoding.sampling import NEVER, SamplingConfig, draw, penalized, row_keys
+from zoo.decoding.sampling import SamplingConfig, draw, penalized, row_keys
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Cache, LanguageModel
 from zoo.parallel.devices import COMPUTE_DTYPES
@@ -95,8 +95,8 @@ def advanced(
         step, ended, tokens = drawing.step, drawing.ended, drawing.tokens
         cache, logits, _ = model.apply({"params": params}, drawing.cache, drawing.last[:, None], method="decode_step")
         logits = penalized(logits[:, 0], drawing.said, sampling.repetition_penalty)
-        logits = logits.at[:, jnp.array(NEVER_SAID)].set(NEVER)
-        token = draw(jax.vmap(jax.random.fold_in, (0, None))(keys, done + step), logits, sampling)
+        may = jnp.ones(logits.shape[-1], bool).at[jnp.array(NEVER_SAID)].set(False)
+        token = draw(jax.vmap(jax.random.fold_in, (0, None))(keys, done + step), logits, sampling, may)
         token = jnp.where(ended, PAD, token)
         said = drawing.said.at[jnp.arange(len(token)), token].set(True)
         return Drawing(cache, step + 1, token, tokens.at[:, step].set(token), said, ended | (token == EOS))
@@ -191,14 +191,14 @@ class Generator:
         `ended`, which whoever iterates may say too, are given no more.
 
         A text that has filled the context goes on from its last tokens, with room for half the context before it has
-        to be cut again. Each is cut by its own length, so that it says what it says alone.
+        to be cut again. Each is cut by its own length and not by `max_new_tokens`, so that it says what it says alone,
+        and what it says first under a larger limit.
         """
         done, most = 0, self.config.max_new_tokens
         while done < most and not ended.all():
             for text in texts:
                 if len(text.seen) >= self.context:
-                    room = min(most - done, max(1, self.context // 2))
-                    text.first = len(text.prompt) + len(text.new) - (self.context - room)
+                    text.first = len(text.prompt) + len(text.new) - (self.context - max(1, self.context // 2))
             for tokens in self._pieces(texts, keys, ended, done):
                 done += tokens.shape[1]
                 for row, text in enumerate(texts):

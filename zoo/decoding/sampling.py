@@ -10,6 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 from zoo.errors import UserError
 
 NEVER = -1e9  # the logit, or log-probability, of what must not happen; finite, so that sums of it stay ordered
+# Temperatures beyond these draw as these do, from the most likely token alone or from all alike.
+COLDEST, HOTTEST = 0.001, 1000.0
+HARSHEST = 1e6  # penalty for repetition; its inverse is the strongest reward
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,10 @@ class SamplingConfig:
     repetition_penalty: float = 1.0
 
     def __post_init__(self):
-        if self.temperature < 0:
+        if self.temperature and not COLDEST <= self.temperature <= HOTTEST:
             raise UserError(
-                f"temperature={self.temperature:g} is below 0: use 0 for the most likely, 1 for the model's"
+                f"temperature={self.temperature:g}: use 0 for the most likely, 1 for the model's own probabilities, or "
+                f"another number from {COLDEST:g} to {HOTTEST:g}"
             )
         if self.top_k < 0:
             raise UserError(f"top_k={self.top_k} is below 0: use 0 for all tokens")
@@ -39,8 +43,11 @@ class SamplingConfig:
             raise UserError(f"top_p={self.top_p:g}: a share of the probability lies in (0, 1]")
         if not 0 <= self.min_p <= 1:
             raise UserError(f"min_p={self.min_p:g}: a share of the highest probability lies in [0, 1]")
-        if self.repetition_penalty <= 0:
-            raise UserError(f"repetition_penalty={self.repetition_penalty:g}: use a number above 0, 1 for none")
+        if not 1 / HARSHEST <= self.repetition_penalty <= HARSHEST:
+            raise UserError(
+                f"repetition_penalty={self.repetition_penalty:g}: use a number from {1 / HARSHEST:g} to {HARSHEST:g}, "
+                "1 for none"
+            )
 
 
 def penalized(logits: Float[Array, "*B V"], said: Bool[Array, "*B V"], penalty: float) -> Float[Array, "*B V"]:
@@ -48,12 +55,17 @@ def penalized(logits: Float[Array, "*B V"], said: Bool[Array, "*B V"], penalty: 
     return jnp.where(said, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
-def restricted(logits: Float[Array, "*B V"], config: SamplingConfig) -> Float[Array, "*B V"]:
-    """The logits that are drawn from: at the temperature, and `NEVER` for what `config` rules out.
+def restricted(
+    logits: Float[Array, "*B V"], config: SamplingConfig, may: Bool[Array, "*#B #V"] | None = None
+) -> Float[Array, "*B V"]:
+    """The logits that are drawn from: at the temperature, and minus infinity for what `config` or `may` rules out.
 
     Of equally likely tokens those with the lower ids count as more likely, so exactly `top_k` remain.
     """
-    logits = logits / (config.temperature or 1.0)
+    # What may not come is left out after the division: a high temperature would make any finite logit likely. From the
+    # largest down, a low one cannot leave the range of the numbers.
+    logits = _possible(logits, may)
+    logits = (logits - logits.max(axis=-1, keepdims=True)) / (config.temperature or 1.0)
     if config.top_k == 0 and config.top_p == 1 and config.min_p == 0:
         return logits
     order = jnp.argsort(-logits, axis=-1, stable=True)
@@ -64,15 +76,22 @@ def restricted(logits: Float[Array, "*B V"], config: SamplingConfig) -> Float[Ar
         kept = kept & (jnp.arange(logits.shape[-1]) < config.top_k)
     kept = kept.at[..., 0].set(True)
     kept = jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1)
-    return jnp.where(kept, logits, NEVER)
+    return jnp.where(kept, logits, -jnp.inf)
 
 
-def draw(keys: Array, logits: Float[Array, "*B V"], config: SamplingConfig) -> Int[Array, "*B"]:
-    """A token for each row by its own key of `keys [*B]`, so that a row draws the same in any batch."""
+def draw(
+    keys: Array, logits: Float[Array, "*B V"], config: SamplingConfig, may: Bool[Array, "*#B #V"] | None = None
+) -> Int[Array, "*B"]:
+    """A token for each row by its own key of `keys [*B]`, so that a row draws the same in any batch; only one of those
+    that `may` come."""
     if config.temperature == 0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    drawn = jnp.vectorize(jax.random.categorical, signature="(),(v)->()")(keys, restricted(logits, config))
+        return jnp.argmax(_possible(logits, may), axis=-1).astype(jnp.int32)
+    drawn = jnp.vectorize(jax.random.categorical, signature="(),(v)->()")(keys, restricted(logits, config, may))
     return drawn.astype(jnp.int32)
+
+
+def _possible(logits: Float[Array, "*B V"], may: Bool[Array, "*#B #V"] | None) -> Float[Array, "*B V"]:
+    return logits if may is None else jnp.where(may, logits, -jnp.inf)
 
 
 def row_keys(seed: int, rows: Int[ArrayLike, "*B"]) -> Array:

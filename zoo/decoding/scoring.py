@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from zoo.data.batching import Seq2SeqBatch, TokenPair, given_batches
-from zoo.data.tokenizers import Tokenizer
-from zoo.decoding.beam import BeamConfig, normalizer
+from zoo.data.tokenizers import PAD, Tokenizer
+from zoo.decoding.alignment import aligning
+from zoo.decoding.beam import BeamConfig, final_score
 from zoo.decoding.translator import encoded
 from zoo.models.base import Seq2SeqModel
 
@@ -20,7 +21,7 @@ from zoo.models.base import Seq2SeqModel
 @dataclass(frozen=True)
 class Scored:
     """A given translation: the natural logarithm of each token's probability, EOS the last, and the `score` that beam
-    search would give it, their sum divided by `normalizer`."""
+    search gives it, `final_score`."""
 
     log_probabilities: Float[np.ndarray, "T"]
     score: float
@@ -62,19 +63,23 @@ class Scorer:
         """The score of every pair of ids without EOS, in their order; nothing is cut."""
         results: list[Scored | None] = [None] * len(pairs)
         for indices, batch in given_batches(pairs, self.batch_tokens):
-            log_probabilities = jax.device_get(_log_probabilities(self.model, self.params, batch))
+            log_probabilities, scores = jax.device_get(_scored(self.model, self.params, batch, self.config))
             for row, i in enumerate(indices):
-                results[i] = self._scored(log_probabilities[row, : len(pairs[i][1]) + 1])
+                results[i] = Scored(log_probabilities[row, : len(pairs[i][1]) + 1], float(scores[row]))
         return results
 
-    def _scored(self, log_probabilities: Float[np.ndarray, "T"]) -> Scored:
-        length = normalizer(len(log_probabilities), self.config.length_penalty)
-        return Scored(log_probabilities, float(log_probabilities.sum() / length))
 
-
-@partial(jax.jit, static_argnames="model")
-def _log_probabilities(model: Seq2SeqModel, params: Any, batch: Seq2SeqBatch) -> Float[Array, "B T"]:
-    """`log p(y_t | y_<t, x)` of every label; what stands at padding means nothing."""
-    logits = model.apply({"params": params}, batch).logits
+@partial(jax.jit, static_argnames=("model", "config"))
+def _scored(
+    model: Seq2SeqModel, params: Any, batch: Seq2SeqBatch, config: BeamConfig
+) -> tuple[Float[Array, "B T"], Float[Array, "B"]]:
+    """`log p(y_t | y_<t, x)` of every label, 0 at padding, and the score of each row."""
+    output = model.apply({"params": params}, batch, weights=bool(config.coverage_penalty))
+    logits, real = output.logits, jnp.cumsum(batch.labels[:, ::-1] != PAD, axis=1)[:, ::-1] > 0  # EOS is the last
     of_label = jnp.take_along_axis(logits, batch.labels[:, :, None], axis=-1)[..., 0]
-    return of_label - jax.nn.logsumexp(logits, axis=-1)
+    log_probabilities = jnp.where(real, of_label - jax.nn.logsumexp(logits, axis=-1), 0.0)
+    coverage = None
+    if config.coverage_penalty:
+        coverage = jnp.sum(aligning(output.attention["cross"]), axis=1, where=real[:, :, None], keepdims=True)
+    total, length = (each.sum(axis=1, keepdims=True) for each in (log_probabilities, real))
+    return log_probabilities, final_score(total, length, coverage, batch.source, config)[:, 0]
