@@ -183,6 +183,6 @@ def _draw_attention(opened: Workdir, sentence: str) -> None:
 
 
 def _sentence(pairs: Iterable[tuple[str, str]]) -> str:
-    """The first source that is short enough for a picture, or the shortest."""
-    sources = [source for source, _ in islice(pairs, 100) if source.strip()]
+    """The first source that is short enough for a picture, or the shortest; of 100 that are not blank."""
+    sources = list(islice((source for source, _ in pairs if source.strip()), 100))
     return next((source for source in sources if 4 <= len(source.split()) <= 12), min(sources, key=len))

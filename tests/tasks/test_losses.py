@@ -108,6 +108,16 @@ def test_right_predictions_tokens_and_sentences_are_counted():
     assert 0 < sums.correct == (np.asarray(readout.logits()).argmax(axis=-1) == LABELS)[REAL].sum()
 
 
+def test_of_equal_logits_the_first_is_the_prediction():
+    """As greedy decoding has it: a model that says nothing is right only where the label is the first token."""
+    silent = Readout(jnp.zeros((B, T, E)), jnp.zeros((E, V)), None, 0, jnp.float32)
+    assert cross_entropy(silent, LABELS).correct == 0
+    labels = np.where(np.arange(T) % 2, LABELS, 0)
+    assert cross_entropy(silent, labels, padding=-1).correct == (labels == 0).sum()
+    pair = silent.replace(bias=jnp.zeros(V).at[jnp.array([3, 5])].set(2.0))
+    assert cross_entropy(pair, np.tile([3, 5, 5, 3], (B, 1))).correct == 2 * B
+
+
 @pytest.mark.parametrize("cuts", [(3,), (1, 2, 5)])
 def test_sums_add_up_over_any_split_of_a_batch(cuts):
     readout = readout_of()

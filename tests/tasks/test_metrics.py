@@ -67,3 +67,19 @@ def test_where_one_label_is_always_said_there_is_no_correlation():
     assert [metrics.LABEL_SCORES[name](np.zeros(7), TRUE) for name in ("matthews", "pearson", "spearman", "f1")] == [
         0
     ] * 4
+
+
+def test_matthews_of_three_labels_is_gorodkins_and_knows_no_order_of_them():
+    true, predicted = np.array([0, 0, 1, 1, 2, 2, 2]), np.array([0, 1, 1, 1, 2, 0, 2])
+    # 5 of 7 right; said 2, 3, 2 times, true 2, 2, 3 times.
+    expected = (5 * 7 - (2 * 2 + 3 * 2 + 2 * 3)) / ((49 - 4 - 9 - 4) * (49 - 4 - 4 - 9)) ** 0.5
+    assert metrics.matthews(predicted, true) == pytest.approx(expected)
+    renamed = np.array([2, 0, 1])
+    assert metrics.matthews(renamed[predicted], renamed[true]) == pytest.approx(expected)
+    assert metrics.matthews(true, true) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_predictions_that_are_not_a_number_have_no_correlation(name):
+    predicted, true = np.array([0.1, np.nan, 0.3]), np.array([1.0, 2.0, 3.0])
+    assert np.isnan(metrics.LABEL_SCORES[name](predicted, true))

@@ -83,6 +83,12 @@ def test_json_that_is_no_text_is_told_by_its_line(measured, tmp_path, line):
     assert "\n" not in str(caught.value)
 
 
+def test_files_of_one_name_and_different_endings_are_both_measured(tmp_path):
+    (tmp_path / "a.txt").write_text("one two\n")
+    (tmp_path / "a.jsonl").write_text('{"text": "three four"}\n{"text": "five six"}\n')
+    assert zero_shot.of_rows(f"{tmp_path}/a.*", "lambada", Strict()).measured["examples"] == 3
+
+
 def test_a_minimal_pair_is_right_where_the_good_sentence_is_likelier_and_files_weigh_the_same(measured):
     def pair(good, bad):
         return {"sentence_good": good, "sentence_bad": bad}

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,15 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from flax import traverse_util
 
 from zoo.data.batching import Seq2SeqBatch
 from zoo.errors import UserError
+from zoo.models import registry
 from zoo.models.transformer import Transformer, TransformerConfig
-from zoo.training.optimizers import OptimizerConfig, optimizer, schedule
+from zoo.nn.stacks import unstacked
+from zoo.training.matrices import is_matrix
+from zoo.training.optimizers import OPTIMIZERS, OptimizerConfig, optimizer, schedule
 
 
 def rate(update, steps=100, width=512, **settings):
@@ -62,9 +67,14 @@ def test_a_run_no_longer_than_its_warmup_stays_finite(name):
     assert all(0 <= rate(update, steps=5, schedule=name, warmup=10, peak=1.0) <= 1 for update in range(1, 7))
 
 
+def test_halving_rises_over_its_warmup():
+    settings = {"schedule": "halving", "peak": 1.0, "halve_after": 6, "halve_every": 2, "warmup": 4}
+    assert [rate(u, **settings) for u in range(1, 9)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.5, 0.5])
+
+
 def test_halving_is_sutskevers():
     """Sutskever et al. 2014, section 3.4: 0.7 for five epochs, then halved every half epoch; here of 10 updates."""
-    settings = {"schedule": "halving", "peak": 0.7, "halve_after": 50, "halve_every": 5}
+    settings = {"schedule": "halving", "peak": 0.7, "halve_after": 50, "halve_every": 5, "warmup": 0}
     for updates, halvings in ((range(1, 51), 0), (range(51, 56), 1), (range(56, 61), 2), (range(71, 76), 5)):
         assert [rate(u, **settings) for u in updates] == pytest.approx([0.7 / 2**halvings] * len(updates))
 
@@ -97,6 +107,78 @@ def test_decay_touches_matrices_and_neither_biases_nor_gains(params, name):
     for path, change in moved.items():
         decays = path.endswith(("['kernel']", "['table']"))
         np.testing.assert_allclose(change, -0.1 * 0.5 if decays else 0, atol=1e-8, err_msg=path)
+
+
+MODELS = {  # with two layers where the size has layers, and wide enough for Adafactor to factor their matrices
+    "transformer": TransformerConfig(11, 11, 2, 128, 128, 4, attention_bias=True),
+    "gpt": registry.config("gpt", "nano", layers=2, scan_layers=True),
+    "seq2seq": registry.config("seq2seq", "tiny", source_vocabulary=11, target_vocabulary=11),
+    "rnnsearch": registry.config("rnnsearch", "tiny", source_vocabulary=11, target_vocabulary=11),
+    "cho": registry.config("cho", "tiny", source_vocabulary=11, target_vocabulary=11),
+}
+
+
+def boxed(name):
+    """The parameters' shapes with their logical axes."""
+    model, batch = registry.of(MODELS[name]), registry.family(name).batch.example()
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_matrix_is_told_by_its_axes_in_each_layer(name):
+    """Independently of names: gates (an axis without a name) and heads are rows of a bias, and make no matrix of it."""
+    for path, leaf in traverse_util.flatten_dict(boxed(name), sep="/").items():
+        axes = [axis for axis in leaf.names if axis != "layers"]
+        assert ("layers" in leaf.names) == ("layers" in path.split("/")[:-1]), path
+        input_axes = {"embed", "vocab", "mlp", "positions"} & set(axes)
+        vector = len(axes) == 1 or not input_axes or axes[0] is None
+        assert is_matrix(path, leaf.value.ndim) == (not vector), (path, leaf.names)
+
+
+@pytest.mark.parametrize("optimizer_name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", ["transformer", "gpt"])
+def test_a_scanned_and_an_unrolled_stack_get_the_same_update(name, optimizer_name):
+    config = OptimizerConfig(optimizer_name, peak=0.1, schedule="constant", warmup=0, clip=0.5)
+    rng = np.random.default_rng(0)
+
+    def unlike(leaf):  # no two layers of one size
+        values = rng.normal(size=leaf.shape).T * np.linspace(1, 3, len(leaf))
+        return jnp.asarray(values.T, jnp.float32)
+
+    scanned = {"decoder": jax.tree.map(unlike, nn.unbox(boxed(name))["decoder"])}
+    moved = [twice(config, tree) for tree in (scanned, unrolled(scanned))]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), unrolled(moved[0]), moved[1])
+
+
+def unrolled(params):
+    """The parameters with a subtree for each layer."""
+    if not isinstance(params, dict):
+        return params
+    rest = {name: unrolled(tree) for name, tree in params.items() if name != "layers"}
+    layers = unstacked(params["layers"]) if "layers" in params else []
+    return rest | {f"layers_{i}": layer for i, layer in enumerate(layers)}
+
+
+def twice(config, params):
+    """The second update by the parameters' own values as their gradient."""
+    rule = optimizer(config, 16, 100)
+    update = jax.jit(rule.update)
+    _, state = update(params, rule.init(params), params)
+    return update(params, state, params)[0]
+
+
+def test_adafactor_factors_the_matrices_of_attention():
+    """As if they were kept in two dimensions, as the papers write them: rows of one input, columns of all heads."""
+    rng = np.random.default_rng(0)
+    kernels = {"query": rng.normal(size=(128, 4, 64)), "output": rng.normal(size=(4, 64, 128))}
+    kept = {name: {"kernel": jnp.asarray(kernel, jnp.float32)} for name, kernel in kernels.items()}
+    flat = {"query": {"kernel": kept["query"]["kernel"].reshape(128, 256)}}
+    flat |= {"output": {"kernel": kept["output"]["kernel"].reshape(256, 128)}}
+    config = OptimizerConfig("adafactor", peak=0.1, schedule="constant", warmup=0)
+    for ours, theirs in zip(*(jax.tree.leaves(twice(config, tree)) for tree in (kept, flat)), strict=True):
+        np.testing.assert_allclose(ours.reshape(theirs.shape), theirs, rtol=1e-5)
+    state = jax.eval_shape(optimizer(config, 16, 100).init, kept)
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) < 1000  # sums of rows and columns, not all elements
 
 
 def test_clipping_bounds_the_norm_and_keeps_the_direction(params):
@@ -167,6 +249,7 @@ def test_adadelta_is_zeilers():
         ({"schedule": "cosine"}, r"optimizer.peak=0.*'cosine'"),
         ({"schedule": "constant", "peak": -1.0}, r"optimizer.peak=-1"),
         ({"schedule": "halving", "peak": 0.7}, r"optimizer.halve_every=0"),
+        ({"halve_after": 3}, r"optimizer.halve_after=3 is read by the schedule 'halving' alone"),
         ({"ema": 1.0}, r"optimizer.ema=1"),
         ({"ema": -0.1}, r"optimizer.ema=-0.1"),
     ],

@@ -141,7 +141,7 @@ def assert_sutskevers_update(mesh, accumulate=1):
 
     Its norm lies above 1; that of the mean over tokens, less than a quarter of it, would not be touched.
     """
-    settings = OptimizerConfig("sgd", 0.7, "halving", halve_after=9, halve_every=9, clip=1.0, per="sentence")
+    settings = OptimizerConfig("sgd", 0.7, "halving", warmup=0, halve_after=9, halve_every=9, clip=1.0, per="sentence")
     rule = optimizer(settings, V, 9)
 
     def loss(params, batch, key):

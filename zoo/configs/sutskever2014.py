@@ -46,7 +46,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.model = {"name": "seq2seq", "size": "sutskever2014"}
     config.optimizer = {
         **{"name": "sgd", "clip": 5.0, "per": "sentence"},
-        **{"schedule": "halving", "peak": 0.7, "halve_after": 5 * EPOCH, "halve_every": EPOCH // 2},
+        **{"schedule": "halving", "warmup": 0, "peak": 0.7, "halve_after": 5 * EPOCH, "halve_every": EPOCH // 2},
     }
     config.train = {"steps": 15 * EPOCH // 2, "checkpoint_every": 5000, "evaluate_every": EPOCH // 2}
     config.decoding = {"beam_size": 12, "length_penalty": 0.0}

@@ -111,10 +111,12 @@ def _sums_and_errors(
 ) -> tuple[Sums, Float[Array, "B T V"]]:
     """The sums of a part, no sentences counted since it may hold but some of their tokens; and the gradient of its
     objective with respect to the logits."""
-    highest = logits.max(axis=-1, keepdims=True)
+    places = jnp.arange(logits.shape[-1])
+    is_label, is_before = places == labels[..., None], places < labels[..., None]
+    highest_before = jnp.where(is_before, logits, -jnp.inf).max(axis=-1)
+    highest = jnp.maximum(highest_before, jnp.where(is_before, -jnp.inf, logits).max(axis=-1))[..., None]
     exponentials = jnp.exp(logits - highest)
     normalizer = exponentials.sum(axis=-1, keepdims=True)
-    is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
     of_label = jnp.where(is_label, logits, 0).sum(axis=-1)
     log_normalizer = (jnp.log(normalizer) + highest)[..., 0]
     loss = log_normalizer - of_label
@@ -123,7 +125,8 @@ def _sums_and_errors(
         spread = predicted / predicted.sum()
         mean = jnp.where(predicted, logits, 0).sum(axis=-1) / predicted.sum()
         objective = (1 - smoothing) * loss + smoothing * (log_normalizer - mean)
-    correct = of_label >= highest[..., 0]
+    # As greedy decoding, which of equal logits takes the first.
+    correct = (of_label >= highest[..., 0]) & (of_label > highest_before)
     objective, loss, correct, tokens = ((x * real).sum() for x in (objective * weights, loss, correct, 1.0))
     sums = Sums(objective, loss, correct, tokens, sentences=jnp.zeros(()))
     target = jnp.where(is_label, 1 - smoothing, 0.0) + (smoothing * spread if smoothing else 0.0)

@@ -110,26 +110,35 @@ def f1(predicted: Numbers, true: Numbers) -> float:
 
 
 def pearson(predicted: Numbers, true: Numbers) -> float:
-    """Pearson's r; 0 where either side is constant, or of one example, and there is none."""
+    """Pearson's r. It is 0 where there is none: one side is constant, or there is one example. It is NaN where a
+    prediction is."""
     from scipy import stats
 
-    return float(stats.pearsonr(predicted, true).statistic) if _vary(predicted, true) else 0.0
+    return _correlation(stats.pearsonr, predicted, true)
 
 
 def spearman(predicted: Numbers, true: Numbers) -> float:
-    """Spearman's ρ, Pearson's r of the ranks; 0 where there is none."""
+    """Spearman's ρ, Pearson's r of the ranks; 0 or NaN as in `pearson`."""
     from scipy import stats
 
-    return float(stats.spearmanr(predicted, true).statistic) if _vary(predicted, true) else 0.0
+    return _correlation(stats.spearmanr, predicted, true)
+
+
+def _correlation(measure: Callable[[Numbers, Numbers], Any], predicted: Numbers, true: Numbers) -> float:
+    if not (np.isfinite(predicted).all() and np.isfinite(true).all()):
+        return math.nan
+    vary = np.ptp(predicted) > 0 and np.ptp(true) > 0
+    return float(measure(predicted, true).statistic) if vary else 0.0
 
 
 def matthews(predicted: Numbers, true: Numbers) -> float:
-    """The correlation coefficient of Matthews 1975: Pearson's r of two labels; 0 where only one is ever said."""
-    return pearson(predicted, true)
-
-
-def _vary(*sides: Numbers) -> bool:
-    return all(np.ptp(side) > 0 for side in sides)
+    """The correlation coefficient of Matthews 1975 for two labels, in Gorodkin's form for any number of them (R_K,
+    2004); 0 where only one is ever said, or true."""
+    labels = np.union1d(predicted, true)
+    said, so = (np.array([(side == label).sum() for label in labels], float) for side in (predicted, true))
+    n, right = len(true), float((predicted == true).sum())
+    spread = math.sqrt((n**2 - said @ said) * (n**2 - so @ so))
+    return float((right * n - said @ so) / spread) if spread else 0.0
 
 
 # Of the numbers of labels, or of values, as GLUE names them (Wang et al. 2018, table 1): shares and correlations, which

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from zoo.errors import UserError, check_choice, nearest
+from zoo.training.matrices import by_matrix, matrices
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ class OptimizerConfig:
                 raise UserError(
                     f"optimizer.{key}={value:g} is read by {reader!r} alone: leave it at 0 for {self.name!r}"
                 )
+        for key in ("halve_after", "halve_every"):
+            if getattr(self, key) and self.schedule != "halving":
+                raise UserError(
+                    f"optimizer.{key}={getattr(self, key)} is read by the schedule 'halving' alone: leave it at 0 for "
+                    f"{self.schedule!r}"
+                )
         if self.schedule == "halving" and self.halve_every < 1:
             raise UserError("optimizer.halve_every=0: the schedule 'halving' needs the steps between two halvings")
         if not 0 <= self.warmup_share < 1:
@@ -112,10 +118,14 @@ def linear(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
 
 
 def halving(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
-    """`peak`, halved after `halve_after` steps and each `halve_every` from then on (Sutskever et al. 2014, 3.4)."""
+    """`peak`, halved after `halve_after` steps and each `halve_every` from then on (Sutskever et al. 2014, 3.4).
+
+    The paper has no warm-up. With `warmup`, the first steps rise linearly to `peak`.
+    """
 
     def rate(count):
-        return c.peak * 0.5 ** jnp.maximum(0, (count - c.halve_after) // c.halve_every + 1)
+        rise = jnp.minimum((count + 1.0) / max(c.warmup, 1), 1.0)
+        return c.peak * rise * 0.5 ** jnp.maximum(0, (count - c.halve_after) // c.halve_every + 1)
 
     return rate
 
@@ -124,22 +134,15 @@ COUNTS = {"token": attrgetter("tokens"), "sentence": attrgetter("sentences")}  #
 SCHEDULES = {f.__name__: f for f in (noam, constant, cosine, linear, halving)}
 
 
-def _matrices(params):
-    """Weights and embeddings, not biases and gains: told by name, since a scanned stack gives all an axis more."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: not any(name in jax.tree_util.keystr(path[-2:]) for name in ("bias", "scale")), params
-    )
-
-
 OPTIMIZERS = {
     "adam": lambda c, rate: optax.chain(
         optax.scale_by_adam(c.beta1, c.beta2, c.epsilon),
-        optax.add_decayed_weights(c.decay, _matrices) if c.decay else optax.identity(),
+        optax.add_decayed_weights(c.decay, matrices) if c.decay else optax.identity(),
         optax.scale_by_learning_rate(rate),
     ),
     "sgd": lambda c, rate: optax.sgd(rate, c.momentum or None),
     "adadelta": lambda c, rate: optax.adadelta(rate, c.rho, c.epsilon),
-    "adafactor": lambda c, rate: optax.adafactor(rate),
+    "adafactor": lambda c, rate: by_matrix(optax.adafactor(rate)),
 }
 
 
