@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from zoo.nn.attention import Heads, Mask
+from zoo.nn.attention import Heads
 from zoo.nn.layers import EncoderLayer, LayerConfig
+from zoo.nn.masks import Mask
 from zoo.nn.stacks import Stack, stacked, unstacked
 
 LENGTH = 3
 LAYER = partial(EncoderLayer, config=LayerConfig(Heads(width=16, heads=2), ffn=32, dropout=0.2))
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 16)), jnp.float32)
-SEGMENTS = jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-MASK = Mask(SEGMENTS, SEGMENTS)
+MASK = Mask(lengths=jnp.array([5, 3]))
 
 
 def stack(scan, remat):

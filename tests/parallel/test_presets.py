@@ -22,7 +22,8 @@ from zoo.models.base import Readout
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.models.rnnsearch import RNNsearch, RNNsearchConfig
 from zoo.models.transformer import Transformer, TransformerConfig
-from zoo.nn.attention import Mask, attend
+from zoo.nn.attention_backends import attend
+from zoo.nn.masks import Mask
 from zoo.parallel.mesh import AXES, PRESETS, MeshConfig, check_heads, make_mesh
 from zoo.parallel.program import Program
 from zoo.parallel.rules import in_force, place, replicated, sharding
@@ -130,7 +131,7 @@ def check_kernels():
 
     def gradients(backend):
         def total(*operands):
-            mask = Mask(segments, segments, causal=True)
+            mask = Mask(segments=segments, causal=True)
             return (attend(*operands, mask, backend) * jnp.cos(jnp.arange(8))).sum()
 
         return jax.value_and_grad(total, argnums=(0, 1, 2))

@@ -18,10 +18,12 @@ from jaxtyping import Array, Float, Int
 from zoo.data.batching import LanguageBatch
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Output, Readout, check_excluded
-from zoo.nn.attention import BACKENDS, Ancestry, Heads, KeyValue, Mask
+from zoo.nn.attention import Ancestry, Heads, KeyValue
+from zoo.nn.attention_backends import BACKENDS
 from zoo.nn.dropout import Dropout
 from zoo.nn.layers import ACTIVATIONS, NORMS, EncoderLayer, LayerConfig, StepView, layer_norm
 from zoo.nn.linear import Embedding
+from zoo.nn.masks import Mask
 from zoo.nn.placement import placed
 from zoo.nn.positions import LearnedPositions
 from zoo.nn.stacks import Stack
@@ -142,7 +144,7 @@ class GPT(nn.Module):
         positions = batch.positions if batch.positions is not None else jnp.arange(batch.inputs.shape[1])
         x = self._embed(batch.inputs, positions, train)
         segments = None if batch.segments is None else jnp.asarray(batch.segments)
-        x, attention = self.decoder(x, Mask(segments, segments, causal=True), train, weights)
+        x, attention = self.decoder(x, Mask(segments=segments, causal=True), train, weights)
         return Output(self._readout(x), {"decoder": attention} if weights else None)
 
     def _embed(self, tokens: ArrayLike, positions: ArrayLike, train: bool) -> Float[Array, "B T E"]:

@@ -19,6 +19,7 @@ from zoo.nn.additive import AdditiveAlignment, Aligned, additive_weights
 from zoo.nn.deep_output import DeepOutput
 from zoo.nn.dropout import Dropout
 from zoo.nn.linear import Dense, Embedding, Initializer
+from zoo.nn.masks import Mask
 from zoo.nn.recurrent import (
     GLOROT,
     GRU_BAHDANAU,
@@ -157,7 +158,8 @@ class RNNsearch(nn.Module):
         annotations, (first,) = self.encoder(words, jnp.not_equal(source.T, PAD))
         annotations = annotations.swapaxes(0, 1)
         state = jnp.tanh(self.initial(first)).astype(jnp.float32)[:, None]
-        return Annotated(annotations, self.alignment(annotations, jnp.not_equal(source, PAD))), (state,)
+        seen = Mask.padded(jnp.not_equal(source, PAD)).keys(source.shape[1])
+        return Annotated(annotations, self.alignment(annotations, seen)), (state,)
 
     def _kernels(self, source: Annotated):
         context = self.context.reshape(2 * self.config.width, -1)

@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 from zoo.data.batching import Seq2SeqBatch
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Output, Readout, check_excluded
-from zoo.nn.attention import BACKENDS, Ancestry, Heads, KeyValue, Mask
+from zoo.nn.attention import Ancestry, Heads, KeyValue
+from zoo.nn.attention_backends import BACKENDS
 from zoo.nn.dropout import Dropout
 from zoo.nn.layers import (
     ACTIVATIONS,
@@ -31,6 +32,7 @@ from zoo.nn.layers import (
     layer_norm,
 )
 from zoo.nn.linear import Embedding
+from zoo.nn.masks import Mask
 from zoo.nn.placement import placed
 from zoo.nn.positions import LAYOUTS, LearnedPositions, sinusoids
 from zoo.nn.stacks import Stack
@@ -126,7 +128,7 @@ class TransformerCache:
 
     past: KeyValue
     source: KeyValue
-    source_is_token: Bool[Array, "B S"]
+    source_seen: Bool[Array, "B S"]
     ancestry: Ancestry
     step: Int[Array, ""]
 
@@ -174,20 +176,18 @@ class Transformer(nn.Module):
 
     def encode(self, source: Int[ArrayLike, "B S"], train: bool = False, weights: bool = False):
         """The left half of Figure 1: the memory, and each layer's attention if asked for."""
-        tokens = jnp.greater(source, 0).astype(jnp.int32)
+        mask = Mask.padded(jnp.greater(source, 0))
         x = self._embed(self.source_embedding, source, jnp.arange(source.shape[1]), train)
-        x, attention = self.encoder(x, Mask(tokens, tokens), train, weights)
+        x, attention = self.encoder(x, mask, train, weights)
         if self.config.norm == "pre":
             x = self.encoder_norm(x)
-        return Memory(x, Mask(jnp.ones((source.shape[0], 1), jnp.int32), tokens)), attention
+        return Memory(x, mask), attention
 
     def decode(self, inputs: Int[ArrayLike, "B T"], memory: Memory, train: bool = False, weights: bool = False):
         """The right half of Figure 1 below its linear map, for a whole target."""
         x = self._embed(self.target_embedding, inputs, jnp.arange(inputs.shape[1]), train)
         # Padding stands behind every token, where causality hides it: the decoder needs no other mask.
-        everyone = jnp.broadcast_to(memory.mask.query, inputs.shape)
-        given = (Mask(causal=True), replace(memory, mask=replace(memory.mask, query=everyone)))
-        x, attention = self.decoder(x, given, train, weights)
+        x, attention = self.decoder(x, (Mask(causal=True), memory), train, weights)
         return (self.decoder_norm(x) if self.config.norm == "pre" else x), attention
 
     def readout(self, states: Float[Array, "B T E"]) -> Readout:
@@ -226,8 +226,8 @@ class Transformer(nn.Module):
         shape = (c.decoder.layers, batch, length * beams, c.decoder.heads, c.width // c.decoder.heads)
         past = KeyValue.empty(shape, jnp.dtype(c.dtype))
         ancestry = Ancestry.empty(batch, beams, length)
-        source_is_token = jnp.greater(source, 0)
-        return TransformerCache(past, self.decoder.remember(memory.states), source_is_token, ancestry, jnp.int32(0))
+        seen = memory.mask.keys(source.shape[1])
+        return TransformerCache(past, self.decoder.remember(memory.states), seen, ancestry, jnp.int32(0))
 
     def decode_step(
         self, cache: TransformerCache, tokens: Int[ArrayLike, "B K"]
@@ -236,7 +236,7 @@ class Transformer(nn.Module):
         its own mask. The attention is the mean over heads of the layer before the last, which aligns best (Garg et al.
         2019)."""
         ancestry = cache.ancestry
-        view = StepView(ancestry.slot, ancestry.marked()[:, None], cache.source_is_token[:, None, None])
+        view = StepView(ancestry.slot, ancestry.marked()[:, None], cache.source_seen[:, None, None])
         x = self._embed(self.target_embedding, tokens, cache.step[None], False)
         x, (past, cross) = self.decoder.step(x, DecoderCache(cache.past, cache.source), view)
         if self.config.norm == "pre":

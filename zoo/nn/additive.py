@@ -14,11 +14,12 @@ FORBIDDEN = -1e9
 
 @struct.dataclass
 class Aligned:
-    """The source as a query sees it: `keys` are `U_a h`, computed once; `energy` is `v_a`; `real` are its tokens."""
+    """The source as a query sees it: `keys` are `U_a h`, computed once; `energy` is `v_a`; `seen` are its tokens,
+    and at least one position of each row."""
 
     keys: Float[Array, "B S A"]
     energy: Float[Array, "A"]
-    real: Bool[Array, "B S"]
+    seen: Bool[Array, "B S"]
 
 
 def additive_weights(query: Float[Array, "B K A"], source: Aligned) -> Float[Array, "B K S"]:
@@ -27,7 +28,7 @@ def additive_weights(query: Float[Array, "B K A"], source: Aligned) -> Float[Arr
     The backward pass computes the `tanh` again: kept, they would be the largest tensor of the model.
     """
     scores = _scores(query, source.keys, source.energy)
-    return jax.nn.softmax(jnp.where(source.real[:, None], scores, FORBIDDEN), axis=-1)
+    return jax.nn.softmax(jnp.where(source.seen[:, None], scores, FORBIDDEN), axis=-1)
 
 
 @jax.checkpoint
@@ -58,5 +59,5 @@ class AdditiveAlignment(nn.Module):
         self.query = self.param("query", init, (self.queries, self.size))
         self.energy = self.param("energy", nn.with_logical_partitioning(self.energy_init, ("mlp",)), (self.size,))
 
-    def __call__(self, annotations: Float[Array, "B S E"], real: Bool[Array, "B S"]) -> Aligned:
-        return Aligned(self.source(annotations), self.energy, real)
+    def __call__(self, annotations: Float[Array, "B S E"], seen: Bool[Array, "B S"]) -> Aligned:
+        return Aligned(self.source(annotations), self.energy, seen)

@@ -1,144 +1,18 @@
-"""Scaled dot-product attention, its back-ends, and the multi-head layer."""
+"""The multi-head layer of attention, and what it remembers while a model decodes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from zoo.nn.attention_backends import attend, attend_with_weights
 from zoo.nn.dropout import Dropout
 from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer
-from zoo.nn.placement import mesh_axes, placed, platform
-
-BACKENDS = ("auto", "einsum", "xla", "cudnn", "splash")
-Thin = Callable[[Array], Array]  # dropout as applied to weights
-FORBIDDEN = -1e9  # added to the logits of keys that must not be seen; finite, so that a row with none stays finite
-
-
-@struct.dataclass
-class Mask:
-    """Who may look at whom: a key is seen by the queries of its own segment and, if `causal`, not by earlier ones.
-
-    A padded batch has segment 1 for tokens and 0 for padding; a packed one numbers its documents from 1. `None` means
-    that all are of one segment. Kept in this form since the fused kernels never build the `[T, S]` table.
-    """
-
-    query: Int[Array, "B T"] | None = None
-    key: Int[Array, "B S"] | None = None
-    causal: bool = struct.field(pytree_node=False, default=False)
-
-    def dense(self, length: int, source: int) -> Bool[Array, "_ 1 T S"]:
-        """The table of pairs that may look, `[B or 1, 1, T, S]`."""
-        seen = jnp.ones((1, 1, length, source), bool)
-        if self.causal:
-            seen = jnp.tril(seen, k=source - length)
-        if self.query is not None:
-            seen = seen & (self.query[:, None, :, None] == self.key[:, None, None, :])
-        return seen
-
-
-def attend_with_weights(
-    query: Float[Array, "B T H D"],
-    key: Float[Array, "B S H D"],
-    value: Float[Array, "B S H D"],
-    seen: Bool[Array, "#B 1 #T S"],
-    dropout: Thin | None = None,
-) -> tuple[Float[Array, "B T H D"], Float[Array, "B H T S"]]:
-    """Vaswani et al. 2017, eq. 1, as written; the weights (before dropout) come with it. Softmax in float32."""
-    scale = query.shape[-1] ** -0.5
-    logits = jnp.einsum("bthd,bshd->bhts", query * scale, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(jnp.where(seen, logits, FORBIDDEN), axis=-1)
-    kept = dropout(weights) if dropout is not None else weights
-    mixed = jnp.einsum("bhts,bshd->bthd", kept.astype(value.dtype), value, preferred_element_type=jnp.float32)
-    return mixed.astype(query.dtype), weights
-
-
-def attend(
-    query: Float[Array, "B T H D"],
-    key: Float[Array, "B S H D"],
-    value: Float[Array, "B S H D"],
-    mask: Mask,
-    backend: str = "auto",
-    dropout: Thin | None = None,
-) -> Float[Array, "B T H D"]:
-    """Attention without its weights, by the fastest back-end of the device: cuDNN on NVIDIA, splash on TPU, else XLA.
-
-    The fused kernels have no dropout: with `dropout` the plain form is used, as it is for any other reason to look
-    inside. `backend` names one of `BACKENDS`; all give the same result up to rounding.
-
-    Where positions are cut over devices, each gets all positions of some heads, attends, and gives them back for its
-    own positions of all heads: two exchanges of all with all (Jacobs et al. 2023, "DeepSpeed Ulysses", section 3.1).
-    """
-    chosen = _fastest(query, key) if backend == "auto" else backend
-    if dropout is not None or chosen == "einsum":
-        # XLA cuts the plain form itself, and the dropout is that of one device.
-        whole = [placed(x, "batch", None, "attending", None) for x in (query, key, value)]
-        mixed, _ = attend_with_weights(*whole, mask.dense(query.shape[1], key.shape[1]), dropout)
-        return placed(placed(mixed, "batch", None, "attending", None), "batch", "length", "heads", None)
-    if any(mesh_axes("batch", "length", "heads")):
-        return _on_mesh(partial(_attend_here, backend=chosen), query, key, value, mask)
-    return _attend_here(query, key, value, mask, chosen)
-
-
-def _on_mesh(local: Callable[..., Array], query: Array, key: Array, value: Array, mask: Mask) -> Array:
-    """`local` on every device's rows and heads; the fused kernels know nothing of a mesh."""
-    batch, length, heads = mesh_axes("batch", "length", "heads")
-
-    def attended(query, key, value, mask):
-        if length:
-            gather = partial(jax.lax.all_to_all, axis_name=length, split_axis=2, concat_axis=1, tiled=True)
-            query, key, value = gather(query), gather(key), gather(value)
-        mixed = local(query, key, value, mask)
-        return jax.lax.all_to_all(mixed, length, 1, 2, tiled=True) if length else mixed
-
-    operand, rows = PartitionSpec(batch, length, heads), PartitionSpec(batch)
-    given = (operand, operand, operand, jax.tree.map(lambda _: rows, mask))
-    return jax.shard_map(attended, in_specs=given, out_specs=operand, check_vma=False)(query, key, value, mask)
-
-
-def _attend_here(query: Array, key: Array, value: Array, mask: Mask, backend: str) -> Array:
-    """`attend` on one device, by a fused kernel."""
-    length, source = query.shape[1], key.shape[1]
-    if backend == "splash":
-        return _splash(query, key, value, mask)
-    padded = mask.query is not None
-    return jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        mask=mask.dense(length, source) if padded else None,
-        is_causal=mask.causal and not padded,
-        implementation=backend,
-    )
-
-
-def _fastest(query: Array, key: Array) -> str:
-    device = platform()
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
-    if device == "gpu" and half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128:
-        return "cudnn"
-    if device == "tpu" and query.shape[1] % 128 == 0 and key.shape[1] % 128 == 0 and query.shape[-1] % 64 == 0:
-        return "splash"
-    return "einsum" if device == "cpu" else "xla"
-
-
-def _splash(query: Array, key: Array, value: Array, mask: Mask, interpret: bool = False) -> Array:
-    """The blocked kernel for TPU; it takes heads before positions and an unscaled query."""
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-
-    length, source, heads = query.shape[1], key.shape[1], query.shape[2]
-    table = masks.CausalMask((length, source)) if mask.causal else masks.FullMask((length, source))
-    kernel = splash.make_splash_mha_single_device(masks.MultiHeadMask([table] * heads), interpret=interpret)
-    segments = None if mask.query is None else splash.SegmentIds(q=mask.query, kv=mask.key)
-    heads_first = [x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value)]
-    return jax.vmap(kernel)(*heads_first, segments).swapaxes(1, 2).astype(query.dtype)
+from zoo.nn.masks import Mask
 
 
 @struct.dataclass
@@ -243,7 +117,7 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T S"] | None]:
         """Queries from `x`, keys and values from `memory`; the attention weights on request, else `None`."""
         query, pair = self.query(x), self.keys_values(memory)
-        dropout = partial(self.dropout, train=True) if train and self.heads.dropout > 0 else None
+        dropout = self.dropout.of_weights(self.heads.heads) if train else None
         if not weights:
             mixed = attend(query, pair.key, pair.value, mask, self.heads.backend, dropout)
             return self.output(mixed), None

@@ -3,7 +3,9 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, UInt32
+from flax import struct
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
 def _mixed(bits: UInt32[Array, "*B"]) -> UInt32[Array, "*B"]:
@@ -13,18 +15,62 @@ def _mixed(bits: UInt32[Array, "*B"]) -> UInt32[Array, "*B"]:
     return bits ^ (bits >> 16)
 
 
+def _kept(number: UInt32[Array, "*B"], one: Array, two: Array, rate: float) -> Bool[Array, "*B"]:
+    """Whether the elements of these numbers are kept, under the two words of a key."""
+    bits = _mixed(_mixed(number ^ one) + two)
+    return bits < jnp.uint32(min(round((1 - rate) * 2**32), 2**32 - 1))
+
+
+def _words(key: Array) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
+    one, two = jnp.ravel(jax.random.key_data(key))[:2].astype(jnp.uint32)
+    return one, two
+
+
 def keep(key: Array, rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     """True with probability `1 - rate`, drawn by hashing each element's number with the key.
 
     A cipher is more than dropout needs: this takes a tenth of Threefry's time, fuses with what it is applied to, and,
     as Threefry's, does not change with the sharding.
     """
-    one, two = jnp.ravel(jax.random.key_data(key))[:2].astype(jnp.uint32)
     number = jnp.zeros(shape, jnp.uint32)
     for axis, size in enumerate(shape):
         number = number * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-    bits = _mixed(_mixed(number ^ one) + two)
-    return bits < jnp.uint32(min(round((1 - rate) * 2**32), 2**32 - 1))
+    return _kept(number, *_words(key), rate)
+
+
+@struct.dataclass
+class WeightDropout:
+    """The dropout of attention weights `[B, H, T, S]`, of which any part can be drawn without the rest.
+
+    `kept` gives the bits that `keep` gives for the whole, so it does not matter how the weights are cut into blocks or
+    over devices. `row` and `head` are where the part at hand begins, of a whole with `heads` heads.
+    """
+
+    one: UInt32[Array, ""]
+    two: UInt32[Array, ""]
+    row: Int[ArrayLike, ""]
+    head: Int[ArrayLike, ""]
+    heads: int = struct.field(pytree_node=False)
+    rate: float = struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, key: Array, rate: float, heads: int) -> "WeightDropout":
+        return cls(*_words(key), jnp.int32(0), jnp.int32(0), heads, rate)
+
+    def kept(
+        self, row: ArrayLike, head: ArrayLike, query: ArrayLike, key: ArrayLike, shape: tuple[int, int]
+    ) -> Bool[Array, "..."]:
+        """Whether the weights at these places of the part are kept (the places broadcast); `shape` is `(T, S)`."""
+        number = jnp.uint32(0)
+        places = (self.row + row, self.head + head, query, key)
+        for place, size in zip(places, (0, self.heads, *shape), strict=True):
+            number = number * jnp.uint32(size) + jnp.asarray(place).astype(jnp.uint32)
+        return _kept(number, self.one, self.two, self.rate)
+
+    def apply(self, weights: Float[Array, "B H T S"]) -> Float[Array, "B H T S"]:
+        places = (jnp.arange(size) for size in weights.shape)
+        kept = self.kept(*jnp.ix_(*places), weights.shape[2:])
+        return jnp.where(kept, weights / (1 - self.rate), 0)
 
 
 class Dropout(nn.Module):
@@ -38,3 +84,7 @@ class Dropout(nn.Module):
             return x
         kept = keep(self.make_rng("dropout"), self.rate, x.shape)
         return jnp.where(kept, x / jnp.asarray(1 - self.rate, x.dtype), jnp.zeros_like(x))
+
+    def of_weights(self, heads: int) -> WeightDropout | None:
+        """This dropout for the weights of `heads` heads, for attention to apply; `None` where the rate is 0."""
+        return WeightDropout.of(self.make_rng("dropout"), self.rate, heads) if self.rate > 0 else None

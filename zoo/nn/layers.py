@@ -10,9 +10,10 @@ from flax import struct
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.nn.attention import Heads, KeyValue, Mask, MultiHeadAttention
+from zoo.nn.attention import Heads, KeyValue, MultiHeadAttention
 from zoo.nn.dropout import Dropout
 from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer
+from zoo.nn.masks import Mask
 from zoo.nn.placement import placed
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

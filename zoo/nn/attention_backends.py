@@ -1,0 +1,175 @@
+"""Scaled dot-product attention: the plain form, and the one function that picks the fastest back-end of the device."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float
+
+from zoo.nn.blockwise_attention import blockwise_attention
+from zoo.nn.dropout import WeightDropout
+from zoo.nn.fused_attention import fused_attention, fused_self_attention
+from zoo.nn.masks import Mask
+from zoo.nn.placement import mesh_axes, parts, placed, platform
+
+BACKENDS = ("auto", "einsum", "xla", "blockwise", "triton", "cudnn", "splash")
+WITHOUT_DROPOUT = ("xla", "cudnn", "splash")
+FORBIDDEN = -1e9  # the logit of a key that must not be seen
+
+
+def attend_with_weights(
+    query: Float[Array, "B T H D"],
+    key: Float[Array, "B S H D"],
+    value: Float[Array, "B S H D"],
+    seen: Bool[Array, "#B 1 #T S"],
+    dropout: WeightDropout | None = None,
+) -> tuple[Float[Array, "B T H D"], Float[Array, "B H T S"]]:
+    """Vaswani et al. 2017, eq. 1, as written; the weights (before dropout) come with it. Softmax in float32."""
+    scale = query.shape[-1] ** -0.5
+    logits = jnp.einsum("bthd,bshd->bhts", query * scale, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(jnp.where(seen, logits, FORBIDDEN), axis=-1)
+    kept = dropout.apply(weights) if dropout is not None else weights
+    mixed = jnp.einsum("bhts,bshd->bthd", kept.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return mixed.astype(query.dtype), weights
+
+
+def attend(
+    query: Float[Array, "B T H D"],
+    key: Float[Array, "B S H D"],
+    value: Float[Array, "B S H D"],
+    mask: Mask,
+    backend: str = "auto",
+    dropout: WeightDropout | None = None,
+) -> Float[Array, "B T H D"]:
+    """Attention without its weights, by the fastest back-end of the device, or by the one of `BACKENDS` that is named.
+
+    All give the same result up to rounding, and drop the same weights. Those that have no dropout (`WITHOUT_DROPOUT`)
+    leave a call with `dropout` to one that has. Only `einsum` and `xla` make a table `[B, H, T, S]`.
+
+    Where positions are cut over devices, each gets all positions of some heads, attends, and gives them back for its
+    own positions of all heads: two exchanges of all with all (Jacobs et al. 2023, "DeepSpeed Ulysses", section 3.1).
+    """
+    return _attend((query, key, value), mask, backend, dropout)
+
+
+def self_attend(
+    operands: Float[Array, "B T 3 H D"], mask: Mask, backend: str = "auto", dropout: WeightDropout | None = None
+) -> Float[Array, "B T H D"]:
+    """`attend` of queries, keys and values in one array, as one product makes them.
+
+    The `triton` kernel reads them there, and writes their gradients into one array of this form.
+    """
+    return _attend((operands,), mask, backend, dropout)
+
+
+def _attend(operands: tuple[Array, ...], mask: Mask, backend: str, dropout: WeightDropout | None) -> Array:
+    chosen = _fastest(operands, mask, dropout) if backend == "auto" else backend
+    if dropout is not None and chosen in WITHOUT_DROPOUT:
+        chosen = "triton" if chosen == "cudnn" else "blockwise"
+    if chosen == "einsum":
+        # XLA cuts the plain form itself.
+        whole = [placed(x, "batch", None, "attending", None) for x in _separate(operands)]
+        mixed, _ = attend_with_weights(*whole, mask.dense(whole[0].shape[1], whole[1].shape[1]), dropout)
+        return placed(placed(mixed, "batch", None, "attending", None), "batch", "length", "heads", None)
+    local = partial(_attend_here, backend=chosen)
+    if any(mesh_axes("batch", "length", "heads")):
+        if not _divides(operands):  # XLA cuts plain JAX as well as it goes
+            return _attend_here(operands, mask, dropout, "blockwise")
+        return _on_mesh(local, operands, mask, dropout)
+    return local(operands, mask, dropout)
+
+
+def _separate(operands: tuple[Array, ...]) -> tuple[Array, Array, Array]:
+    return operands if len(operands) == 3 else tuple(operands[0][:, :, i] for i in range(3))
+
+
+def _divides(operands: tuple[Array, ...]) -> bool:
+    rows, length, *_, heads, _ = operands[0].shape
+    cuts = {"batch": rows, "length": length, "attending": heads}
+    return all(size % parts(name) == 0 for name, size in cuts.items()) and operands[-1].shape[1] % parts("length") == 0
+
+
+def _on_mesh(local: Callable[..., Array], operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout | None):
+    """`local` on every device's rows and heads; the fused kernels know nothing of a mesh."""
+    batch, length, heads = mesh_axes("batch", "length", "heads")
+
+    def attended(operands, mask, dropout):
+        if length:
+            operands = [jax.lax.all_to_all(x, length, x.ndim - 2, 1, tiled=True) for x in operands]
+        if dropout is not None:  # the bits are those of the whole
+            own_rows, own_heads = operands[0].shape[0], operands[0].shape[-2]
+            row, head = (jax.lax.axis_index(axes) if axes else 0 for axes in (batch, (*heads, *length)))
+            dropout = dropout.replace(row=dropout.row + row * own_rows, head=dropout.head + head * own_heads)
+        mixed = local(tuple(operands), mask, dropout)
+        return jax.lax.all_to_all(mixed, length, 1, 2, tiled=True) if length else mixed
+
+    specs = tuple(PartitionSpec(batch, length, *([None] * (x.ndim - 4)), heads) for x in operands)
+    rows = jax.tree.map(lambda _: PartitionSpec(batch), mask)
+    everywhere = jax.tree.map(lambda _: PartitionSpec(), dropout)
+    out = PartitionSpec(batch, length, heads)
+    return jax.shard_map(attended, in_specs=(specs, rows, everywhere), out_specs=out, check_vma=False)(
+        operands, mask, dropout
+    )
+
+
+def _attend_here(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout | None, backend: str) -> Array:
+    """`attend` on one device, by a back-end that is not the plain form."""
+    if backend == "triton":
+        kernel = fused_attention if len(operands) == 3 else fused_self_attention
+        return kernel(*operands, mask, dropout, interpret=platform() == "cpu")
+    query, key, value = _separate(operands)
+    if backend == "blockwise":
+        return blockwise_attention(query, key, value, mask, dropout)
+    if backend == "splash":
+        return _splash(query, key, value, mask, interpret=platform() == "cpu")
+    if mask.segments is not None and backend == "cudnn":
+        return fused_attention(query, key, value, mask)  # cuDNN would take the table
+    length, source = query.shape[1], key.shape[1]
+    mask.check(length, source)
+    ends = {}
+    if mask.lengths is not None:
+        everyone = jnp.full(query.shape[:1], length, jnp.int32)
+        ends = {"query_seq_lengths": everyone, "key_value_seq_lengths": mask.lengths}
+    table = None if mask.segments is None else mask.dense(length, source)
+    causal = mask.causal and table is None
+    return jax.nn.dot_product_attention(query, key, value, mask=table, is_causal=causal, implementation=backend, **ends)
+
+
+def _fastest(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout | None) -> str:
+    """On NVIDIA cuDNN without dropout, for no kernel is faster there; with it, and for packed documents, our own.
+
+    On TPU splash without dropout, and blocks of plain JAX with it. On CPU the plain form.
+    """
+    device, (length, source) = platform(), (operands[0].shape[1], operands[-1].shape[1])
+    size, half = operands[0].shape[-1], operands[0].dtype in (jnp.bfloat16, jnp.float16)
+    if device == "cpu":
+        return "einsum"
+    if device == "gpu" and size <= 128:
+        cudnn = half and size % 8 == 0 and dropout is None and mask.segments is None and len(operands) == 3
+        return "cudnn" if cudnn else "triton"
+    if device == "tpu" and dropout is None and length % 128 == 0 and source % 128 == 0 and size % 64 == 0:
+        return "splash"
+    return "blockwise" if dropout is not None else "xla"
+
+
+def _splash(query: Array, key: Array, value: Array, mask: Mask, interpret: bool = False) -> Array:
+    """The blocked kernel for TPU; it takes heads before positions and an unscaled query."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    batch, length, heads, _ = query.shape
+    source = key.shape[1]
+    table = (
+        masks.CausalMask((length, source), offset=source - length) if mask.causal else masks.FullMask((length, source))
+    )
+    kernel = splash.make_splash_mha_single_device(masks.MultiHeadMask([table] * heads), interpret=interpret)
+    segments = None
+    if mask.lengths is not None:
+        real = (jnp.arange(source) < mask.lengths[:, None]).astype(jnp.int32)
+        segments = splash.SegmentIds(q=jnp.ones((batch, length), jnp.int32), kv=real)
+    elif mask.segments is not None:
+        segments = splash.SegmentIds(q=mask.segments, kv=mask.segments)
+    heads_first = [x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value)]
+    return jax.vmap(kernel)(*heads_first, segments).swapaxes(1, 2).astype(query.dtype)
