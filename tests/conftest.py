@@ -1,7 +1,9 @@
 """What all tests share: JAX on the CPU, and a small trained working directory."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -49,6 +51,35 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, pairs_in_files: Path) -> P
     config = TINY | {f"data.{split}": str(pairs_in_files) for split in ("train", "valid", "test")}
     assert main(["train", f"--workdir={directory}", *(f"--config.{key}={value}" for key, value in config.items())]) == 0
     return directory
+
+
+@pytest.fixture
+def converse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str], list[bytes]], list[bytes]]:
+    """`converse(argv, lines)`: the answer of a command to each line, which it gets when it has answered the one before,
+    from a pipe that stays open."""
+    import select
+    import sys
+    import threading
+
+    from zoo.cli import main
+
+    def run(argv: list[str], lines: list[bytes]) -> list[bytes]:
+        (given, asking), (answering, out) = os.pipe(), os.pipe()
+        with open(given, "rb") as stdin, open(out, "w") as stdout, open(answering, "rb") as answers:
+            monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin, isatty=lambda: False))
+            monkeypatch.setattr(sys, "stdout", stdout)
+            thread = threading.Thread(target=main, args=(argv,), daemon=True)
+            thread.start()
+            told = []
+            with open(asking, "wb", buffering=0) as writer:
+                for line in lines:
+                    writer.write(line + b"\n")
+                    assert select.select([answers], [], [], 60)[0], "no answer"
+                    told.append(answers.readline())
+            thread.join()
+        return told
+
+    return run
 
 
 @pytest.fixture(scope="session")

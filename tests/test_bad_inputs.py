@@ -499,13 +499,18 @@ def test_an_ensemble_of_two_directions_is_told_by_both_names(mistake, workdir, c
     assert f"{workdir} translates en to fr and {copy} fr to en" in mistake("translate", workdir, copy)
 
 
-@pytest.mark.parametrize("option", ["--coverage-penalty=0.2", "--replace-unk"])
+@pytest.mark.parametrize(
+    "options", [("--coverage-penalty=0.2",), ("--replace-unk",), ("--alignment",), ("--alignment", "--json")]
+)
 @pytest.mark.parametrize("name", ["cho", "seq2seq"])
-def test_what_needs_attention_is_refused_to_a_model_without(mistake, copy, name, option):
+def test_what_needs_attention_is_refused_to_a_model_without(mistake, copy, workdir, name, options):
+    """And to an ensemble in which it is not the first."""
     config = json.loads((copy / "config.json").read_text())
     config["model"] = {"name": name, "size": "tiny"}
     (copy / "config.json").write_text(json.dumps(config))
-    assert f"{name} has no attention" in mistake("translate", copy, option)
+    assert f"{name} " in (line := mistake("translate", copy, *options)) and "has no attention" in line
+    if "--alignment" in options:
+        assert f"the {name} of {copy} has no attention" in mistake("translate", workdir, copy, *options)
 
 
 def test_a_split_that_the_experiment_does_not_have_is_told(mistake, copy):

@@ -142,10 +142,14 @@ def test_the_best_of_n_is_the_translation(translate):
     lines = b"in 1 days\nin 2 days\n"
     _, plain, _ = translate(lines, "--beam=3")
     _, listed, _ = translate(lines, "--beam-size=3", "--nbest=2")
-    rows = [row.split(" ||| ") for row in listed]
-    assert [row[0] for row in rows] == ["0", "0", "1", "1"]
-    assert [row[1] for row in rows[::2]] == plain
-    assert all(float(best[2]) >= float(second[2]) for best, second in zip(rows[::2], rows[1::2], strict=True))
+    _, every, _ = translate(lines, "--beam-size=3", "--nbest=3", "--all-segmentations")
+    for number, best in enumerate(plain):
+        texts, scores = zip(*(row.split(" ||| ")[1:] for row in listed if row.startswith(f"{number} ")), strict=True)
+        assert texts[0] == best
+        assert len(set(texts)) == len(texts) <= 2
+        assert sorted(map(float, scores), reverse=True) == [float(score) for score in scores]
+        spelled = [row.split(" ||| ")[1] for row in every if row.startswith(f"{number} ")]
+        assert len(spelled) == 3 and list(dict.fromkeys(spelled))[:2] == list(texts)
 
 
 def test_more_than_the_beam_holds_is_told(translate):

@@ -95,6 +95,11 @@ def test_prompts_come_from_arguments_or_lines_and_each_is_gone_on_from(generate,
     assert piped("in 1\ndays\n") == (0, out, "")
 
 
+def test_a_program_that_writes_a_prompt_and_reads_a_text_is_answered(written, converse):
+    answers = converse(["generate", str(written), "--json", "--max-new-tokens=4"], [b"in 1", b"in 2"])
+    assert [json.loads(answer)["prompt"] for answer in answers] == ["in 1", "in 2"]
+
+
 def test_on_a_terminal_a_prompt_asks_for_each_and_nothing_else_is_in_the_text(generate, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"in 1\ndays\n"), isatty=lambda: True))
     code, out, err = generate()

@@ -1,6 +1,7 @@
 """The laws of translating text: a line for every line, in its order, whatever it is batched with."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -129,6 +130,24 @@ def test_neither_the_batch_nor_the_prefixes_of_others_change_a_line(draws):
         assert_same(toy(draws=draws)([line], first=number, prefixes=[prefix])[0], expected)
         if line.strip():
             assert all(t.text.startswith(prefix) for t in expected)
+
+
+class Halved(WordVocabulary):
+    """Spells every word in two ways: w5 to w9 read as w0 to w4."""
+
+    def decode(self, rows):
+        return [re.sub("[5-9]", lambda digit: str(int(digit[0]) - 5), text) for text in super().decode(rows)]
+
+
+def test_a_list_holds_every_text_once_by_its_best_spelling_unless_all_are_asked_for():
+    halved = Halved([f"w{i}" for i in range(10)])
+    translate = Translator(Bigrams(), TABLE, WORDS, halved, BeamConfig(beam_size=6, max_length=20, max_extra=2))
+    for once, every in zip(translate(LINES), translate(LINES, all_segmentations=True), strict=True):
+        assert len({t.text for t in once}) == len(once)
+        assert len({tuple(t.tokens) for t in every}) == len(every)
+        firsts = [next(t for t in every if t.text == text) for text in dict.fromkeys(t.text for t in every)]
+        assert_same(once, firsts)
+    assert any(len(t) > len({each.text for each in t}) for t in translate(LINES, all_segmentations=True))
 
 
 def test_as_many_are_drawn_as_asked_for_best_first():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HELP = "write text with a language model, the prompt and how it goes on"
 EXAMPLE = 'python -m zoo generate runs/gpt-nano --prompt "The " --max-new-tokens 200 --temperature 0.8 --top-k 50'
-CHUNK = 32  # prompts that are gone on from together
+CHUNK = 32  # prompts at most that are gone on from together
 
 log = logging.getLogger("zoo")
 

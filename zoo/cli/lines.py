@@ -1,16 +1,22 @@
 """Standard input as the commands that answer line by line read it."""
 
+import io
 import logging
+import os
+import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 log = logging.getLogger("zoo")
+SILENCE = 0.05  # seconds without a new line after which what has come is answered
+PIECE = 1 << 16  # bytes read at a time
 
 
-def decoded(lines: Iterator[bytes]) -> Iterator[str]:
-    r"""The text of each line. Only \n ends one: what else Unicode counts as a line break stays inside its line."""
-    for number, raw in enumerate(lines, 1):
+def decoded(lines: Iterable[bytes], first: int = 1) -> Iterator[str]:
+    r"""The text of each line; `first` is the number of the first. Only \n ends one: what else Unicode counts as a line
+    break stays inside its line."""
+    for number, raw in enumerate(lines, first):
         raw = raw.removesuffix(b"\n").removesuffix(b"\r")
         try:
             yield raw.decode()
@@ -19,24 +25,67 @@ def decoded(lines: Iterator[bytes]) -> Iterator[str]:
             yield raw.decode(errors="replace")
 
 
-def chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
-    while chunk := list(islice(lines, size)):
-        yield chunk
-
-
 def inputs(prompt: str, size: int) -> Iterator[list[str]]:
-    """The lines of standard input that are answered together: `size` of them, or each alone on a terminal, where
-    `prompt` asks for it."""
-    if sys.stdin.isatty():
-        yield from chunks(decoded(_prompted(prompt)), 1)
-    else:
-        yield from chunks(decoded(sys.stdin.buffer), size)
+    """The lines of standard input that are answered together.
+
+    `size` of them while they come fast, or what has come after `SILENCE`, so that a program may write a line and wait
+    for its answer; on a terminal each line alone, where `prompt` asks for it.
+    """
+    first = 1
+    for together in _typed(prompt) if sys.stdin.isatty() else arriving(sys.stdin.buffer, size):
+        yield list(decoded(together, first))
+        first += len(together)
 
 
-def _prompted(prompt: str) -> Iterator[bytes]:
+def arriving(stream: io.BufferedIOBase, size: int) -> Iterator[list[bytes]]:
+    """The lines of `stream`, `size` at a time, or fewer when no more come for `SILENCE`.
+
+    Where one cannot wait for bytes (a stream in memory, or on Windows), fewer come at the end alone.
+    """
+    descriptor = _descriptor(stream)
+    if descriptor is None:
+        lines = iter(stream)
+        while chunk := list(islice(lines, size)):
+            yield chunk
+        return
+    lines, beginning = [], []  # whole lines, and the pieces of one that has no end yet
+    while True:
+        if lines and not select.select([descriptor], [], [], SILENCE)[0]:
+            yield lines
+            lines = []
+        piece = os.read(descriptor, PIECE)
+        *whole, rest = piece.split(b"\n")
+        if whole:
+            lines += [b"".join([*beginning, whole[0]]), *whole[1:]]
+            beginning = []
+        beginning.append(rest)
+        if not piece:
+            last = b"".join(beginning)
+            lines += [last] if last else []
+        full = len(lines) - len(lines) % size
+        for start in range(0, full, size):
+            yield lines[start : start + size]
+        lines = lines[full:]
+        if not piece:
+            break
+    if lines:
+        yield lines
+
+
+def _descriptor(stream: io.BufferedIOBase) -> int | None:
+    """That by which the system can tell whether something has come."""
+    if os.name == "nt":
+        return None
+    try:
+        return stream.fileno()
+    except OSError:
+        return None
+
+
+def _typed(prompt: str) -> Iterator[list[bytes]]:
     while True:
         print(prompt, end="", file=sys.stderr, flush=True)
         if not (line := sys.stdin.buffer.readline()):
             print(file=sys.stderr)
             return
-        yield line
+        yield [line]

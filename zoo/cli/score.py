@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments import add_checkpoint, add_scoring, decoding_changes, directory
-from zoo.cli.lines import chunks, decoded
+from zoo.cli.lines import inputs
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     if sys.stdin.isatty():
         log.info("scoring lines of source<TAB>target; Ctrl-D ends")
     first = 1
-    for chunk in chunks(decoded(sys.stdin.buffer), CHUNK):
+    for chunk in inputs("source<TAB>target> ", CHUNK):
         pairs = [_pair(line, number) for number, line in enumerate(chunk, first)]
         for (_, target), scored in zip(pairs, scorer(pairs, first), strict=True):
             labels = [*scorer.target.pieces(target), "</s>"] if args.tokens else []

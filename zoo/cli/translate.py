@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HELP = "translate standard input to standard output, line by line"
 EXAMPLE = 'echo "Thursday, March 3, 2022" | python -m zoo translate runs/phrases --beam 4 --alignment'
-CHUNK = 2000  # lines that are sorted by length and translated together
+CHUNK = 2000  # lines at most that are sorted by length and translated together
 
 log = logging.getLogger("zoo")
 Input = tuple[list[str], list[str] | None]  # lines, and how the translation of each begins
@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the N best, or N that are drawn, as `line ||| translation ||| score`",
     )
+    output.add_argument(
+        "--all-segmentations",
+        action="store_true",
+        help="list a text again for every other way to spell it in tokens (default: each text once; a larger "
+        "--beam-size finds more)",
+    )
     output.add_argument("--alignment", action="store_true", help="append ` ||| 0-0 1-2`: source word-target word")
     output.add_argument("--json", action="store_true", help="an object a line: translation, score, n_best, alignment")
     words = parser.add_argument_group("words")
@@ -73,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import ensemble, load
 
     workdirs = [load(path, args.checkpoint, decoding_changes(args), task="translation") for path in args.workdirs]
-    _check_copying(args, workdirs)
+    _check_attention(args, workdirs)
     data, beam = workdirs[0].experiment.data, workdirs[0].experiment.decoding.beam_size
     how = {"draws": _draws(args, beam)} | ({"batch_tokens": args.batch_tokens} if args.batch_tokens else {})
     translator = workdirs[0].translator(**how) if len(workdirs) == 1 else ensemble(workdirs, **how)
@@ -82,9 +88,10 @@ def run(args: argparse.Namespace) -> None:
     finish, write = _finisher(args, translator), _writer(args, translator)
     first = 1
     for lines, prefixes in _inputs(args, f"{data.source}> "):
-        translations = translator(lines, args.alignment or _copies(args), first, prefixes)
+        attention = args.alignment or _copies(args)
+        translations = translator(lines, attention, first, prefixes, args.all_segmentations)
         for number, (line, best) in enumerate(zip(lines, translations, strict=True), first):
-            sys.stdout.buffer.write(f"{write(number, line, [finish(line, each) for each in best])}\n".encode())
+            sys.stdout.buffer.write(f"{write(number, line, finish(line, best))}\n".encode())
         sys.stdout.buffer.flush()
         first += len(lines)
 
@@ -111,10 +118,16 @@ def _copies(args: argparse.Namespace) -> bool:
     return args.replace_unk or args.dictionary is not None
 
 
-def _check_copying(args: argparse.Namespace, workdirs: "Sequence[Workdir]") -> None:
-    if _copies(args) and not any(workdir.attends for workdir in workdirs):
-        name = workdirs[0].experiment.model.name
-        raise UserError(f"--replace-unk: {name} has no attention to tell which word <unk> stands for: use --no-unk")
+def _check_attention(args: argparse.Namespace, workdirs: "Sequence[Workdir]") -> None:
+    """Refuse what is read off the attention where a model has none; weights that say nothing would pass for links."""
+    remedies = {"alignment": "leave it out", "replace_unk": "use --no-unk", "dictionary": "use --no-unk"}
+    asked = [name for name in remedies if getattr(args, name) not in (False, None)]
+    for blind in (workdir for workdir in workdirs if asked and not workdir.attends):
+        option, name = asked[0].replace("_", "-"), blind.experiment.model.name
+        raise UserError(
+            f"--{option}: the {name} of {blind.path} has no attention to tell which word of the source a word "
+            f"stands for: {remedies[asked[0]]}"
+        )
 
 
 def _inputs(args: argparse.Namespace, prompt: str) -> Iterator[Input]:
@@ -132,14 +145,19 @@ def _inputs(args: argparse.Namespace, prompt: str) -> Iterator[Input]:
         yield lines, None if args.prefix is None else [args.prefix] * len(lines)
 
 
-def _finisher(args: argparse.Namespace, translator: "Translator") -> "Callable[[str, Translation], Translation]":
-    """What becomes of a line's translation before it is written."""
+def _finisher(
+    args: argparse.Namespace, translator: "Translator"
+) -> "Callable[[str, list[Translation]], list[Translation]]":
+    """What becomes of a line's translations before they are written."""
     if not _copies(args):
-        return lambda line, translation: translation
+        return lambda line, translations: translations
     from zoo.decoding.alignment import replace_unknown
+    from zoo.decoding.translator import distinct
 
-    def finish(line: str, translation: "Translation") -> "Translation":
-        return replace_unknown(line, translation, translator.source, translator.target, args.dictionary or {})
+    def finish(line: str, translations: "list[Translation]") -> "list[Translation]":
+        sides, dictionary = (translator.source, translator.target), args.dictionary or {}
+        copied = [replace_unknown(line, each, *sides, dictionary) for each in translations]
+        return copied if args.all_segmentations or translator.draws else distinct(copied)
 
     return finish
 

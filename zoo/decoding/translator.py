@@ -1,7 +1,7 @@
 """Lines in, translations out: text to ids, batches of few shapes, a search, and back to text."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,14 @@ class Translation:
     score: float
     tokens: list[int]
     attention: Float[np.ndarray, "T S"] | None = None
+
+
+def distinct(translations: Iterable[Translation]) -> list[Translation]:
+    """The first of every text, in their order: several segmentations may spell one text."""
+    first: dict[str, Translation] = {}
+    for translation in translations:
+        first.setdefault(translation.text, translation)
+    return list(first.values())
 
 
 def encoded(tokenizer: Tokenizer, lines: Sequence[str], most: int, first: int = 1) -> list[list[int]]:
@@ -62,10 +70,17 @@ class Translator:
         self.config, self.batch_tokens, self.draws = config, batch_tokens, draws
 
     def __call__(
-        self, lines: Sequence[str], attention: bool = False, first: int = 1, prefixes: Sequence[str] | None = None
+        self,
+        lines: Sequence[str],
+        attention: bool = False,
+        first: int = 1,
+        prefixes: Sequence[str] | None = None,
+        all_segmentations: bool = False,
     ) -> list[list[Translation]]:
         """The n best translations of every line, best first, or as many as there are; or as many as are drawn.
 
+        Of those that spell the same text by other tokens a beam's list holds the best alone, unless
+        `all_segmentations` are asked for. Of drawn ones none is left out: how often a text comes says how likely it is.
         An empty or blank line has one, the empty text. `prefixes` are what the translation of each other line begins
         with. `first` is the number of the first line: a line of more than `decoding.max_length` tokens is cut there,
         with a warning that names it, and it decides what is drawn. Raises `UserError` that names a line whose prefix is
@@ -81,8 +96,9 @@ class Translator:
             numbers = np.zeros(len(request.source), np.int32)
             numbers[: len(rows)] = np.array(rows) + first
             found = self._search(request, numbers, attention)
+            every = all_segmentations or self.draws is not None
             for i, translations in zip(rows, self._texts(jax.device_get(found), ids, rows), strict=True):
-                results[i] = translations
+                results[i] = translations if every else distinct(translations)
         return results
 
     def _search(self, request: Request, numbers: Int[np.ndarray, "B"], attention: bool) -> Hypotheses:
