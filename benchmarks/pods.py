@@ -11,7 +11,8 @@ import jax
 
 from zoo.experiment import from_file
 from zoo.parallel.chips import GIB, Topology
-from zoo.planning.compilation import Plan, plan, slice_devices
+from zoo.planning.absent import absent_devices
+from zoo.planning.compilation import Plan, plan
 
 # No dropout where there is more text than will be read; rows of a batch are near those of the papers.
 # The vocabulary is the next multiple of 128, so that `tensor` can cut it.
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> Plans:
         config, slice_, changes = ROWS[name]
         topology = Topology.parse(slice_)
         experiment = from_file(config, tuple(changes.items()))
-        devices = slice_devices(topology)
+        devices = absent_devices(topology)
         chips = int(name.rpartition("-on-")[2]) if "-on-" in name else len(devices)
         rows.append(row(name, plan(experiment, topology, devices[:chips])))
     return Plans(rows)

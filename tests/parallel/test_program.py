@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from zoo.parallel.program import Program
+from zoo.parallel.program import Collective, Program
 
 MESH = {"data": 2, "fsdp": 4}
 # Three turns of a loop in which a layer's slice of a stacked weight is gathered over fsdp while a product runs; then a
@@ -149,17 +149,28 @@ ENTRY %main (g: f32[256,64]) -> f32[256,64] {
     assert (message.kind, message.axes, message.group, message.bytes) == ("all-reduce", ("dcn_data",), 2, 256 * 64 * 4)
 
 
-def test_a_permutation_counts_its_array_and_not_its_counters():
-    text = """HloModule m
+def permutation(between: str) -> Collective:
+    text = f"""HloModule m
 
-ENTRY %main (x: f32[8,16]) -> f32[8,16] {
-  %x = f32[8,16]{1,0} parameter(0)
-  %start = (f32[8,16], f32[8,16], u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,1},{1,2}}
-  ROOT %done = f32[8,16]{1,0} collective-permute-done(%start)
-}
+ENTRY %main (x: f32[8,16]) -> f32[8,16] {{
+  %x = f32[8,16]{{1,0}} parameter(0)
+  %start = (f32[8,16], f32[8,16], u32[], u32[]) collective-permute-start(%x), source_target_pairs={{{{0,1}},{{1,2}}}}
+  %y = f32[8,16]{{1,0}} {between}(%x)
+  ROOT %done = f32[8,16]{{1,0}} collective-permute-done(%start)
+}}
 """
     (message,) = Program(text, MESH).collectives
-    assert (message.bytes, message.axes, message.overlapped) == (8 * 16 * 4, ("fsdp",), True)
+    return message
+
+
+def test_a_permutation_counts_its_array_and_not_its_counters():
+    message = permutation("negate")
+    assert (message.bytes, message.axes) == (8 * 16 * 4, ("fsdp",))
+
+
+def test_a_message_is_hidden_by_the_kernels_between_its_beginning_and_its_end():
+    assert permutation("negate").overlapped
+    assert not permutation("bitcast").overlapped
 
 
 @pytest.mark.parametrize("layers", [2, 5])

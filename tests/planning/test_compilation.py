@@ -1,5 +1,6 @@
 """Plans of a training step: what is known from shapes alone, and, with libtpu, a compiled one."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -14,11 +15,16 @@ from jax.sharding import Mesh
 
 from zoo.cli import main
 from zoo.errors import UserError
+from zoo.experiment import from_file
+from zoo.models import registry
 from zoo.parallel.chips import Topology
+from zoo.parallel.gpus import topology
 from zoo.parallel.mesh import AXES
-from zoo.planning import compilation
-from zoo.planning.compilation import Memory, Plan, _needed, abstract_batch, plan, slice_devices
+from zoo.planning import absent, compilation
+from zoo.planning.absent import absent_devices, needed_bytes
+from zoo.planning.compilation import Memory, Plan, abstract_batch, model_config, plan
 from zoo.planning.prediction import Prediction
+from zoo.planning.remedies import meshes, remedies
 
 NEEDS_LIBTPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, of the extra tpu")
 # Small, with pieces that fill the chip's tiles.
@@ -35,7 +41,7 @@ def test_rows_that_do_not_divide_are_told_with_the_numbers():
 
 def test_an_unknown_slice_and_a_bad_mesh_end_with_one_line(capsys):
     assert main(["plan", "--config=gpt.py:gpt1", "--topology=v9:4x4"]) == 2
-    assert "known: v4, v5e, v5p, v6e" in capsys.readouterr().err
+    assert "known: a100, h100, h200, v4, v5e, v5p, v6e" in capsys.readouterr().err
     assert main(["plan", "--config=gpt.py:gpt1", "--topology=v5e:4x4", "--mesh", "data4"]) == 2
     assert "data4" in capsys.readouterr().err
 
@@ -53,14 +59,60 @@ def test_slices_that_the_mesh_does_not_name_are_told_with_the_numbers():
     ],
 )
 def test_what_the_compiler_would_have_needed_is_read_in_both_its_forms(said):
-    memory = _needed(jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}"), ())
-    assert memory.peak == 29.5 * 2**30
+    size, whole = needed_bytes(jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}"))
+    assert (size, whole) == (29.5 * 2**30, said.startswith("Ran out"))
 
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", partial(lambda found, name: found, None))
     with pytest.raises(UserError, match=r"seqzoo\[tpu\]"):
-        slice_devices(Topology.parse("v5e:4x4"))
+        absent_devices(Topology.parse("v5e:4x4"))
+
+
+def test_without_the_plugin_for_gpus_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", partial(lambda found, name: found, None))
+    with pytest.raises(UserError, match=r"seqzoo\[gpu\]"):
+        absent_devices(topology("h100:8"))
+
+
+@pytest.mark.parametrize(
+    "config, shape",
+    [
+        ("gpt.py:gpt1", (64, 512)),
+        ("gpt1_finetune.py:stsb", (32, 1, 2, 512)),
+        ("bahdanau2014.py", (80, 51)),
+        ("multi30k.py:en-de", (64, 64)),
+    ],
+)
+def test_the_longest_batch_of_every_task_is_planned(config, shape):
+    planned = from_file(config)
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), AXES)
+    batch, model = abstract_batch(planned, mesh), registry.of(model_config(planned))
+    assert batch.inputs.shape == shape
+    assert type(batch) is type(registry.example_batch(model.config))
+    assert planned.data.planned_vocabularies().items() <= dataclasses.asdict(model.config).items()
+
+
+def test_sentences_of_a_batch_decide_its_meshes_and_its_remedies():
+    planned = from_file("bahdanau2014.py")
+    assert {mesh.data * mesh.fsdp for mesh in meshes(planned, Topology.parse("v5e:4x8"))} <= {1, 2, 4, 8, 16}
+    tried = [text for text, _ in remedies(planned, Topology.parse("v5e:4x4"))]
+    assert "--config.data.batch_sentences=40" in tried
+
+
+def test_a_mesh_that_cannot_be_planned_does_not_end_a_sweep(monkeypatch, capsys):
+    def planned(experiment, topology, devices):
+        if experiment.mesh.fsdp == 4:
+            raise UserError("nobody can plan this")
+        predicted = Prediction(1e15, 1e15, 1e15, experiment.mesh.fsdp, (), 16, 1e14)
+        return Plan(topology, experiment.mesh.within(), 10, 10, Memory(0, 1), predicted, "libtpu", 60.0, 100.0)
+
+    monkeypatch.setattr(compilation, "plan", planned)
+    monkeypatch.setattr(absent, "absent_devices", lambda topology: [None] * topology.size)
+    assert main(["plan", *SMALL_ARGUMENTS, "--sweep", "--json"]) == 0
+    output = capsys.readouterr()
+    found = [plan["mesh"]["fsdp"] for plan in json.loads(output.out)["plans"]]
+    assert found and 4 not in found and "left out: nobody can plan this" in output.err
 
 
 def test_a_sweep_goes_on_around_the_best_and_ranks_them_all(monkeypatch, capsys):
@@ -71,7 +123,7 @@ def test_a_sweep_goes_on_around_the_best_and_ranks_them_all(monkeypatch, capsys)
         return Plan(topology, mesh.within(), 10, 10, Memory(0, memory * 2**30), predicted, "libtpu", 60.0, 100.0)
 
     monkeypatch.setattr(compilation, "plan", planned)
-    monkeypatch.setattr(compilation, "slice_devices", lambda topology: [None] * topology.size)
+    monkeypatch.setattr(absent, "absent_devices", lambda topology: [None] * topology.size)
     assert main(["plan", *SMALL_ARGUMENTS, "--sweep"]) == 0
     output = capsys.readouterr()
     _, *rows, note = output.out.strip().splitlines()

@@ -9,9 +9,10 @@ from jax.sharding import Mesh
 from zoo.data.batching import LanguageBatch
 from zoo.models import registry
 from zoo.parallel.chips import CHIPS, Topology
+from zoo.parallel.gpus import CARDS
 from zoo.parallel.mesh import AXES
 from zoo.parallel.program import Program
-from zoo.planning.prediction import Prediction, Traffic, attention_flops, predict
+from zoo.planning.prediction import Prediction, Traffic, attention_flops, kernel_seconds, predict
 from zoo.tasks.losses import cross_entropy
 from zoo.training.loop import matrix_parameters
 
@@ -88,3 +89,17 @@ ENTRY %main (x: f32[512,512], y: f32[512,512]) -> f32[512,512] {
     assert products < 3 * square / chip.bandwidth
     assert found.kernel_seconds == pytest.approx(2 * 3 * square / chip.bandwidth)
     assert found.flops == 2 * 512**3
+
+
+def test_a_gpu_takes_the_sum_of_products_and_traffic_at_the_rates_that_were_reached():
+    text = """HloModule m
+
+ENTRY %main (x: f32[512,512], y: f32[512,512]) -> f32[512,512] {
+  %x = f32[512,512]{1,0} parameter(0)
+  %y = f32[512,512]{1,0} parameter(1)
+  ROOT %dot = f32[512,512]{1,0} dot(%x, %y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""
+    reached = CARDS["h100"].chip.reached
+    expected = 2 * 512**3 / reached.flops + 3 * 512 * 512 * 4 / reached.bandwidth
+    assert kernel_seconds(Program(text, ONE), CARDS["h100"].chip) == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""`plan`: what a training step takes on a TPU slice, before one has it."""
+"""`plan`: what a training step takes on TPUs or GPUs, before one has them."""
 
 import argparse
 import dataclasses
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from zoo.experiment import Experiment
     from zoo.planning.compilation import Plan
 
-HELP = "compile a training step for a TPU slice that is not there: memory, messages, and how fast it could be"
+HELP = "compile a training step for TPUs or GPUs that are not there: memory, messages, and how fast it could be"
 EXAMPLE = """python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --mesh data=4,fsdp=4
   python -m zoo plan --config=gpt.py:gpt2_1558m --topology=v5e:16x16 --config.data.batch_rows=512 --sweep
-  python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --slices=2 --mesh data=16,dcn_data=2"""
+  python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --slices=2 --mesh data=16,dcn_data=2
+  python -m zoo plan --config=gpt.py:gpt1 --topology=h100:8"""
 
 DOUBT = "the FLOPs that were read from the program are not those of the formula, so its time is not to be trusted"
 
@@ -24,9 +25,14 @@ log = logging.getLogger("zoo")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARGS]", help="an experiment, as train takes it")
-    parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="the slice, as v5e:16x16 or v5p:4x4x8")
     parser.add_argument(
-        "--slices", type=int, default=1, metavar="N", help="so many slices, joined by the data-center network"
+        "--topology",
+        required=True,
+        metavar="CHIP:SHAPE",
+        help="a TPU slice, as v5e:16x16 or v5p:4x4x8, or GPUs: h100:8 for a host of eight, h100:4x8 for four hosts",
+    )
+    parser.add_argument(
+        "--slices", type=int, default=1, metavar="N", help="so many slices of TPUs, joined by the data-center network"
     )
     parser.add_argument(
         "--mesh",
@@ -40,17 +46,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.parallel.chips import Topology
+    from zoo.parallel.gpus import topology as parse
 
-    topology = Topology.parse(args.topology, args.slices)
+    topology = parse(args.topology, args.slices)
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # libtpu would else look for chips
     from zoo.experiment import from_file
-    from zoo.planning.compilation import slice_devices
+    from zoo.planning.absent import absent_devices
 
     experiment = from_file(args.config, (*args.changes, *_mesh_changes(args.mesh)))
-    devices = slice_devices(topology)
+    devices = absent_devices(topology)
     found = _sweep(experiment, topology, devices) if args.sweep else _one(experiment, topology, devices)
     if args.json:
         print(json.dumps(found))
@@ -100,15 +106,23 @@ def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[
             f"no mesh makes sense on {topology}: the state is too large, or the rows of a batch do not divide"
         )
     plans: dict[Any, Plan] = {}
+    refused: list[Any] = []
     while waiting:
         for number, mesh in enumerate(waiting):
             each = sum(p.compile_seconds for p in plans.values()) / max(len(plans), 1)
             left = f", about {each * (len(waiting) - number) / 60:.0f} min for those" if plans else ""
             log.info("%d to compile%s: %s", len(waiting) - number, left, mesh_text(mesh))
-            plans[mesh] = plan(dataclasses.replace(experiment, mesh=mesh), topology, devices)
+            try:
+                plans[mesh] = plan(dataclasses.replace(experiment, mesh=mesh), topology, devices)
+            except UserError as error:
+                log.warning("left out: %s", error)
+                refused.append(mesh)
+                continue
             log.info("%s", " ".join(_row(plans[mesh].as_dict()).split()))
+        if not plans:
+            raise UserError(f"none of the meshes that make sense on {topology} can be planned")
         best = min(plans, key=lambda mesh: _rank(plans[mesh]))
-        waiting = [mesh for mesh in neighbours(experiment, topology, best) if mesh not in plans]
+        waiting = [mesh for mesh in neighbours(experiment, topology, best) if mesh not in (*plans, *refused)]
     return {"plans": [p.as_dict() for p in sorted(plans.values(), key=_rank)]}
 
 
@@ -141,7 +155,7 @@ def _doubt(plan: dict[str, Any]) -> bool:
 def _text(plan: dict[str, Any]) -> str:
     memory, predicted = plan["memory"], plan["prediction"]
     lines = [
-        f"slice        {plan['topology']}, mesh {_mesh(plan)}, compiled in {plan['compile_seconds']:.0f} s "
+        f"devices      {plan['topology']}, mesh {_mesh(plan)}, compiled in {plan['compile_seconds']:.0f} s "
         f"by {plan['compiler']}",
         f"parameters   {plan['parameters']:,}; {plan['tokens']:,} tokens a step",
         f"memory       {_gib(memory['peak'])} a chip of {_gib(memory['available'])}: state and batch "
@@ -169,10 +183,11 @@ def _predicted(predicted: dict[str, Any]) -> list[str]:
             f"messages     {t['kind']} over {over}: {t['messages']} of {t['bytes'] / 2**20:,.1f} MiB in all, "
             f"{1e3 * t['seconds']:.2f} ms {beside}"
         )
+    kernels = 1e3 * predicted["kernel_seconds"]
     return [
         *lines,
-        f"predicted    {1e3 * predicted['step_seconds']:.1f} ms a step at best (kernels "
-        f"{1e3 * predicted['kernel_seconds']:.1f} ms), MFU {predicted['mfu']:.1%}",
+        f"predicted    {1e3 * predicted['step_seconds']:.1f} ms a step (kernels {kernels:.1f} ms, "
+        f"which move {predicted['bytes'] / 1e9:.1f} GB a chip), MFU {predicted['mfu']:.1%}",
         f"left out     {predicted['leaves_out']}",
     ]
 

@@ -4,6 +4,7 @@ as asked for."""
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
@@ -97,16 +98,26 @@ class Buckets:
     @classmethod
     def of_sentences(cls, max_length: int, sentences: int, rows_multiple: int, steps: Sequence[int] = ()) -> "Buckets":
         """Each holds `sentences` rows, of which `rows_multiple` must be a divisor; boundaries as in `up_to`."""
-        if sentences % rows_multiple:
-            raise UserError(
-                f"data.batch_sentences={sentences} does not divide by {rows_multiple}, the parts of a batch (mesh.data "
-                f"times mesh.fsdp times train.accumulate): use {-(-sentences // rows_multiple) * rows_multiple}"
-            )
+        check_rows("batch_sentences", sentences, rows_multiple)
         boundaries = padded_lengths(max_length, steps)
         return cls(boundaries, (sentences,) * len(boundaries))
 
     def rows(self, boundary: int) -> int:
         return self.counts[self.boundaries.index(boundary)]
+
+
+def check_rows(key: str, rows: int, parts: int) -> None:
+    """Raise `UserError` unless the rows of a batch, which `data.key` says, divide by its parts."""
+    if rows % parts:
+        raise UserError(
+            f"data.{key}={rows} does not divide by {parts}, the parts of a batch (mesh.data times mesh.fsdp times "
+            f"train.accumulate): use {-(-rows // parts) * parts}, or another mesh"
+        )
+
+
+def shape_of_ids(*dims: int) -> jax.ShapeDtypeStruct:
+    """Of token ids that are not there yet."""
+    return jax.ShapeDtypeStruct(dims, np.int32)
 
 
 def padded_lengths(max_length: int, steps: Sequence[int] = ()) -> tuple[int, ...]:

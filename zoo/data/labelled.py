@@ -46,6 +46,16 @@ class Format:
         return not self.names
 
     @property
+    def answers(self) -> int:
+        """How many sequences are compared."""
+        return len(self.names) if self.kind == "multiple_choice" else 1
+
+    @property
+    def orders(self) -> int:
+        """In how many orders each of them is read."""
+        return 2 if self.kind == "similarity" else 1
+
+    @property
     def outputs_per_answer(self) -> int:
         """How many numbers each of the answers, or the one text, is given: one to compare answers by, or a regression's
         own; 0 where there is one for each label."""

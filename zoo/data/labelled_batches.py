@@ -7,7 +7,7 @@ import grain
 import numpy as np
 from jaxtyping import Num
 
-from zoo.data.batching import NOTHING, Indices, LabelledBatch, padded_lengths
+from zoo.data.batching import NOTHING, Indices, LabelledBatch, check_rows, padded_lengths
 from zoo.data.labelled import Example
 from zoo.data.pipeline import ALONE, Share
 from zoo.data.tokenizers import Tokenizer
@@ -92,8 +92,7 @@ def training_examples(
 
     Raises `UserError` where the rows of a batch do not divide by its shards.
     """
-    if count % shards:
-        raise UserError(f"data.batch_rows={count} does not divide by {shards} shards: use a multiple")
+    check_rows("batch_rows", count, shards)
     own = share.of(count)
 
     def batch(indices: np.ndarray) -> LabelledBatch:

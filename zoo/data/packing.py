@@ -10,10 +10,9 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
-from zoo.data.batching import NOTHING, Ids, Indices, LanguageBatch
+from zoo.data.batching import NOTHING, Ids, Indices, LanguageBatch, check_rows
 from zoo.data.pipeline import ALONE, Share
 from zoo.data.tokenizers import BOS, EOS
-from zoo.errors import UserError
 
 Places = Int[np.ndarray, "B T"]
 EPOCHS = 2**31  # for ever; endless, grain would count batches of one row beyond 64 bits
@@ -93,8 +92,7 @@ def training_rows(rows: Rows, count: int, shards: int, seed: int, share: Share =
 
     Raises `UserError` where the rows of a batch do not divide by its shards.
     """
-    if count % shards:
-        raise UserError(f"data.batch_rows={count} does not divide by {shards} shards: use a multiple")
+    check_rows("batch_rows", count, shards)
     numbers = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat(EPOCHS).batch(count)
     batches = numbers.map(lambda batch: rows.take(batch[share.of(count)]))
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=16)))

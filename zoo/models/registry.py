@@ -79,9 +79,14 @@ def _family_of(config: Any) -> Family:
     return next(f for f in FAMILIES.values() if type(config) is f.config)
 
 
+def example_batch(config: Any) -> Seq2SeqBatch | LanguageBatch | LabelledBatch:
+    """The smallest batch that the model of a config takes, to initialize it with."""
+    return _family_of(config).batch.example()
+
+
 def parameter_count(config: Any) -> int:
     """Exactly, and without making any of them."""
-    batch = _family_of(config).batch.example()
+    batch = example_batch(config)
     shapes = jax.eval_shape(lambda key: of(config).init(key, batch)["params"], jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 

@@ -18,18 +18,28 @@ from zoo.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
+class Reached:
+    """What a square bfloat16 product and a copy reached on the chip: FLOP/s, and bytes/s read and written together."""
+
+    flops: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
 class Chip:
     """`flops` are dense bfloat16 FLOP/s, `memory` is HBM in bytes, `bandwidth` its bytes/s, `link` the bytes/s of one
     interconnect link in one direction, `network` those of a chip's share of the data-center network. `shapes` are the
-    slices that can be had; along a dimension of `ring` chips or a multiple of it the last is joined to the first."""
+    slices that can be had; along a dimension of `ring` chips or a multiple of it the last is joined to the first.
+    `reached` is what was measured, where anything was."""
 
     flops: float
     memory: float
     bandwidth: float
     link: float
     network: float
-    ring: int
-    shapes: tuple[str, ...]
+    ring: int = 1
+    shapes: tuple[str, ...] = ()
+    reached: Reached | None = None
 
 
 GIB = 2.0**30

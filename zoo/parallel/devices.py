@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 
 from zoo.parallel.chips import CHIPS
+from zoo.parallel.gpus import CARDS
 
 # Dense bfloat16 FLOP/s of one chip, from the makers' data sheets, by how JAX names the device.
 PEAK_FLOPS = {
@@ -12,9 +13,9 @@ PEAK_FLOPS = {
     "TPU v5 lite": CHIPS["v5e"].flops,
     "TPU v5": CHIPS["v5p"].flops,
     "TPU v6 lite": CHIPS["v6e"].flops,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
+    "NVIDIA A100": CARDS["a100"].chip.flops,
+    "NVIDIA H100": CARDS["h100"].chip.flops,
+    "NVIDIA H200": CARDS["h200"].chip.flops,
 }
 
 

@@ -100,10 +100,25 @@ class Program:
                     if kind := collective(inner.opcode):
                         channel = re.search(r"channel_id=(\d+)", inner.attributes)
                         key = f"{kind} {channel[1] if channel else inner.name}"
-                        beside = where.startswith("async") or "-start" in inner.opcode + one.opcode
+                        beside = where.startswith("async") or self._beside_kernels(one, computation)
                         before = found.get(key) or self._collective(inner, where, times)
                         found[key] = replace(before, overlapped=before.overlapped or beside)
         return [message for message in found.values() if message.group > 1]
+
+    def _beside_kernels(self, begun: Instruction, computation: Computation) -> bool:
+        """Whether kernels lie between the beginning of a message and its end, in the order that they run in."""
+        if not begun.opcode.endswith("-start") or '"is_sync":true' in begun.attributes:
+            return False
+        behind = iter(computation.values())
+        for one in behind:
+            if one is begun:
+                break
+        for one in behind:
+            if begun.name in one.operands and one.opcode.endswith("-done"):
+                return False
+            if one.opcode not in _FREE and not collective(one.opcode) and not one.opcode.endswith("-done"):
+                return True
+        return False
 
     def _runs(self, start: str = "") -> Iterator[tuple[Computation, int]]:
         """Every computation that control flow reaches from `start` (default: the program's), and how often. Of the

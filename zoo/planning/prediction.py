@@ -1,21 +1,28 @@
-"""The roofline of a compiled training step.
+"""How long a compiled training step takes at best, from what its kernels compute and move.
 
-Each kernel takes the longer of its products at the chip's peak and its memory traffic at full bandwidth (Williams et
-al. 2009); messages that the compiler has put beside kernels cost what exceeds these, the others are added.
+On a TPU each kernel takes the longer of its products at the chip's peak and its memory traffic at full bandwidth: the
+roofline (Williams et al. 2009). On a GPU the whole step takes the sum of the two, at the rates that products and copies
+were measured to reach: most kernels do one or the other, and one after the other. Messages that the compiler has put
+beside kernels cost what exceeds these; the others are added.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from jax.sharding import Mesh
 
-from zoo.data.batching import LanguageBatch, Seq2SeqBatch
-from zoo.parallel.chips import Topology
+from zoo.parallel.chips import Chip, Topology
+from zoo.parallel.gpus import Hosts
 from zoo.parallel.program import Program
 
 LEFT_OUT = (
     "the time between kernels and to start a message, products whose shapes leave parts of the matrix unit idle, work "
     "of the vector unit that memory traffic does not hide, congestion, input, evaluation and checkpoints"
+)
+GPU_LEFT_OUT = (
+    "the launches of kernels and the start of a message, products that are too small for the card, caches, what timing "
+    "its products on the card would choose, congestion, input, evaluation and checkpoints"
 )
 
 
@@ -33,8 +40,8 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one step: FLOPs of all chips as compiled and as the formula has them (with what is computed again), seconds of
-    kernels and of messages, and the whole."""
+    """Of one step: FLOPs of all chips as compiled and as the formula has them (with what is computed again), bytes that
+    the kernels of one chip move, seconds of kernels and of messages, and the whole."""
 
     flops: float
     formula_flops: float
@@ -43,6 +50,8 @@ class Prediction:
     traffic: tuple[Traffic, ...]
     chips: int
     peak_flops: float
+    bytes: int = 0
+    leaves_out: str = LEFT_OUT
 
     @property
     def step_seconds(self) -> float:
@@ -72,12 +81,20 @@ def attention_flops(config: Any, rows: int, length: int, passes: int = 3) -> flo
     return 4.0 * passes * tables * config.layers * rows * length**2 * width
 
 
+def kernel_seconds(program: Program, chip: Chip) -> float:
+    """Of all kernels of a step: on a GPU, one with rates that were reached, the sum of products and traffic; on a TPU
+    the longer of both, kernel by kernel."""
+    if chip.reached:
+        return program.flops / chip.reached.flops + program.bytes / chip.reached.bandwidth
+    return sum(max(k.flops / chip.flops, k.bytes / chip.bandwidth) * k.times for k in program.kernels)
+
+
 def predict(
-    program: Program, topology: Topology, mesh: Mesh, config: Any, batch: LanguageBatch | Seq2SeqBatch, matrices: int
+    program: Program, topology: Topology | Hosts, mesh: Mesh, config: Any, batch: Any, matrices: int
 ) -> Prediction:
-    """The roofline of a compiled step. `matrices` counts the parameters that each token is multiplied by."""
-    chip, (rows, length) = topology.chip, batch.inputs.shape
-    kernels = sum(max(k.flops / chip.flops, k.bytes / chip.bandwidth) * k.times for k in program.kernels)
+    """The time of a compiled step. `matrices` counts the parameters that each token is multiplied by."""
+    chip, (*rows, length) = topology.chip, batch.inputs.shape
+    rows = math.prod(rows)
     model_flops = 6.0 * matrices * rows * length + attention_flops(config, rows, length)
     again = _computed_again(config, matrices) * rows * length
     again += attention_flops(config, rows, length, passes=1) if again else 0.0
@@ -94,7 +111,9 @@ def predict(
         for (kind, axes, overlapped), (size, count, seconds) in sorted(totals.items())
     )
     flops = program.flops * mesh.size
-    return Prediction(flops, model_flops + again, model_flops, kernels, traffic, mesh.size, chip.flops)
+    times = (kernel_seconds(program, chip), traffic)
+    left_out = GPU_LEFT_OUT if chip.reached else LEFT_OUT
+    return Prediction(flops, model_flops + again, model_flops, *times, mesh.size, chip.flops, program.bytes, left_out)
 
 
 def _computed_again(config: Any, matrices: int) -> float:

@@ -8,19 +8,20 @@ from typing import Any
 
 import jax
 
+from zoo.errors import UserError
 from zoo.experiment import Experiment, ModelChoice
 from zoo.models import registry
 from zoo.parallel.chips import Topology
+from zoo.parallel.gpus import Hosts
 from zoo.parallel.mesh import MeshConfig
 from zoo.parallel.rules import parameter_count
 from zoo.planning.compilation import model_config
-from zoo.tasks.language_modeling import LanguageModelingData
 
 BYTES_PER_PARAMETER = 12  # float32 parameters and Adam's two moments
 MOST_TENSOR = 8  # beyond, the messages of every layer outweigh what it saves
 
 
-def remedies(experiment: Experiment, topology: Topology) -> Iterator[tuple[str, Experiment]]:
+def remedies(experiment: Experiment, topology: Topology | Hosts) -> Iterator[tuple[str, Experiment]]:
     """What may make a step fit, mildest first: activations computed again, smaller batches, other meshes."""
     config = model_config(experiment)
     if not getattr(config, "remat", True):
@@ -28,9 +29,9 @@ def remedies(experiment: Experiment, topology: Topology) -> Iterator[tuple[str, 
         choice = ModelChoice(experiment.model.name, experiment.model.size, changes)
         experiment = dataclasses.replace(experiment, model=choice)
         yield "--config.model.remat=true", experiment
-    key = "batch_rows" if isinstance(experiment.data, LanguageModelingData) else "batch_tokens"
+    key = experiment.data.size_key
     size = getattr(experiment.data, key)
-    for smaller in (size // 2, size // 4):
+    for smaller in filter(None, (size // 2, size // 4)):
         data = dataclasses.replace(experiment.data, **{key: smaller})
         yield f"--config.data.{key}={smaller}", dataclasses.replace(experiment, data=data)
     for mesh in meshes(experiment, topology):
@@ -43,7 +44,7 @@ def mesh_text(mesh: MeshConfig) -> str:
     return ",".join(f"{axis}={n}" for axis, n in sizes.items() if n > 1) or "data=1"
 
 
-def meshes(experiment: Experiment, topology: Topology) -> list[MeshConfig]:
+def meshes(experiment: Experiment, topology: Topology | Hosts) -> list[MeshConfig]:
     """The first that a sweep tries: of each family the least cut (the least messages), the most cut (the least memory),
     and one between."""
     found: list[MeshConfig] = []
@@ -52,7 +53,7 @@ def meshes(experiment: Experiment, topology: Topology) -> list[MeshConfig]:
     return found
 
 
-def neighbours(experiment: Experiment, topology: Topology, mesh: MeshConfig) -> list[MeshConfig]:
+def neighbours(experiment: Experiment, topology: Topology | Hosts, mesh: MeshConfig) -> list[MeshConfig]:
     """Those next to `mesh` in its family."""
     for family in families(experiment, topology):
         if mesh in family:
@@ -61,7 +62,7 @@ def neighbours(experiment: Experiment, topology: Topology, mesh: MeshConfig) -> 
     return []
 
 
-def families(experiment: Experiment, topology: Topology) -> list[list[MeshConfig]]:
+def families(experiment: Experiment, topology: Topology | Hosts) -> list[list[MeshConfig]]:
     """The meshes that make sense on a slice, the same on each where there are several, `data` over them; in a family
     `fsdp` doubles from one to the next, and `data` has the rest.
 
@@ -98,19 +99,18 @@ def _splits(config: Any, fsdp: int, tensor: int) -> bool:
 
 
 def _cuts(experiment: Experiment, mesh: MeshConfig) -> bool:
+    """Whether the rows of every batch divide by the parts of the mesh, and its positions by `sequence`."""
     shards = mesh.dcn_data * mesh.data * mesh.fsdp * experiment.train.accumulate
-    data = experiment.data
-    if isinstance(data, LanguageModelingData):
-        return data.batch_rows % shards == 0 and data.length % mesh.sequence == 0
-    return _rows(experiment) >= shards
+    try:
+        shapes = experiment.data.batch_shapes(shards)
+    except UserError:
+        return False
+    return mesh.sequence == 1 or all(shape.inputs.shape[-1] % mesh.sequence == 0 for shape in shapes)
 
 
 def _rows(experiment: Experiment) -> int:
-    """Of a batch; of translation, of its longest sentences."""
-    data = experiment.data
-    if isinstance(data, LanguageModelingData):
-        return data.batch_rows
-    return data.batch_sentences or data.batch_tokens // data.max_length
+    """Of the longest batch."""
+    return experiment.data.batch_shapes(1)[-1].inputs.shape[0]
 
 
 def _parameters(config: Any, experiment: Experiment) -> int:

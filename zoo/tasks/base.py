@@ -52,6 +52,22 @@ class Splits:
     def tfds_split(self, split: str) -> str:
         return getattr(self, f"{split}_split")
 
+    @property
+    def size_key(self) -> str:
+        """The field that says how large a batch is."""
+        raise NotImplementedError
+
+    def planned_vocabularies(self) -> dict[str, int]:
+        """The fields of a model's config that the data decides, as they are asked for: before there is any text."""
+        raise NotImplementedError
+
+    def batch_shapes(self, shards: int) -> Sequence[PyTree]:
+        """Of all batches that training may see, the longest last, with `jax.ShapeDtypeStruct` for arrays.
+
+        Raises `UserError` where their rows do not divide by `shards`.
+        """
+        raise NotImplementedError
+
 
 def check_positions(data: Any, model: Any) -> None:
     """Raises `UserError` where the rows of `data` are longer than the positions that `model` learns."""

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Num
 
 from zoo.data import labelled, labels, tokenizers
-from zoo.data.batching import NOTHING, LabelledBatch
+from zoo.data.batching import NOTHING, LabelledBatch, check_rows, padded_lengths, shape_of_ids
 from zoo.data.labelled import FORMATS, Example, Format
 from zoo.data.labelled_batches import StoredExamples, evaluation_examples, training_examples
 from zoo.data.pipeline import ALONE, Share
@@ -61,6 +61,20 @@ class ClassificationData(Splits):
     @property
     def format(self) -> Format:
         return FORMATS[self.task]
+
+    size_key = "batch_rows"
+
+    def planned_vocabularies(self) -> dict[str, int]:
+        outputs = self.format.outputs_per_answer or len(self.format.names)
+        return {"vocabulary": self.vocabulary + Layout.ADDED, "outputs": outputs}
+
+    def batch_shapes(self, shards: int) -> list[LabelledBatch]:
+        check_rows("batch_rows", self.batch_rows, shards)
+        each = (self.batch_rows, self.format.answers, self.format.orders)
+        target = jax.ShapeDtypeStruct(each[:1], np.float32 if self.format.regression else np.int32)
+        labelled = jax.ShapeDtypeStruct(each[:1], np.bool_)
+        ids = [shape_of_ids(*each, length) for length in padded_lengths(self.length)]
+        return [LabelledBatch(one, one, shape_of_ids(*each), target, labelled) for one in ids]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from zoo.data import text, tokenizers
-from zoo.data.batching import NOTHING, Ids, LanguageBatch
+from zoo.data.batching import NOTHING, Ids, LanguageBatch, check_rows, shape_of_ids
 from zoo.data.packing import HeldTokens, Rows, Tokens, evaluation_rows, training_rows
 from zoo.data.pipeline import ALONE, Share
 from zoo.data.token_cache import tokenized
@@ -61,6 +61,16 @@ class LanguageModelingData(Splits):
         for key, least in (("length", 2), ("vocabulary", 5), ("batch_rows", 1)):
             if getattr(self, key) < least:
                 raise UserError(f"data.{key}={getattr(self, key)}: use at least {least}")
+
+    size_key = "batch_rows"
+
+    def planned_vocabularies(self) -> dict[str, int]:
+        return {"vocabulary": self.vocabulary}
+
+    def batch_shapes(self, shards: int) -> list[LanguageBatch]:
+        check_rows("batch_rows", self.batch_rows, shards)
+        ids = shape_of_ids(self.batch_rows, self.length)
+        return [LanguageBatch(ids, ids, ids, ids) if self.packing == "segments" else LanguageBatch(ids, ids)]
 
 
 class LanguageModeling:

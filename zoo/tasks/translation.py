@@ -11,7 +11,7 @@ import grain
 import jax
 
 from zoo.data import sources, tokenizers
-from zoo.data.batching import Buckets, Seq2SeqBatch
+from zoo.data.batching import Buckets, Seq2SeqBatch, shape_of_ids
 from zoo.data.embedded import Phrases
 from zoo.data.examples import Encoder, Limits, StoredPairs, StreamedPairs
 from zoo.data.pipeline import ALONE, Examples, Share, evaluation_batches, training_batches
@@ -78,6 +78,25 @@ class TranslationData(Splits):
     def vocabulary_keys(self) -> tuple[str, str]:
         """The keys that hold the size of the source's vocabulary and of the target's."""
         return "vocabulary", "target_vocabulary" if self.target_vocabulary else "vocabulary"
+
+    @property
+    def size_key(self) -> str:
+        return "batch_sentences" if self.batch_sentences else "batch_tokens"
+
+    def planned_vocabularies(self) -> dict[str, int]:
+        target = self.target_vocabulary or self.vocabulary
+        return {"source_vocabulary": self.vocabulary, "target_vocabulary": target}
+
+    def buckets(self, shards: int) -> Buckets:
+        """The lengths of training batches, and how many rows go with each."""
+        if self.batch_sentences:
+            return Buckets.of_sentences(self.max_length, self.batch_sentences, shards, self.steps)
+        return Buckets.up_to(self.max_length, self.batch_tokens, shards, self.steps)
+
+    def batch_shapes(self, shards: int) -> list[Seq2SeqBatch]:
+        buckets = self.buckets(shards)
+        ids = [shape_of_ids(*shape) for shape in zip(buckets.counts, buckets.boundaries, strict=True)]
+        return [Seq2SeqBatch(one, one, one) for one in ids]
 
 
 class Translation:
@@ -175,11 +194,7 @@ class Translation:
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
-        data = self.data
-        if data.batch_sentences:
-            buckets = Buckets.of_sentences(data.max_length, data.batch_sentences, shards, data.steps)
-        else:
-            buckets = Buckets.up_to(data.max_length, data.batch_tokens, shards, data.steps)
+        data, buckets = self.data, self.data.buckets(shards)
         examples = self._examples("train", Limits(data.max_length, data.max_ratio))
         return training_batches(examples, buckets, data.pool or len(examples), self.seed, share)
 

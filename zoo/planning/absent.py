@@ -1,0 +1,75 @@
+"""Devices that are not here, and the compilers that know them: libtpu's for TPUs, XLA's own for NVIDIA GPUs."""
+
+import importlib.util
+import os
+import re
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from zoo.errors import UserError
+from zoo.parallel.chips import Topology
+from zoo.parallel.gpus import Hosts
+
+GPU_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
+# Kernels cannot be timed on a card that is not here, and Triton's products need what timing them chooses.
+GPU_OPTIONS = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": False}
+
+
+def absent_devices(topology: Topology | Hosts) -> list[Any]:
+    """Devices to compile for, of all slices or hosts. Raises `UserError` where their compiler is not installed."""
+    from jax.experimental import topologies
+
+    if isinstance(topology, Hosts):
+        if not any(map(_is_installed, GPU_PLUGINS)):
+            raise UserError(
+                "compiling for a GPU needs JAX's CUDA plugin, which is not installed: pip install 'seqzoo[gpu]'"
+            )
+        shape, target = f"1x{topology.hosts}x{topology.gpus}", topology.card.target()
+        return list(topologies.get_topology_desc(topology.name, "cuda", topology=shape, target_config=target).devices)
+    if not _is_installed("libtpu"):
+        raise UserError("compiling for a TPU needs libtpu, which is not installed: pip install 'seqzoo[tpu]'")
+    # Else libtpu asks a server of Google Cloud which machine it is on, and waits.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # two plans at a time do not fight over chips
+    found = topologies.get_topology_desc(platform="tpu", topology_name=topology.slice, num_slices=topology.slices)
+    return list(found.devices)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it is in
+        return False
+
+
+def compiler(topology: Topology | Hosts) -> str:
+    """The compiler for these devices, and its version."""
+    return f"jaxlib {version('jaxlib')}" if isinstance(topology, Hosts) else f"libtpu {version('libtpu')}"
+
+
+def compiled(lowered: jax.stages.Lowered, topology: Topology | Hosts) -> tuple[jax.stages.Compiled, str]:
+    """The program, and its text."""
+    if isinstance(topology, Hosts):
+        program = lowered.compile(compiler_options=GPU_OPTIONS)
+        return program, program.as_text()
+    # As the compiler itself writes it: `as_text` fails where a libtpu that is newer than JAX's own XLA has fused
+    # messages in ways that the latter cannot read.
+    with tempfile.TemporaryDirectory() as directory:
+        program = lowered.compile(compiler_options={"xla_dump_to": directory, "xla_dump_hlo_as_text": True})
+        (file,) = Path(directory).glob("*.after_optimizations.txt")
+        return program, file.read_text(encoding="utf-8")
+
+
+def needed_bytes(error: jax.errors.JaxRuntimeError) -> tuple[int, bool]:
+    """What the compiler says that a program would have needed, and whether that includes its arguments; anything else
+    that it says is a defect."""
+    said = re.search(r"(Used|HLO temporaries) \(?([\d.]+)([KMGT])", str(error))
+    if said is None:
+        raise error
+    return int(float(said[2]) * 2 ** (10 * (1 + "KMGT".index(said[3])))), said[1] == "Used"
