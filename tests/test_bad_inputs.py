@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import logging
+import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import TINY
 
+import zoo.cli
 from zoo.cli import main
 from zoo.data import tokenizers
 from zoo.tasks.translation import Translation, TranslationData
@@ -453,7 +456,12 @@ OPTIONS = {
     "the same twice": (["plot", "DIR", "DIR"], ["name every working directory once"]),
     "a layer": (["plot", "DIR", "--text=in 1 days", "--layer=3"], ["--layer=3", "has 2, counted from 1"]),
     "a head": (["plot", "DIR", "--text=in 1 days", "--head=9"], ["--head=9", "has 2, counted from 1"]),
-    "a place": (["plot", "DIR", "--out=nowhere/x.png"], ["--out=nowhere/x.png", "no directory nowhere"]),
+    "a place": (["plot", "DIR", "--out=nowhere/x.png"], ["--out", "nowhere/x.png", "no directory nowhere"]),
+    "a directory for a picture": (["plot", "DIR", "--out=."], ["--out", ". is a directory", "name a file in it"]),
+    "a place for predictions": (["eval", "DIR", "--predictions=no/p.tsv"], ["--predictions", "no directory no"]),
+    "bytes in a text": (["generate", "DIR", "--prompt", "a\udce9"], ["--prompt: 'a\\\\udce9' is not UTF-8"]),
+    "bytes in another": (["translate", "DIR", "--prefix=\udcff"], ["--prefix: ", "is not UTF-8 at character 10"]),
+    "bytes in a name": (["translate", "run\udcff"], ["argument 1: ", "is not UTF-8", "rename the file"]),
     "an average of too many": (["average", "DIR", "--last=9"], ["keeps 3", "[1, 2, 3]", "train.keep=9"]),
     "a beginning": (["train", "--init_from=nowhere", "--workdir=run"], ["nowhere is not a working directory"]),
 }
@@ -482,7 +490,7 @@ def test_a_pair_without_a_tab_is_told_by_its_line_and_no_score_before_it_is_writ
 def test_a_dictionary_that_is_not_utf8_is_told(mistake, workdir, tmp_path):
     (tmp_path / "words.tsv").write_bytes(b"house\tmaison\nna\xefve\tna\xeff\n")
     line = mistake("translate", workdir, f"--dictionary={tmp_path / 'words.tsv'}")
-    assert "words.tsv is not UTF-8 from byte 15 on" in line
+    assert "words.tsv:2: not UTF-8" in line
 
 
 def test_an_ensemble_over_different_vocabularies_is_told_by_both_names(mistake, workdir, copy):
@@ -536,3 +544,36 @@ def log_as_before():
     propagate = logging.getLogger("zoo").propagate
     yield
     logging.getLogger("zoo").propagate = propagate
+
+
+def test_a_tilde_is_the_home_directory_in_every_path(mistake, start, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    home = str(tmp_path / "home")
+    os.mkdir(home)
+    for command in ("translate", "eval", "generate"):
+        assert f"{home}/run is not a working directory" in mistake(command, "~/run")
+    assert f"{home}/run is not a working directory" in mistake("train", "--init_from=~/run", "--workdir=~/new")
+    assert f"no config file '{home}/a.py'" in mistake("train", "--config=~/a.py")
+    assert f"no file {home}/text.en" in start({"data.train": "~/text"})
+    assert f"no file {home}/text.en" in start({"data.path": "~", "data.train": "text"}, Path("~/run"))
+    assert f"{home} is a directory" in mistake("plot", "~/run", "--out=~")
+    assert [path.name for path in tmp_path.rglob("*")] == ["home"]
+
+
+def test_a_remedy_fits_what_was_refused(capsys, monkeypatch):
+    for code, remedy in ((errno.ENOSPC, "make room"), (errno.EACCES, "permission"), (errno.EROFS, "read-only")):
+
+        def refuse(args, code=code):
+            raise OSError(code, os.strerror(code), "/some/file")
+
+        monkeypatch.setattr(zoo.cli.models, "run", refuse)
+        assert main(["models"]) == 2
+        assert remedy in capsys.readouterr().err.rpartition("/some/file")[2]
+
+
+def test_a_command_that_is_printed_can_be_pasted(workdir, tmp_path, capsys):
+    copy = shutil.copytree(workdir, tmp_path / "a $run")
+    assert main(["average", str(copy), "--last=2"]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[:2] == ["python", "eval.py"] and words[2] == f"--workdir={copy}"

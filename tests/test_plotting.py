@@ -92,3 +92,15 @@ def test_a_line_against_length_is_drawn_for_each_model(tmp_path):
 def test_no_reports_are_no_curves(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.jsonl"):
         read_curves(tmp_path / "metrics.jsonl")
+
+
+def test_a_run_is_named_whatever_its_name(workdir, tmp_path, monkeypatch):
+    names = ["_run", "$a$", "plain"]
+    figures = []
+    for room in ("lengths", "curves"):
+        monkeypatch.setattr(f"zoo.plotting.{room}.save", lambda figure, path: figures.append(figure))
+    draw_by_length([(1, 9, 3)], {name: [1.0] for name in names}, "title", "caption", tmp_path / "a.png")
+    draw_curves(dict.fromkeys(names, workdir / "metrics.jsonl"), tmp_path / "b.png")
+    legends = [figures[0].axes[0].get_legend(), *figures[1].legends]
+    named = [[text.get_text() for text in legend.get_texts()] for legend in legends]
+    assert named == [names, [*names, "train", "valid"]]

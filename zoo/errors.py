@@ -5,7 +5,18 @@ command line prints its single line and ends with exit code 2. Any other excepti
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+# What the machine refuses and only the user can grant.
+REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: "ask for the permission to write there",
+    errno.EPERM: "ask for the permission to write there",
+    errno.EROFS: "the place is read-only",
+    errno.EISDIR: "name a file",
+}
 
 
 class UserError(Exception):
@@ -23,3 +34,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def refused(what: object, error: OSError) -> str:
+    """What an error of the machine says, with its remedy."""
+    remedy = REMEDIES.get(error.errno)
+    return f"{what}: {error.strerror or error}: {f'{remedy}, or ' if remedy else ''}write elsewhere"

@@ -1,16 +1,19 @@
 """The scores of a working directory on a split, or on other data."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from zoo.decoding.alignment import alignment_error_rate, forced_links
 from zoo.errors import UserError
+from zoo.storage import output, write_output
 from zoo.tasks import metrics, zero_shot
 from zoo.workdirs import Workdir
 
 
-def score(workdir: Workdir, split: str = "test", location: str = "", predictions: Path | None = None) -> dict[str, Any]:
+def score(
+    workdir: Workdir, split: str = "test", location: str = "", predictions: str | PathLike | None = None
+) -> dict[str, Any]:
     """The values of the task's evaluation on `split`, or on the data at `location`, and what they were measured on.
 
     Where the true alignment of the data is known, `alignment_error_rate` is that of the references' forced alignment by
@@ -23,10 +26,12 @@ def score(workdir: Workdir, split: str = "test", location: str = "", predictions
     """
     if predictions is not None and workdir.experiment.task != "classification":
         raise UserError(f"--predictions={predictions}: {workdir.path} holds no classifier: leave it away")
+    if predictions is not None:
+        predictions = output(predictions)  # before the work
     evaluation = workdir.task.evaluate(workdir.model, workdir.params, split, location)
     if predictions is not None:
         rows = (f"{index}\t{output}\n" for index, (*_, output) in enumerate(evaluation.samples))
-        predictions.write_text("index\tprediction\n" + "".join(rows), encoding="utf-8")
+        write_output(predictions, ("index\tprediction\n" + "".join(rows)).encode())
     measured = {
         "split": split,
         "data": location or getattr(workdir.experiment.data, split),

@@ -8,6 +8,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import shlex
 import traceback
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from zoo.errors import UserError, nearest
 from zoo.models import registry
 from zoo.parallel.devices import compute_dtype
 from zoo.parallel.mesh import MeshConfig
-from zoo.storage import AnyPath, reached, remove, write_whole
+from zoo.storage import AnyPath, expanded, reached, remove, write_whole
 from zoo.tasks import registry as tasks
 from zoo.tasks.base import Task
 from zoo.training.config import TrainConfig
@@ -112,6 +113,7 @@ def from_file(spec: str, changes: Sequence[Change] = ()) -> Experiment:
     `UserError` for a file, key or value that isn't right.
     """
     path, _, argument = spec.partition(":")
+    path = expanded(path)
     ours = [CONFIGS / Path(path).name, CONFIGS / f"{path}.py"] if Path(path).parent in OURS else []
     file = next((p for p in (Path(path), *ours) if p.is_file()), None)
     if file is None:
@@ -142,7 +144,8 @@ def from_workdir(workdir: AnyPath, changes: Sequence[Change] = ()) -> Experiment
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(
-            f"{workdir} is not a working directory (no config.json): make one with train.py --workdir={workdir}"
+            f"{workdir} is not a working directory (no config.json): make one with train.py "
+            f"--workdir={shlex.quote(str(workdir))}"
         )
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
@@ -289,7 +292,7 @@ def _is_new(workdir: AnyPath, experiment: Experiment) -> bool:
         if changed:
             raise UserError(
                 f"{workdir} holds another experiment ({'; '.join(changed)}): choose another --workdir, or go on with "
-                f"its own config: python train.py --workdir={workdir}"
+                f"its own config: python train.py --workdir={shlex.quote(str(workdir))}"
             )
         return False
     if workdir.is_dir() and any(workdir.iterdir()):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from etils import epath
 
-from zoo.errors import UserError
+from zoo.errors import REMEDIES, UserError, refused
 
 AnyPath = Path | epath.Path
 STORE = "gs://"
@@ -93,6 +93,38 @@ def scratch(workdir: AnyPath, name: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqzoo" / name
 
 
+def output(path: str | os.PathLike) -> AnyPath:
+    """The path of a file that is to be written when work is done, once it is sure that it can be.
+
+    Raises UserError for a directory, for one that is not there, and for a file or directory that is write-protected.
+    """
+    path = located(path)
+    if is_remote(path):
+        return path
+    if path.is_dir():
+        raise UserError(f"{path} is a directory: name a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no directory {path.parent}: make it, or write elsewhere")
+    try:
+        if path.exists():
+            path.open("ab").close()
+        else:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+    except OSError as error:
+        raise UserError(refused(path, error)) from error
+    return path
+
+
+def write_output(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file that a user named: whole or not at all, or straight into a device or a pipe."""
+    path = located(path)
+    if is_remote(path) or path.is_file() or not path.exists():
+        write_whole(path if is_remote(path) else path.resolve(), content)
+    else:
+        path.write_bytes(content)
+
+
 @contextmanager
 def reached(path: AnyPath) -> Iterator[None]:
     """Around the first use of a store: what its client raises is that there is no such bucket, no permission or no
@@ -105,7 +137,9 @@ def reached(path: AnyPath) -> Iterator[None]:
         if not (is_remote(path) or isinstance(error, OSError)):
             raise
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        remedy = "see that the bucket is there and that you may write to it" if is_remote(path) else "make room"
+        remedy = REMEDIES.get(getattr(error, "errno", None), "see that the place is there and may be written")
+        if is_remote(path):
+            remedy = "see that the bucket is there and that you may write to it"
         raise UserError(f"cannot write {path} ({reason}): {remedy}, or choose another --workdir") from error
 
 

@@ -1,5 +1,6 @@
 """Working directories opened for use: the models they hold, ready to translate, alone or together, and to write."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -133,7 +134,7 @@ def load(path: str | PathLike, checkpoint: str = "best", changes: Sequence[Chang
     path = located(path)
     if task and (found := from_workdir(path).task) != task:
         command = tasks.kind(found).command
-        raise UserError(f"{path} holds a model of task={found!r}: use python -m zoo {command} {path}")
+        raise UserError(f"{path} holds a model of task={found!r}: use python -m zoo {command} {shlex.quote(str(path))}")
     return Workdir(path, from_workdir(path, changes), checkpoint)
 
 

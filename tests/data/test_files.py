@@ -61,7 +61,7 @@ def test_single_bad_bytes_are_replaced_and_counted(tmp_path, caplog, monkeypatch
     monkeypatch.setattr(logging.getLogger("zoo"), "propagate", True)
     (tmp_path / "a").write_bytes(ENGLISH.encode() + b"caf\xe9 \xe9\n")
     assert list(files.lines(tmp_path / "a"))[-1] == "caf\ufffd \ufffd"
-    assert "2 characters that are not UTF-8 became U+FFFD, the first in line 2001" in caplog.text
+    assert "2 characters that cannot be read became U+FFFD, the first in line 2001" in caplog.text
 
 
 def test_a_nul_byte_and_a_cut_end_are_told_by_their_lines(tmp_path):

@@ -222,7 +222,7 @@ def test_without_spacy_one_line_says_that_words_differ_and_with_it_they_must_be_
         (lambda vocabulary, merges: merges.write_bytes(b"#version: 0.2\nt h\n"), "truncated.*made by no merge"),
         (lambda vocabulary, merges: vocabulary.write_text('{"a": 0, "b": 2}'), "number its pieces from 0"),
         (lambda vocabulary, merges: vocabulary.write_text('{"a": 0, "b</w>": 1}'), "truncated or not of gpt"),
-        (lambda vocabulary, merges: vocabulary.write_bytes(b"\xff\xfe"), "truncated or not of gpt"),
+        (lambda vocabulary, merges: vocabulary.write_bytes(b"\xff\xfe"), "not UTF-8"),
     ],
 )
 def test_files_that_are_not_right_are_one_line(kind, directory, spoil, told):

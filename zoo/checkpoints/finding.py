@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import shlex
 from os import PathLike
 
 import jax
@@ -42,7 +43,9 @@ def find(workdir: epath.Path, which: str) -> tuple[int, epath.Path]:
     if which == "best" and not steps:
         return find(workdir, "latest")
     if not steps:
-        raise UserError(f"no checkpoint in {directory}: train one with `train.py --workdir={workdir}`")
+        raise UserError(
+            f"no checkpoint in {directory}: train one with `train.py --workdir={shlex.quote(str(workdir))}`"
+        )
     if not which.isdecimal():
         step = newest_whole(directory, steps)
         return step, directory / str(step)

@@ -4,7 +4,6 @@ A command is a module with `HELP`, `EXAMPLE`, `add_arguments(parser)` and `run(a
 `run`, so that help and mistakes are answered at once.
 """
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ from typing import NoReturn
 from zoo import logs
 from zoo.cli import average, evaluate, generate, models, plan, plot, score, train, translate
 from zoo.cli.arguments import parse
-from zoo.errors import UserError
+from zoo.cli.lines import speak_utf8
+from zoo.errors import REMEDIES, UserError, refused
 
 COMMANDS = {
     "train": train,
@@ -26,14 +26,13 @@ COMMANDS = {
     "plot": plot,
     "plan": plan,
 }
-# What the machine refuses and only the user can grant; any other OSError is a defect and keeps its traceback.
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR)
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code: 0, 2 for what the user got wrong, 130 after Ctrl-C."""
     logs.set_up()
+    speak_utf8()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parse(argv, COMMANDS)
@@ -44,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _leave_standard_output()  # the reader, as `head`, has all that it wanted
     except OSError as error:
-        if error.errno not in REFUSALS:
+        if error.errno not in REMEDIES:  # any other is a defect and keeps its traceback
             raise
         if error.filename is None:
             _leave_standard_output()
-        return _failed(f"{error.filename or 'standard output'}: {error.strerror}: make room, or write elsewhere")
+        return _failed(refused(error.filename or "standard output", error))
     except KeyboardInterrupt:
         going_on = "the same command goes on from the last checkpoint" if argv[:1] == ["train"] else "nothing is lost"
         print(f"\nzoo: interrupted: {going_on}", file=sys.stderr)

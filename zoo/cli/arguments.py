@@ -4,7 +4,6 @@ import argparse
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -32,6 +31,7 @@ def parse(argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.N
     """
     if not argv:
         raise UserError(f"name a command: {', '.join(commands)} (python -m zoo --help explains them)")
+    _check_characters(argv)
     if not argv[0].startswith("-") and argv[0] not in commands:
         raise UserError(f"no command {argv[0]!r}: {nearest(argv[0], commands)}")
     words, changes = split_changes(argv)
@@ -56,6 +56,23 @@ def parse(argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.N
         raise UserError(f"--config.{changes[0][0]}: only train and plan take changes of the config")
     args.changes = changes
     return args
+
+
+def _check_characters(argv: Sequence[str]) -> None:
+    """Raise `UserError` for bytes that are not UTF-8, which Python keeps as halves of surrogate pairs: they match no
+    text, and most of what writes text refuses them."""
+    for number, word in enumerate(argv):
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            option, equals, _ = word.partition("=")
+            before = argv[number - 1] if number else ""
+            named = option if equals else before if before.startswith("--") else f"argument {number}"
+            shown = word.encode(errors="backslashreplace").decode()
+            raise UserError(
+                f"{named.encode(errors='replace').decode()}: {shown!r} is not UTF-8 at character {error.start + 1}: "
+                "write it in UTF-8, or rename the file"
+            ) from error
 
 
 class _Layout(argparse.RawDescriptionHelpFormatter):
@@ -183,15 +200,22 @@ def seed(text: str) -> int:
 
 
 def lines_of(text: str) -> list[str]:
-    r"""The lines of a UTF-8 file, as an argparse type; only \n ends one."""
-    path = Path(text)
-    if not path.is_file():
+    r"""The lines of a text file, as an argparse type; only \n ends one."""
+    from zoo.data import files
+
+    if (path := files.find(text)) is None:
         raise argparse.ArgumentTypeError(f"no file {text}")
+    return list(files.lines(path))
+
+
+def output(text: str) -> "AnyPath":
+    """A file that can be written, as an argparse type."""
+    from zoo.storage import output
+
     try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{text} is not UTF-8 from byte {error.start} on: convert it") from error
-    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")] if content else []
+        return output(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def dictionary(text: str) -> dict[str, str]:

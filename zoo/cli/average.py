@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 from typing import TYPE_CHECKING
 
 from zoo.cli.arguments import directory, positive
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         )
     save_parameters(args.workdir / "average", steps[-1], average_parameters(args.workdir, steps), {"averaged": steps})
     print(f"{args.workdir / 'average' / str(steps[-1])} is the mean of steps {', '.join(map(str, steps))}")
-    print(f"python eval.py --workdir={args.workdir} --split=valid --checkpoint=average")
+    print(f"python eval.py --workdir={shlex.quote(str(args.workdir))} --split=valid --checkpoint=average")
 
 
 def _scores(path: "AnyPath", name: str) -> dict[int, float]:

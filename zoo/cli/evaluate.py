@@ -3,9 +3,8 @@
 import argparse
 import json
 import math
-from pathlib import Path
 
-from zoo.cli.arguments import add_checkpoint, add_decoding, directory, evaluation_changes, positive
+from zoo.cli.arguments import add_checkpoint, add_decoding, directory, evaluation_changes, output, positive
 from zoo.errors import UserError
 
 HELP = "score a working directory on its validation or test split, or on other data"
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_decoding(parser)
     parser.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="write what a classifier says, as GLUE takes it"
+        "--predictions", type=output, metavar="FILE", help="write what a classifier says, as GLUE takes it"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 

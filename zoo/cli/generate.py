@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from zoo.cli.arguments import add_checkpoint, add_sampling, directory, number, positive, sampling_options
-from zoo.cli.lines import inputs
+from zoo.cli.lines import flush, inputs, write
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,15 +64,18 @@ def _write_plain(prompts: list[str], grown: "Iterator[list[Continuation]]", apar
     """Prompts and what follows, `apart` from what was written before; a text alone appears as it is made."""
     alone, shown = len(prompts) == 1, 0
     if apart and not sys.stdin.isatty():
-        _write("\n")
+        write("\n")
     if alone:
-        _write(prompts[0])
+        write(prompts[0])
+        flush()
     for last in grown:
         if alone:
-            _write(last[0].text[shown:])
+            write(last[0].text[shown:])
+            flush()
             shown = len(last[0].text)
     texts = (f"{prompt}{continuation.text}\n" for prompt, continuation in zip(prompts, last, strict=True))
-    _write("\n" if alone else "\n".join(texts))
+    write("\n" if alone else "\n".join(texts))
+    flush()
     return last
 
 
@@ -80,10 +83,6 @@ def _write_json(prompts: list[str], grown: "Iterator[list[Continuation]]") -> "l
     *_, last = grown
     for prompt, continuation in zip(prompts, last, strict=True):
         record = {"prompt": prompt, "text": continuation.text, "ended": continuation.ended}
-        _write(f"{json.dumps(record, ensure_ascii=False)}\n")
+        write(f"{json.dumps(record, ensure_ascii=False)}\n")
+    flush()
     return last
-
-
-def _write(text: str) -> None:
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()

@@ -1,28 +1,16 @@
-"""Standard input as the commands that answer line by line read it."""
+"""Standard input as the commands that answer line by line read it, and their answers on standard output."""
 
 import io
-import logging
 import os
 import select
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-log = logging.getLogger("zoo")
+from zoo.data.encodings import Decoder
+
 SILENCE = 0.05  # seconds without a new line after which what has come is answered
 PIECE = 1 << 16  # bytes read at a time
-
-
-def decoded(lines: Iterable[bytes], first: int = 1) -> Iterator[str]:
-    r"""The text of each line; `first` is the number of the first. Only \n ends one: what else Unicode counts as a line
-    break stays inside its line."""
-    for number, raw in enumerate(lines, first):
-        raw = raw.removesuffix(b"\n").removesuffix(b"\r")
-        try:
-            yield raw.decode()
-        except UnicodeDecodeError:
-            log.warning("line %d is not UTF-8: what cannot be read becomes \ufffd", number)
-            yield raw.decode(errors="replace")
 
 
 def inputs(prompt: str, size: int) -> Iterator[list[str]]:
@@ -31,10 +19,37 @@ def inputs(prompt: str, size: int) -> Iterator[list[str]]:
     `size` of them while they come fast, or what has come after `SILENCE`, so that a program may write a line and wait
     for its answer; on a terminal each line alone, where `prompt` asks for it.
     """
-    first = 1
-    for together in _typed(prompt) if sys.stdin.isatty() else arriving(sys.stdin.buffer, size):
-        yield list(decoded(together, first))
-        first += len(together)
+    return _decoded(_typed(prompt) if sys.stdin.isatty() else arriving(sys.stdin.buffer, size))
+
+
+def whole_input() -> list[str]:
+    """All lines of standard input."""
+    (lines,) = _decoded([list(sys.stdin.buffer)])
+    return lines
+
+
+def speak_utf8() -> None:
+    """Make standard output UTF-8 whatever the locale, as the input is and as JSON has to be."""
+    if getattr(sys.stdout, "encoding", "utf-8").lower() != "utf-8" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
+def write(text: str) -> None:
+    """Give an answer to standard output, in UTF-8 as the input is."""
+    sys.stdout.buffer.write(text.encode())
+
+
+def flush() -> None:
+    sys.stdout.buffer.flush()
+
+
+def _decoded(chunks: Iterable[list[bytes]]) -> Iterator[list[str]]:
+    r"""The text of the lines without their ends. Only \n ends one: what else Unicode counts as a line break stays
+    inside its line. Each line is answered, so bytes that are not UTF-8 become U+FFFD; they are counted."""
+    decode = Decoder("standard input", strict=False)
+    for chunk in chunks:
+        yield [decode(raw.removesuffix(b"\n").removesuffix(b"\r")) for raw in chunk]
+    decode.finish()
 
 
 def arriving(stream: io.BufferedIOBase, size: int) -> Iterator[list[bytes]]:

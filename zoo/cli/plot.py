@@ -2,10 +2,17 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.cli.arguments import add_checkpoint, add_decoding, decoding_changes, directory, evaluation_changes, positive
+from zoo.cli.arguments import (
+    add_checkpoint,
+    add_decoding,
+    decoding_changes,
+    directory,
+    evaluation_changes,
+    output,
+    positive,
+)
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--text", metavar="TEXT", help="the attention of one's translation of this sentence")
     what.add_argument("--by-length", action="store_true", help="BLEU against the length of the source")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="the picture (default: in the first WORKDIR)")
+    parser.add_argument("--out", type=output, metavar="FILE.png", help="the picture (default: in the first WORKDIR)")
     parser.add_argument("--layer", type=positive, metavar="L", help="of --text, only this layer, 1 the lowest")
     parser.add_argument("--head", type=positive, metavar="H", help="of --text, only this head, from 1 on")
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="of --by-length (default: test)")
@@ -34,8 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.out and not args.out.absolute().parent.is_dir():
-        raise UserError(f"--out={args.out}: there is no directory {args.out.parent}")
     if len(set(args.workdirs)) < len(args.workdirs):
         raise UserError(f"{' '.join(map(str, args.workdirs))}: name every working directory once")
     if args.text is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments import add_checkpoint, add_scoring, decoding_changes, directory
-from zoo.cli.lines import inputs
+from zoo.cli.lines import flush, inputs, write
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> None:
         pairs = [_pair(line, number) for number, line in enumerate(chunk, first)]
         for (_, target), scored in zip(pairs, scorer(pairs, first), strict=True):
             labels = [*scorer.target.pieces(target), "</s>"] if args.tokens else []
-            sys.stdout.buffer.write(f"{_written(scored, labels, args.json)}\n".encode())
-        sys.stdout.buffer.flush()
+            write(f"{_written(scored, labels, args.json)}\n")
+        flush()
         first += len(chunk)
 
 

@@ -18,7 +18,7 @@ from zoo.cli.arguments import (
     positive,
     sampling_options,
 )
-from zoo.cli.lines import decoded, inputs
+from zoo.cli.lines import flush, inputs, whole_input, write
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ def run(args: argparse.Namespace) -> None:
     translator = workdirs[0].translator(**how) if len(workdirs) == 1 else ensemble(workdirs, **how)
     if sys.stdin.isatty():
         log.info("translating %s to %s line by line; Ctrl-D ends", data.source, data.target)
-    finish, write = _finisher(args, translator), _writer(args, translator)
+    finish, line_of = _finisher(args, translator), _writer(args, translator)
     first = 1
     for lines, prefixes in _inputs(args, f"{data.source}> "):
         attention = args.alignment or _copies(args)
         translations = translator(lines, attention, first, prefixes, args.all_segmentations)
         for number, (line, best) in enumerate(zip(lines, translations, strict=True), first):
-            sys.stdout.buffer.write(f"{write(number, line, finish(line, best))}\n".encode())
-        sys.stdout.buffer.flush()
+            write(f"{line_of(number, line, finish(line, best))}\n")
+        flush()
         first += len(lines)
 
 
@@ -136,7 +136,7 @@ def _inputs(args: argparse.Namespace, prompt: str) -> Iterator[Input]:
     if args.prefixes is not None:
         if sys.stdin.isatty():
             raise UserError("--prefixes goes with the lines of a file: give one by < FILE, or use --prefix")
-        lines = list(decoded(sys.stdin.buffer))
+        lines = whole_input()
         if len(lines) != len(args.prefixes):
             raise UserError(f"--prefixes has {len(args.prefixes)} lines, the input {len(lines)}: give one for each")
         yield lines, args.prefixes

@@ -19,6 +19,7 @@ MARKS = {  # the longer mark of UTF-32 first: it begins as that of UTF-16 does
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+TOLD = 10  # bad lines of a lenient decoder, which then only counts them
 TOLERATED = 1 / 500  # replaced characters of all: above it a text may be in another encoding
 NULS_OF_UTF16 = 0.2  # of the bytes: text in a Latin alphabet has a half of them, other alphabets have fewer
 SAMPLE = 2**16  # bytes that an encoding is told from
@@ -48,7 +49,7 @@ class Decoder:
         input of which every line must be answered."""
         self.name, self.number = name, 0
         self._strict = strict
-        self._characters = self._beyond_ascii = self._replaced = 0
+        self._characters = self._beyond_ascii = self._bad = self._replaced = 0
         self._first_bad, self._sample = 0, b""
 
     def __call__(self, raw: bytes) -> str:
@@ -73,10 +74,10 @@ class Decoder:
         return text
 
     def _replace(self, raw: bytes) -> str:
-        if not self._replaced:
-            self._first_bad = self.number
-            if not self._strict:
-                log.warning("%s, line %d, is not UTF-8: bad bytes become U+FFFD", self.name, self.number)
+        self._first_bad = self._first_bad or self.number
+        self._bad += 1
+        if not self._strict and self._bad <= TOLD:
+            log.warning("line %d is not UTF-8: what cannot be read becomes U+FFFD (%s)", self.number, self.name)
         self._sample += raw[: max(0, SAMPLE - len(self._sample))]
         text = raw.decode(errors="replace")
         self._replaced += text.count(REPLACEMENT) - raw.count(REPLACEMENT.encode())
@@ -93,7 +94,7 @@ class Decoder:
         self.check()
         if self._replaced:
             log.warning(
-                "%s: %d characters that are not UTF-8 became U+FFFD, the first in line %d: is it %s?",
+                "%s: %d characters that cannot be read became U+FFFD, the first in line %d: is it %s?",
                 *(self.name, self._replaced, self._first_bad, likely(self._sample)),
             )
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from zoo.errors import UserError
-from zoo.plotting.pictures import save
+from zoo.plotting.pictures import name_entries, save
 from zoo.storage import AnyPath
 
 COLUMNS = 3
@@ -100,13 +100,12 @@ def _entitle(axes: Axes, name: str) -> None:
 
 def _name_runs(figure: Figure, runs: Sequence[str]) -> None:
     """What the colours and the dashes mean, once for all panels."""
-    lines = [Line2D([], [], color=f"C{colour}", label=run) for colour, run in enumerate(runs)]
+    lines = [Line2D([], [], color=f"C{colour}", label=str(colour)) for colour, _ in enumerate(runs)]
     lines += [Line2D([], [], color="0.4", linestyle=s, label=n) for n, s in (("train", "-"), ("valid", "--"))]
     legend = figure.legend(
         handles=lines, loc="outside upper center", ncols=min(len(lines), 6), fontsize="small", frameon=False
     )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    name_entries(legend, [*runs, "train", "valid"])
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -6,7 +6,7 @@ from os import PathLike
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from zoo.plotting.pictures import save
+from zoo.plotting.pictures import name_entries, save
 
 
 def draw_by_length(
@@ -22,14 +22,13 @@ def draw_by_length(
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     middles = [(first + last) / 2 for first, last, _ in bins]
-    for name, values in lines.items():
-        above.plot(middles, values, marker="o", markersize=4, label=name)
+    for number, values in enumerate(lines.values()):
+        above.plot(middles, values, marker="o", markersize=4, label=str(number))
     above.set_ylabel("BLEU")
     above.set_ylim(0, min(105.0, 1.15 * max(max(values) for values in lines.values()) + 1))
     above.set_title(title, fontsize="medium", parse_math=False)
     above.grid(alpha=0.3)
-    for text in above.legend(fontsize="small", frameon=False).get_texts():
-        text.set_parse_math(False)
+    name_entries(above.legend(fontsize="small", frameon=False), list(lines))
 
     counts = [count for _, _, count in bins]
     bars = below.bar(middles, counts, [0.9 * (last - first + 1) for first, last, _ in bins], color="0.85")

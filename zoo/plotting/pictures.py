@@ -1,12 +1,25 @@
 """Pictures as files."""
 
+from collections.abc import Sequence
+from io import BytesIO
 from os import PathLike
 
-from etils import epath
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+
+from zoo.storage import write_output
 
 
 def save(figure: Figure, path: str | PathLike) -> None:
     """Write a PNG, on a file system or to an object store."""
-    with epath.Path(path).open("wb") as file:
-        figure.savefig(file, format="png")
+    content = BytesIO()
+    figure.savefig(content, format="png")
+    write_output(path, content.getvalue())
+
+
+def name_entries(legend: Legend, names: Sequence[str]) -> None:
+    """Give the entries of a legend their names as they are: Matplotlib leaves out labels that begin with `_`, and
+    reads what is between dollars as mathematics."""
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)

@@ -12,7 +12,7 @@ import jax
 from zoo.data.pipeline import Share
 from zoo.data.tokenizers import Tokenizer
 from zoo.errors import UserError
-from zoo.storage import AnyPath
+from zoo.storage import AnyPath, expanded
 from zoo.tasks.label_losses import LabelSums
 from zoo.tasks.losses import Sums
 from zoo.tasks.metrics import Evaluation
@@ -47,7 +47,7 @@ class Splits:
                 f"{self.KINDS}"
             )
         of_a_file = self.path and not where.startswith("tfds:") and not location
-        return str(Path(self.path) / where) if of_a_file else where
+        return str(Path(expanded(self.path)) / expanded(where)) if of_a_file else where
 
     def tfds_split(self, split: str) -> str:
         return getattr(self, f"{split}_split")

@@ -20,7 +20,7 @@ from zoo.data.tokenizers import BOS, EOS
 from zoo.decoding.generation import GenerationConfig, Generator
 from zoo.decoding.likelihood import Likelihood
 from zoo.errors import UserError, check_choice
-from zoo.storage import AnyPath, scratch
+from zoo.storage import AnyPath, expanded, scratch
 from zoo.tasks import metrics
 from zoo.tasks.base import SPLITS, Splits, check_positions, lacks_tokenizers, save_tokenizer
 from zoo.tasks.losses import Sums, cross_entropy
@@ -130,7 +130,7 @@ class LanguageModeling:
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
-        cache = Path(self.data.cache).expanduser() if self.data.cache else scratch(self.workdir, "tokens")
+        cache = Path(expanded(self.data.cache)) if self.data.cache else scratch(self.workdir, "tokens")
         rows = self._rows(tokenized(self.documents("train"), self.tokenizer, cache, "data.train"))
         return training_rows(rows, self.data.batch_rows, shards, self.seed, share)
 

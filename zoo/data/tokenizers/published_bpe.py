@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 import tokenizers
 from etils import epath
 
+from zoo.data import files
 from zoo.data.tokenizers.base import SPECIALS, Saved
 from zoo.errors import UserError
+from zoo.storage import expanded
 
 SHIFT = len(SPECIALS)
 
@@ -54,10 +56,10 @@ class PublishedBPE(Saved):
         """From the files in `directory`, the value of `key`. Raises UserError for any that is not right."""
         vocabulary, merges = (_file(directory, names, key) for names in (cls.VOCABULARY, cls.MERGES))
         try:
-            ids = json.loads(vocabulary.read_text(encoding="utf-8"))
+            ids = json.loads(files.read(vocabulary))
             if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
                 raise ValueError(f"{vocabulary.name} does not number its pieces from 0")
-            lines = merges.read_text(encoding="utf-8").split("\n")
+            lines = files.read(merges).split("\n")
             rules = [line for line in lines if line and not line.startswith("#version")]
             return cls(sorted(ids, key=ids.get), rules)
         except (ValueError, TypeError) as error:
@@ -98,7 +100,7 @@ def _file(directory: str | Path, names: Sequence[str], key: str) -> epath.Path:
     """The first of the `names` that is there."""
     if not str(directory):
         raise UserError(f"{key} is not set: name the directory that holds {' or '.join(names)}")
-    paths = [epath.Path(directory).expanduser() / name for name in names]
+    paths = [epath.Path(expanded(directory)) / name for name in names]
     found = next((path for path in paths if path.exists()), None)
     if found is None:
         raise UserError(f"{key}={directory} holds no {' or '.join(names)}: name the directory of the published files")
