@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from typing import Any
 
+from zoo import interop
 from zoo.data import labels
+from zoo.data.tokenizers import EOS
 from zoo.errors import UserError
 from zoo.experiment import Change, Experiment, from_workdir
 from zoo.models import gpt
@@ -68,6 +70,10 @@ class Donor:
     def give_tokenizer(self, workdir: AnyPath) -> None:
         """Copy the tokenizer into `workdir`: parameters mean something only with the one they were trained on."""
         from_workdir(self.path)  # or it is no working directory
+        if (foreign := interop.opened(self.path)) is not None:
+            for name, tokenizer in {} if (workdir / "tokenizer").exists() else foreign.tokenizers.items():
+                tokenizer.save(workdir / "tokenizer", name)
+            return
         source = self.path / "tokenizer"
         if not source.is_dir():
             raise UserError(f"{self.path} has no {source}: copy it from where it was trained")
@@ -98,6 +104,8 @@ def _sizes(donor: Experiment, experiment: Experiment) -> list[Change]:
     if not both_gpt and donor.model.name != experiment.model.name:
         return []
     plain = asdict(body)
+    if EOS in plain.get("excluded_rows", ()):  # GPT-1 was published without; a run of ours learns to end a text
+        plain["excluded_rows"] = tuple(row for row in plain["excluded_rows"] if row != EOS)
     names = [f.name for f in fields(own) if f.name in plain and f.name not in _NOT_SIZES and "dropout" not in f.name]
     sizes = [(f"model.{name}", plain[name]) for name in names if plain[name] != 0 or isinstance(plain[name], bool)]
     if both_gpt:

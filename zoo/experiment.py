@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo import interop
 from zoo.errors import UserError, nearest
 from zoo.models import registry
 from zoo.parallel.devices import compute_dtype
@@ -140,7 +141,9 @@ def _config_of(file: Path, argument: str) -> dict[str, Any]:
 
 
 def from_workdir(workdir: AnyPath, changes: Sequence[Change] = ()) -> Experiment:
-    """The experiment that a working directory was made by."""
+    """The experiment that a working directory was made by, or that reads a foreign folder (`zoo.interop`)."""
+    if (foreign := interop.opened(workdir)) is not None:
+        return resolve(foreign.experiment, changes)
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(

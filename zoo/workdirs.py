@@ -1,5 +1,6 @@
 """Working directories opened for use: the models they hold, ready to translate, alone or together, and to write."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from zoo.checkpoints import load_parameters
+from zoo import interop
+from zoo.checkpoints import load_parameters, save_parameters
 from zoo.data.batching import padded
 from zoo.decoding.alignment import aligning
 from zoo.decoding.ancestral import Draws
@@ -20,10 +22,10 @@ from zoo.decoding.ensemble import Ensemble
 from zoo.decoding.generation import Generator
 from zoo.decoding.scoring import Scorer
 from zoo.decoding.translator import Translator
-from zoo.errors import UserError
+from zoo.errors import UserError, check_choice
 from zoo.experiment import Change, Experiment, from_workdir
 from zoo.models import registry
-from zoo.storage import AnyPath, located
+from zoo.storage import AnyPath, located, reached, remove, write_whole
 from zoo.tasks import registry as tasks
 
 
@@ -55,7 +57,10 @@ class Workdir:
 
     @cached_property
     def task(self) -> Any:
-        return self.experiment.make_task(self.path)
+        task = self.experiment.make_task(self.path)
+        if self._foreign is not None:
+            task.use_tokenizers(self._foreign.tokenizers)
+        return task
 
     @cached_property
     def model(self) -> nn.Module:
@@ -73,7 +78,14 @@ class Workdir:
 
     @cached_property
     def _loaded(self) -> tuple[int, Any]:
-        return load_parameters(self.path, self.checkpoint, self.shapes or self._on_one_device())
+        like = self.shapes or self._on_one_device()
+        if self._foreign is not None:
+            return 0, self._foreign.parameters(like)
+        return load_parameters(self.path, self.checkpoint, like)
+
+    @cached_property
+    def _foreign(self) -> interop.Foreign | None:
+        return interop.opened(self.path)
 
     def _on_one_device(self) -> Any:
         batch = self.task.example_batch()
@@ -124,6 +136,43 @@ class Workdir:
         labels = [*source.pieces(line)[:most], "</s>"], [*target.pieces(text), "</s>"]
         weights = np.asarray(attention["cross"])[:, 0, :, : len(written) + 1, : len(ids) + 1]
         return CrossAttention(text, *labels, weights)
+
+    def save(self, directory: str | PathLike, to: str = "zoo", quantization: str = "") -> AnyPath:
+        """Write the model into a new or empty directory, in the format `to` (see `zoo.interop`): `zoo` makes a working
+        directory. Nothing is left there of one that could not be written.
+
+        Raises UserError for a directory with something in it, and for what the format cannot express.
+        """
+        directory = located(directory)
+        check_choice("--to", to, ("zoo", *interop.WRITTEN))
+        if quantization and to != "ctranslate2":
+            raise UserError(f"--quantization={quantization!r} is for --to=ctranslate2: leave it out")
+        existed = directory.exists()
+        if existed and (not directory.is_dir() or any(directory.iterdir())):
+            raise UserError(f"{directory} is there already: name a new or an empty directory")
+        try:
+            with reached(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+                self._write_zoo(directory) if to == "zoo" else self._export(directory, to, quantization)
+        except BaseException:
+            for path in list(directory.iterdir()) if existed else [directory]:
+                remove(path)
+            raise
+        return directory
+
+    def _write_zoo(self, directory: AnyPath) -> None:
+        for name, tokenizer in self.task.named_tokenizers().items():
+            tokenizer.save(directory / "tokenizer", name)
+        save_parameters(directory / "best", self.step, self.params, {})
+        content = json.dumps(self.experiment.as_dict(), indent=2) + "\n"
+        write_whole(directory / "config.json", content.encode())
+
+    def _export(self, directory: AnyPath, to: str, quantization: str) -> None:
+        data = self.experiment.data
+        direction = (getattr(data, "source", ""), getattr(data, "target", ""))
+        tokenizers, decoding = self.task.named_tokenizers(), self.experiment.decoding
+        exported = interop.Exported(self.model.config, self.params, tokenizers, decoding, direction)
+        interop.write(directory, to, exported, quantization)
 
 
 def load(path: str | PathLike, checkpoint: str = "best", changes: Sequence[Change] = (), task: str = "") -> Workdir:

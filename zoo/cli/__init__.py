@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from zoo import logs
-from zoo.cli import average, evaluate, generate, models, plan, plot, score, train, translate
+from zoo.cli import average, convert, evaluate, generate, models, plan, plot, score, train, translate
 from zoo.cli.arguments import parse
 from zoo.cli.lines import speak_utf8
 from zoo.errors import REMEDIES, UserError, refused
@@ -23,6 +23,7 @@ COMMANDS = {
     "eval": evaluate,
     "models": models,
     "average": average,
+    "convert": convert,
     "plot": plot,
     "plan": plan,
 }

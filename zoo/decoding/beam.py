@@ -22,14 +22,16 @@ from zoo.errors import UserError, check_choice
 from zoo.models.base import Decodable
 from zoo.parallel.devices import COMPUTE_DTYPES
 
+NORMALIZATIONS = {"gnmt": lambda length: (5.0 + length) / 6.0, "power": lambda length: 1.0 * length}
 UNSEEN = 1e-6  # the least attention that a token of the source is taken to have had, so that its logarithm is finite
 
 
 @dataclass(frozen=True)
 class BeamConfig:
     """`length_penalty` and `coverage_penalty` are α and β of GNMT (Wu et al. 2016, eq. 14); the latter asks for a model
-    with attention. A translation has at least `min_length` tokens before its EOS and at most `max_extra` more than its
-    source, and never more than `max_length` (EOS not counted). `forbid_unknown` leaves <unk> out of it.
+    with attention. `normalization` is GNMT's `((5 + |Y|) / 6)^α` (`gnmt`) or `|Y|^α` (`power`: fairseq, Hugging Face).
+    A translation has at least `min_length` tokens before its EOS and at most `max_extra` more than its source, and
+    never more than `max_length` (EOS not counted). `forbid_unknown` leaves <unk> out of it.
 
     The model computes in `compute_dtype`, whatever it was trained in: in bfloat16 a step of the search and a pass over
     the whole translation differ by more than rounding, and a score could not be had again by teacher forcing.
@@ -38,6 +40,7 @@ class BeamConfig:
     beam_size: int = 4
     length_penalty: float = 0.6
     coverage_penalty: float = 0.0
+    normalization: str = "gnmt"
     max_extra: int = 50
     max_length: int = 256
     min_length: int = 0
@@ -46,6 +49,7 @@ class BeamConfig:
 
     def __post_init__(self):
         check_choice("decoding.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        check_choice("decoding.normalization", self.normalization, NORMALIZATIONS)
         if self.beam_size < 1:
             raise UserError(f"decoding.beam_size={self.beam_size}: a beam has at least one hypothesis")
         if self.coverage_penalty < 0:
@@ -136,15 +140,15 @@ def final_score(
     `length` counts EOS, and broadcasts to the rows; `coverage` is the attention to each source token, summed over the
     target, and is read only under a coverage penalty.
     """
-    scores = log_probability / normalizer(length, config.length_penalty)
+    scores = log_probability / normalizer(length, config)
     if config.coverage_penalty:
         scores = scores + config.coverage_penalty * covered(coverage, source)
     return scores
 
 
-def normalizer(length: Int[ArrayLike, "*B"], alpha: float) -> Float[ArrayLike, "*B"]:
-    """Wu et al. 2016, eq. 14: `((5 + |Y|) / 6)^α`, EOS counted in |Y|."""
-    return ((5.0 + length) / 6.0) ** alpha
+def normalizer(length: Int[ArrayLike, "*B"], config: BeamConfig) -> Float[ArrayLike, "*B"]:
+    """What a sum of log-probabilities is divided by; EOS counts in the length."""
+    return NORMALIZATIONS[config.normalization](length) ** config.length_penalty
 
 
 def covered(coverage: Float[Array, "B K S"], source: Int[Array, "B S"]) -> Float[Array, "B K"]:

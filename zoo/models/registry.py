@@ -86,9 +86,13 @@ def example_batch(config: Any) -> Seq2SeqBatch | LanguageBatch | LabelledBatch:
 
 def parameter_count(config: Any) -> int:
     """Exactly, and without making any of them."""
+    return sum(leaf.size for leaf in jax.tree.leaves(boxed_shapes(config)))
+
+
+def boxed_shapes(config: Any) -> Any:
+    """The shapes of a model's parameters, in the boxes that name their axes."""
     batch = example_batch(config)
-    shapes = jax.eval_shape(lambda key: of(config).init(key, batch)["params"], jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return jax.eval_shape(lambda key: of(config).init(key, batch)["params"], jax.random.key(0))
 
 
 def catalog() -> list[dict[str, str | int]]:

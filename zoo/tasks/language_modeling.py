@@ -1,7 +1,7 @@
 """Language modeling: documents, a loss over every token, and how well a model compresses text."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -120,6 +120,14 @@ class LanguageModeling:
     def tokenizer(self) -> tokenizers.Tokenizer:
         """From the working directory, where `prepare` has left it."""
         return tokenizers.load(self.workdir / "tokenizer", "text")
+
+    def use_tokenizers(self, found: Mapping[str, tokenizers.Tokenizer]) -> None:
+        """Take that of a foreign folder, where there is no working directory."""
+        self.tokenizer = found["text"]
+
+    def named_tokenizers(self) -> dict[str, tokenizers.Tokenizer]:
+        """The tokenizer by the name of its file."""
+        return {"text": self.tokenizer}
 
     def vocabularies(self) -> dict[str, int]:
         """The fields of a model's config that the data decides."""

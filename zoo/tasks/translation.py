@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from zoo.data.embedded import Phrases
 from zoo.data.examples import Encoder, Limits, StoredPairs, StreamedPairs
 from zoo.data.pipeline import ALONE, Examples, Share, evaluation_batches, training_batches
 from zoo.data.sources import Pair
+from zoo.data.tokenizers import Tokenizer
 from zoo.decoding.beam import BeamConfig
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError, check_choice
@@ -153,6 +154,14 @@ class Translation:
         """Source and target tokenizer, from the working directory, where `prepare` has left them."""
         loaded = [tokenizers.load(self.workdir / "tokenizer", name) for name in self._names()]
         return loaded[0], loaded[-1]
+
+    def use_tokenizers(self, found: Mapping[str, Tokenizer]) -> None:
+        """Take those of a foreign folder, by their names in a working directory, where there is no such directory."""
+        self.tokenizers = found["source"], found["target"]
+
+    def named_tokenizers(self) -> dict[str, Tokenizer]:
+        """The tokenizers by the names of their files."""
+        return dict(zip(self._names(), self.tokenizers, strict=False))
 
     def _names(self) -> tuple[str, ...]:
         return ("joint",) if self.data.joint else ("source", "target")

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from zoo import interop
 from zoo.checkpoints import load_parameters, saved_parameters
 from zoo.errors import UserError
 from zoo.models.gpt_classifier import begun_with, like_pretrained
@@ -40,20 +41,25 @@ def taken_over(
     classifiers add, and with its head if `head`. `fresh` makes what is not taken. Raises `UserError` where names or
     shapes differ, and for the `head` of a donor that has none.
     """
-    source, saved = str(workdir), saved_parameters(workdir, which)
+    source, foreign = str(workdir), interop.opened(workdir)
+    saved = saved_parameters(workdir, which) if foreign is None else {}
     if head and "head" not in saved:
         raise UserError(f"--init_head: {workdir} holds no classifier, so it has no head to take: leave it out")
     if "body" not in shapes or head:
-        step, params = load_parameters(workdir, which, shapes)
+        step, params = _read(workdir, which, foreign, shapes)
         return WarmStart(params, source, step, ("all parameters",))
     if "body" in saved:
         step, body = load_parameters(workdir, which, {"body": shapes["body"]}, part=True)
         params = fresh() | body
         return WarmStart(_placed(params, shapes), source, step, ("body", MARKERS), (HEAD,), (HEAD,))
-    step, body = load_parameters(workdir, which, like_pretrained(shapes))
+    step, body = _read(workdir, which, foreign, like_pretrained(shapes))
     params = begun_with(fresh(), body)
     return WarmStart(_placed(params, shapes), source, step, ("body",), (MARKERS, HEAD))
 
 
 def _placed(params: Any, shapes: Any) -> Any:
     return jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), params, shapes)
+
+
+def _read(workdir: str | PathLike, which: str, foreign: interop.Foreign | None, like: Any) -> tuple[int, Any]:
+    return load_parameters(workdir, which, like) if foreign is None else (0, foreign.parameters(like))

@@ -14,6 +14,7 @@ from zoo.data.tokenizers.base import BOS, EOS, PAD, SPECIALS, UNK, Row, Rows, To
 from zoo.data.tokenizers.characters import Bytes, Characters
 from zoo.data.tokenizers.gpt1 import GPT1
 from zoo.data.tokenizers.gpt2 import GPT2
+from zoo.data.tokenizers.marian import MarianPieces
 from zoo.data.tokenizers.published_bpe import SHIFT
 from zoo.data.tokenizers.subwords import LOSSLESS, Alphabet, SentencePiece
 from zoo.data.tokenizers.words import WordVocabulary
@@ -36,6 +37,7 @@ __all__ = [
     "Alphabet",
     "Bytes",
     "Characters",
+    "MarianPieces",
     "Row",
     "Rows",
     "SentencePiece",
@@ -50,7 +52,7 @@ __all__ = [
 KINDS = ("unigram", "bpe", "word", "bytes", "characters")
 LEARNED = ("bpe", "unigram", "bytes", "characters")  # those that a language model may learn from its own text
 PUBLISHED: dict[str, type[GPT1] | type[GPT2]] = {"gpt1": GPT1, "gpt2": GPT2}
-READERS = (SentencePiece, WordVocabulary, Bytes, Characters, GPT1, GPT2)
+READERS = (SentencePiece, WordVocabulary, Bytes, Characters, GPT1, GPT2, MarianPieces)
 
 
 def train(kind: str, lines: Iterable[str], size: int, **options: Any) -> Tokenizer:

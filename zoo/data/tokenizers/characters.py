@@ -72,6 +72,10 @@ class Characters(Saved):
     def size(self) -> int:
         return len(SPECIALS) + len(self._characters)
 
+    def piece(self, row: int) -> str:
+        """The character of a row of the embeddings."""
+        return (*SPECIALS, *self._characters)[row]
+
     def encode(self, lines: list[str]) -> list[list[int]]:
         return [[self._ids.get(character, UNK) for character in line] for line in lines]
 

@@ -54,14 +54,16 @@ class GPT1(PublishedBPE):
     END = "</w>"
     UNMERGED = frozenset({"<unk>"})
 
-    def __init__(self, pieces: Sequence[str], merges: Sequence[str], splitter: str = REGEX):
+    def __init__(
+        self, pieces: Sequence[str], merges: Sequence[str], unmerged: Sequence[str] = (), splitter: str = REGEX
+    ):
         """`splitter` finds the words: `spacy`, or `regex`, which differs in rare words. Raises UserError where it needs
         spaCy and there is none: other words would have other ids."""
         if not any(piece.endswith(self.END) for piece in pieces):
             raise ValueError(f"no piece ends in {self.END}")
         if splitter == SPACY and not importlib.util.find_spec("spacy"):
             raise UserError("this tokenizer splits words with spaCy, which is missing: pip install 'seqzoo[spacy]'")
-        super().__init__(pieces, merges, unk_token=SPECIALS[UNK], end_of_word_suffix=self.END)
+        super().__init__(pieces, merges, unmerged, unk_token=SPECIALS[UNK], end_of_word_suffix=self.END)
         self.splitter, self._memory = splitter, WordMemory(_chunks, SPACE, self._encode)
         if splitter == REGEX:
             self._library.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
@@ -70,13 +72,17 @@ class GPT1(PublishedBPE):
     def published(cls, directory: str | Path, key: str) -> "GPT1":
         """From the files in `directory`, with spaCy where that is installed; else a warning says that it differs."""
         without = super().published(directory, key)
+        return without.as_published()
+
+    def as_published(self) -> "GPT1":
+        """The same pieces with spaCy where that is installed; else a warning says that words differ."""
         if importlib.util.find_spec("spacy"):
-            return cls(**without._parts() | {"splitter": SPACY})
+            return GPT1(**self._parts() | {"splitter": SPACY})
         log.warning(
             "spaCy is not installed: words are split by a regular expression, which differs from GPT-1 in rare words "
             "with periods and apostrophes (pip install 'seqzoo[spacy]')"
         )
-        return without
+        return self
 
     def _parts(self) -> dict[str, Any]:
         return super()._parts() | {"splitter": self.splitter}

@@ -21,6 +21,11 @@ def _characters_of_bytes() -> dict[str, int]:
 BYTES = _characters_of_bytes()
 
 
+def _bytes(piece: str) -> bytes:
+    """What a piece stands for; one that was added to the published ones stands for its own characters."""
+    return bytes(BYTES[c] for c in piece) if BYTES.keys() >= set(piece) else piece.encode()
+
+
 class GPT2(PublishedBPE):
     """50,000 merges over bytes: any text survives the round trip exactly.
 
@@ -32,14 +37,14 @@ class GPT2(PublishedBPE):
     MERGES = ("vocab.bpe", "merges.txt")
     UNMERGED = frozenset({"<|endoftext|>"})
 
-    def __init__(self, pieces: Sequence[str], merges: Sequence[str]):
+    def __init__(self, pieces: Sequence[str], merges: Sequence[str], unmerged: Sequence[str] = ()):
         """The pieces are written in the characters that stand for bytes. Raises ValueError when a byte is missing."""
         if missing := BYTES.keys() - set(pieces):
             raise ValueError(f"{len(missing)} bytes have no piece")
-        super().__init__(pieces, merges)
+        super().__init__(pieces, merges, unmerged)
         self._library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._memory = WordMemory(GAP.split, GAP, self._encode)
-        self._bytes = [bytes(BYTES[c] for c in piece) for piece in self._pieces]
+        self._bytes = [_bytes(piece) for piece in self._pieces]
 
     def encode(self, lines: list[str]) -> list[list[int]]:
         return self._memory(lines)

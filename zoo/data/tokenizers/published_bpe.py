@@ -31,14 +31,15 @@ class PublishedBPE(Saved):
     END: ClassVar[str] = ""
     UNMERGED: ClassVar[frozenset[str]]
 
-    def __init__(self, pieces: Sequence[str], merges: Sequence[str], **options: str):
+    def __init__(self, pieces: Sequence[str], merges: Sequence[str], unmerged: Sequence[str] = (), **options: str):
         """`pieces` in the order of their published ids, `merges` as `LEFT RIGHT` in the order of their application;
-        `options` are those of the library's BPE. Raises ValueError when pieces and merges do not belong together."""
+        `unmerged` are more of the pieces that no merge makes, which were added to the published ones, and `options`
+        those of the library's BPE. Raises ValueError when pieces and merges do not belong together."""
+        self._unmerged = tuple(unmerged)
         self._check(pieces, merges)
         self._pieces, self._merges = (*SPECIALS, *pieces), tuple(merges)
         ids = {piece: i for i, piece in reversed(list(enumerate(self._pieces)))}  # their <unk> is ours
-        pairs = [tuple(merge.split(" ")) for merge in merges]
-        model = tokenizers.models.BPE(ids, pairs, **options)
+        model = tokenizers.models.BPE(ids, self.pairs(), **options)
         self._library = tokenizers.Tokenizer(model)
 
     def _check(self, pieces: Sequence[str], merges: Sequence[str]) -> None:
@@ -47,7 +48,7 @@ class PublishedBPE(Saved):
         for merge in merges:
             if merge.count(" ") != 1 or not {*merge.split(" "), merge.replace(" ", "")} <= known:
                 raise ValueError(f"the merge {merge!r} is not of this vocabulary's pieces")
-        unmade = [p for p in known - made - self.UNMERGED if len(p.removesuffix(self.END)) > 1]
+        unmade = [p for p in known - made - self.UNMERGED - {*self._unmerged} if len(p.removesuffix(self.END)) > 1]
         if unmade:
             raise ValueError(f"{len(unmade):,} pieces, such as {min(unmade)!r}, are made by no merge")
 
@@ -67,6 +68,19 @@ class PublishedBPE(Saved):
                 f"{vocabulary} and {merges.name} are truncated or not of {cls.suffix[1:]} ({error}): fetch them again"
             ) from error
 
+    def piece(self, row: int) -> str:
+        """The piece of a row of the embeddings."""
+        return self._pieces[row]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """What is merged, in the order of application."""
+        return [tuple(merge.split(" ")) for merge in self._merges]
+
+    def row(self, piece: str) -> int | None:
+        """The published id of `piece`, if it has one."""
+        published = self._pieces[SHIFT:]
+        return published.index(piece) if piece in published else None
+
     @property
     def size(self) -> int:
         return len(self._pieces)
@@ -76,7 +90,8 @@ class PublishedBPE(Saved):
 
     def _parts(self) -> dict[str, Any]:
         """What `__init__` is given."""
-        return {"pieces": self._pieces[SHIFT:], "merges": self._merges}
+        parts = {"pieces": self._pieces[SHIFT:], "merges": self._merges}
+        return parts | ({"unmerged": self._unmerged} if self._unmerged else {})
 
     @classmethod
     def load(cls, content: bytes) -> "PublishedBPE":

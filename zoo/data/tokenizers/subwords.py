@@ -56,7 +56,15 @@ class SentencePiece(Saved):
         return hash(self.content())
 
     def content(self) -> bytes:
+        return self.model()
+
+    def model(self) -> bytes:
+        """The SentencePiece model."""
         return self._model.serialized_model_proto()
+
+    def piece(self, row: int) -> str:
+        """The piece of a row of the embeddings."""
+        return self._model.id_to_piece(row)
 
     @classmethod
     def train(

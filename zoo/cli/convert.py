@@ -1,0 +1,45 @@
+"""`convert`: weights and tokenizers of other programs, in and out."""
+
+import argparse
+
+from zoo.cli.arguments import directory
+
+HELP = "make a working directory of another program's model, or such a model of a working directory"
+EXAMPLE = "python -m zoo convert path/to/opus-mt-en-fr runs/opus"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        type=directory,
+        metavar="SOURCE",
+        help="a folder of Hugging Face (gpt2, openai-gpt, marian), OpenAI's GPT-1, or a working directory",
+    )
+    parser.add_argument("out", type=directory, metavar="OUT", help="a directory that is new or empty")
+    parser.add_argument(
+        "--from", dest="format", metavar="FORMAT", help="zoo, huggingface or openai (it is recognized without)"
+    )
+    parser.add_argument(
+        "--to",
+        metavar="FORMAT",
+        help="zoo, huggingface or ctranslate2 (default: zoo, or huggingface for a working directory)",
+    )
+    parser.add_argument("--quantization", default="", metavar="TYPE", help="of ctranslate2, as int8")
+    parser.add_argument("--checkpoint", default="best", metavar="WHICH", help="best, latest, average or a step")
+
+
+def run(args: argparse.Namespace) -> None:
+    from zoo import interop
+    from zoo.errors import UserError
+    from zoo.tasks import registry as tasks
+    from zoo.workdirs import load
+
+    found = interop.recognized(args.source) or "zoo"
+    if args.format not in (None, found):
+        raise UserError(f"--from={args.format!r}: {args.source} has the format {found!r}")
+    opened = load(args.source, args.checkpoint)
+    to = args.to or ("huggingface" if found == "zoo" else "zoo")
+    opened.save(args.out, to, args.quantization)
+    print(f"{args.out} holds {args.source} for {to}")
+    if to == "zoo":
+        print(f"python -m zoo {tasks.kind(opened.experiment.task).command} {args.out}")
