@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,7 @@ from zoo.decoding.alignment import aligning
 from zoo.decoding.ancestral import Draws
 from zoo.decoding.ensemble import Ensemble
 from zoo.decoding.generation import Generator
+from zoo.decoding.inspection import of_text, of_translation
 from zoo.decoding.scoring import Scorer
 from zoo.decoding.translator import Translator
 from zoo.errors import UserError, check_choice
@@ -27,6 +28,9 @@ from zoo.experiment import Change, Experiment, from_workdir
 from zoo.models import registry
 from zoo.storage import AnyPath, located, reached, remove, write_whole
 from zoo.tasks import registry as tasks
+
+if TYPE_CHECKING:
+    from zoo.plotting.explorer import Explorer
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,21 @@ class Workdir:
     def translate(self, lines: list[str]) -> list[str]:
         """The best translation of every line."""
         return [best[0].text for best in self.translator()(lines)]
+
+    def explore(self, text: str) -> "Explorer":
+        """Every attention of the model on `text`, in a notebook cell or saved as a page: what its translation looked
+        at, or how a language model reads it, and what else it thought of at each step.
+
+        Raises `UserError` for an empty text, and for a model without attention.
+        """
+        from zoo.plotting.explorer import explore
+
+        if not text.strip():
+            raise UserError(f"{text!r} holds nothing to look at: give a sentence")
+        if self.experiment.task == "translation":
+            written = self.translate([text])[0]
+            return explore(of_translation(self.model, self.params, *self.task.tokenizers, text, written))
+        return explore(of_text(self.model, self.params, self.task.tokenizer, self.task.begin(False), text))
 
     def cross_attention(self, line: str) -> CrossAttention | None:
         """The best translation of `line`, and where every layer and head looked for it; None if the model has none.
