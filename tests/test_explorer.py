@@ -7,6 +7,7 @@ from browser import CHROMIUM, opened
 from flax import linen as nn
 
 import zoo
+from zoo.cli import main
 from zoo.data.batching import LanguageBatch
 from zoo.data.tokenizers import BOS, train_lossless
 from zoo.decoding.inspection import of_text, of_translation
@@ -59,6 +60,14 @@ def tokenizer_of_characters():
 def test_what_cannot_be_explored_is_told(workdir):
     with pytest.raises(UserError, match="holds nothing to look at"):
         zoo.load(workdir).explore("  ")
+
+
+def test_the_command_writes_a_page(workdir, tmp_path, capsys):
+    assert main(["plot", str(workdir), "--text", "in 1 days", "--html", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
+    assert "in 1 days" in (tmp_path / "page.html").read_text()
+    assert main(["plot", str(workdir), "--html", str(tmp_path / "other.html")]) == 2
+    assert "name one with --text" in capsys.readouterr().err and not (tmp_path / "other.html").exists()
 
 
 def test_no_text_can_become_code(tmp_path):

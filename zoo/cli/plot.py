@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--text", metavar="TEXT", help="the attention of one's translation of this sentence")
     what.add_argument("--by-length", action="store_true", help="BLEU against the length of the source")
     parser.add_argument("--out", type=output, metavar="FILE.png", help="the picture (default: in the first WORKDIR)")
+    parser.add_argument(
+        "--html", type=output, metavar="FILE.html", help="of --text, a page to explore every attention, not a picture"
+    )
     parser.add_argument("--layer", type=positive, metavar="L", help="of --text, only this layer, 1 the lowest")
     parser.add_argument("--head", type=positive, metavar="H", help="of --text, only this head, from 1 on")
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="of --by-length (default: test)")
@@ -43,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if len(set(args.workdirs)) < len(args.workdirs):
         raise UserError(f"{' '.join(map(str, args.workdirs))}: name every working directory once")
-    if args.text is not None:
+    if args.html is not None and args.text is None:
+        raise UserError(f"--html={args.html} explores the attention of a text: name one with --text")
+    if args.html is not None:
+        _explore(args)
+    elif args.text is not None:
         _attention(args)
     elif args.by_length:
         _by_length(args)
@@ -79,13 +86,25 @@ def _by_length(args: argparse.Namespace) -> None:
         print(out)
 
 
+def _explore(args: argparse.Namespace) -> None:
+    from zoo.workdirs import load
+
+    load(_only(args), args.checkpoint, decoding_changes(args)).explore(args.text).save(args.html)
+    print(args.html)
+
+
+def _only(args: argparse.Namespace) -> "AnyPath":
+    workdir, *others = args.workdirs
+    if others:
+        raise UserError(f"--text draws the attention of one working directory, not of {len(args.workdirs)}: name one")
+    return workdir
+
+
 def _attention(args: argparse.Namespace) -> None:
     from zoo.plotting.attention import draw_attention
     from zoo.workdirs import load
 
-    workdir, *others = args.workdirs
-    if others:
-        raise UserError(f"--text draws the attention of one working directory, not of {len(args.workdirs)}: name one")
+    workdir = _only(args)
     opened = load(workdir, args.checkpoint, decoding_changes(args), task="translation")
     attention = opened.cross_attention(args.text)
     if attention is None:
