@@ -5,12 +5,15 @@ import importlib
 import json
 import sys
 
+from zoo.errors import UserError
+
 BENCHMARKS = {
     "train-translation": "benchmarks.train_translation",
     "train-recurrent": "benchmarks.train_recurrent",
     "decode": "benchmarks.decode",
     "tokenize": "benchmarks.tokenize",
     "pods": "benchmarks.pods",
+    "compiled": "benchmarks.compiled",
     "chaos": "benchmarks.chaos",
     "checkpoints": "benchmarks.checkpoints",
 }
@@ -25,9 +28,14 @@ def main() -> None:
         command.add_argument("--json", action="store_true", help="one JSON object on standard output")
         module.add_arguments(command)
     arguments = parser.parse_args()
-    outcome = modules[arguments.name].run(arguments)
+    try:
+        outcome = modules[arguments.name].run(arguments)
+    except UserError as error:
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        sys.exit(2)
     result = outcome.as_dict()
-    print(json.dumps(result) if arguments.json else _table(result))
+    as_text = getattr(outcome, "text", lambda: _table(result))
+    print(json.dumps(result) if arguments.json else as_text())
     if not getattr(outcome, "passed", True):
         sys.exit(1)
 

@@ -18,11 +18,9 @@ from benchmarks.measuring import Result, matmul_ceiling, timed
 from zoo.data.batching import Seq2SeqBatch
 from zoo.data.tokenizers import BOS, EOS
 from zoo.models import registry
-from zoo.parallel.mesh import MeshConfig, make_mesh
-from zoo.parallel.rules import parameter_count, place
-from zoo.tasks.losses import cross_entropy
+from zoo.parallel.rules import place
+from zoo.training.arrays import ArrayTraining
 from zoo.training.optimizers import OptimizerConfig, optimizer
-from zoo.training.step import born, make_step
 
 MODELS = ("seq2seq", "rnnsearch")
 DTYPES = ("float32", "bfloat16")
@@ -113,21 +111,9 @@ def _config(arguments: argparse.Namespace, name: str, dtype: str) -> Any:
 
 
 def _zoo(name: str, config: Any, batch: Seq2SeqBatch) -> Contestant:
-    model, mesh = registry.of(config), make_mesh(MeshConfig())
-    rule = optimizer(OPTIMIZER, config.width, steps=1)
-
-    def loss(params, batch, key):
-        return cross_entropy(model.apply({"params": params}, batch, train=True).readout, batch.labels)
-
-    shapes, fresh = born(lambda key: model.init(key, batch)["params"], rule, mesh, seed=0, ema=False)
-    step, state, placed = make_step(loss, rule, mesh, shapes), fresh(), place(batch, mesh)
-
-    def update():
-        nonlocal state
-        state, metrics = step(state, placed)
-        return metrics
-
-    return Contestant(f"zoo {name} {config.dtype}", update, parameter_count(shapes.params))
+    training = ArrayTraining(registry.of(config), optimizer(OPTIMIZER, config.width, steps=1))
+    placed = place(batch, training.mesh)
+    return Contestant(f"zoo {name} {config.dtype}", lambda: training.update(placed), training.parameters)
 
 
 def _torch(name: str, config: Any, batch: Seq2SeqBatch) -> Contestant:

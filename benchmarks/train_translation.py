@@ -12,9 +12,9 @@ from benchmarks.measuring import Result, matmul_ceiling, peak_memory_bytes, time
 from zoo.experiment import Experiment, resolve
 from zoo.models import registry
 from zoo.parallel.mesh import batch_shards, make_mesh
-from zoo.parallel.rules import parameter_count, place
+from zoo.parallel.rules import place
+from zoo.training.arrays import ArrayTraining
 from zoo.training.optimizers import optimizer
-from zoo.training.step import born, make_step
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,19 +48,17 @@ def _row(arguments: argparse.Namespace, dtype: str, workdir: Path) -> dict[str, 
     task, mesh = experiment.make_task(workdir), make_mesh(experiment.mesh)
     task.prepare()
     model = registry.of(experiment.model_config(task, dtype))
-    rule = optimizer(experiment.optimizer, model.config.width, arguments.steps)
-    batch = task.example_batch()
-    shapes, fresh = born(lambda key: model.init(key, batch)["params"], rule, mesh, 0, False)
-    step = make_step(lambda params, batch, key: task.loss(model, params, batch, key), rule, mesh, shapes)
-    batches = task.training_batches(batch_shards(mesh))
-    state, compile_seconds = fresh(), 0.0
+    training = ArrayTraining(
+        model, optimizer(experiment.optimizer, model.config.width, arguments.steps), task.loss, mesh
+    )
+    batches, compile_seconds = task.training_batches(batch_shards(mesh)), 0.0
     seen: set[tuple[int, ...]] = set()
     waited = tokens = elapsed = counted = 0
     while counted < arguments.steps:
         start = time.perf_counter()
         batch = place(next(batches), mesh)
         wait = time.perf_counter() - start
-        (state, metrics), seconds = timed(lambda batch=batch, state=state: step(state, batch))
+        metrics, seconds = timed(lambda batch=batch: training.update(batch))
         if batch.source.shape not in seen:  # a shape's first step compiles
             seen.add(batch.source.shape)
             compile_seconds += seconds
@@ -70,7 +68,7 @@ def _row(arguments: argparse.Namespace, dtype: str, workdir: Path) -> dict[str, 
     return {
         "system": f"zoo transformer/{arguments.size} {dtype}",
         "tokens_per_second": tokens / elapsed,
-        "parameters": parameter_count(shapes.params),
+        "parameters": training.parameters,
         "compile_seconds": compile_seconds,
         "shapes": len(seen),
         "peak_memory_bytes": peak_memory_bytes(),

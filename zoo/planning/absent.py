@@ -23,22 +23,30 @@ def absent_devices(topology: Topology | Hosts) -> list[Any]:
     """Devices to compile for, of all slices or hosts. Raises `UserError` where their compiler is not installed."""
     from jax.experimental import topologies
 
-    if isinstance(topology, Hosts):
-        if not any(map(_is_installed, GPU_PLUGINS)):
-            raise UserError(
-                "compiling for a GPU needs JAX's CUDA plugin, which is not installed: pip install 'seqzoo[gpu]'"
-            )
-        shape, target = f"1x{topology.hosts}x{topology.gpus}", topology.card.target()
-        return list(topologies.get_topology_desc(topology.name, "cuda", topology=shape, target_config=target).devices)
-    if not _is_installed("libtpu"):
-        raise UserError("compiling for a TPU needs libtpu, which is not installed: pip install 'seqzoo[tpu]'")
+    description = describe(topology)
     # Else libtpu asks a server of Google Cloud which machine it is on, and waits.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # two plans at a time do not fight over chips
-    found = topologies.get_topology_desc(platform="tpu", topology_name=topology.slice, num_slices=topology.slices)
-    return list(found.devices)
+    return list(topologies.get_topology_desc(**description).devices)
+
+
+def describe(topology: Topology | Hosts) -> dict[str, Any]:
+    """The arguments of JAX's `get_topology_desc`. Raises `UserError` where the compiler is not installed."""
+    if isinstance(topology, Hosts):
+        if not any(map(_is_installed, GPU_PLUGINS)):
+            raise UserError(
+                "compiling for a GPU needs JAX's CUDA plugin, which is not installed: pip install 'seqzoo[gpu]'"
+            )
+        shape = f"1x{topology.hosts}x{topology.gpus}"
+        return {"topology_name": topology.name, "platform": "cuda"} | {
+            "topology": shape,
+            "target_config": topology.card.target(),
+        }
+    if not _is_installed("libtpu"):
+        raise UserError("compiling for a TPU needs libtpu, which is not installed: pip install 'seqzoo[tpu]'")
+    return {"topology_name": topology.slice, "platform": "tpu", "num_slices": topology.slices}
 
 
 def _is_installed(module: str) -> bool:
@@ -55,14 +63,12 @@ def compiler(topology: Topology | Hosts) -> str:
 
 def compiled(lowered: jax.stages.Lowered, topology: Topology | Hosts) -> tuple[jax.stages.Compiled, str]:
     """The program, and its text."""
-    if isinstance(topology, Hosts):
-        program = lowered.compile(compiler_options=GPU_OPTIONS)
-        return program, program.as_text()
-    # As the compiler itself writes it: `as_text` fails where a libtpu that is newer than JAX's own XLA has fused
-    # messages in ways that the latter cannot read.
+    options = GPU_OPTIONS if isinstance(topology, Hosts) else {}
     with tempfile.TemporaryDirectory() as directory:
-        program = lowered.compile(compiler_options={"xla_dump_to": directory, "xla_dump_hlo_as_text": True})
-        (file,) = Path(directory).glob("*.after_optimizations.txt")
+        # As the compiler itself writes it: `as_text` fails where a libtpu that is newer than JAX's own XLA has fused
+        # messages in ways that the latter cannot read.
+        program = lowered.compile(compiler_options={**options, "xla_dump_to": directory, "xla_dump_hlo_as_text": True})
+        (file,) = Path(directory).glob("*after_optimizations.txt")
         return program, file.read_text(encoding="utf-8")
 
 

@@ -1,0 +1,77 @@
+"""Training on arrays: a model, an optimizer and a loss are enough; no task, text or working directory."""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from zoo.data.batching import NOTHING, LanguageBatch, Seq2SeqBatch
+from zoo.data.tokenizers import PAD
+from zoo.models import registry
+from zoo.parallel.mesh import MeshConfig, make_mesh
+from zoo.parallel.rules import batch_sharding, parameter_count, place
+from zoo.tasks.losses import Sums, cross_entropy
+from zoo.training.step import TrainState, born, make_step
+
+PyTree = Any
+Loss = Callable[[Any, PyTree, PyTree, jax.Array], Any]  # (model, params, batch, dropout key) -> sums
+
+
+def next_token_loss(
+    model: Any, params: PyTree, batch: LanguageBatch | Seq2SeqBatch, key: jax.Array, smoothing: float = 0.0
+) -> Sums:
+    """Cross-entropy over the labels of a batch, with dropout: the loss of language modeling and of translation."""
+    output = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
+    return cross_entropy(output.readout, batch.labels, smoothing, NOTHING if isinstance(batch, LanguageBatch) else PAD)
+
+
+class ArrayTraining:
+    """Trains a model of the zoo on batches that one already has.
+
+        training = ArrayTraining(zoo.build("gpt", "nano", vocabulary=65), optax.adam(1e-3))
+        for batch in batches:
+            metrics = training.update(batch)
+
+    `loss(model, params, batch, key)` gives sums, as `zoo.tasks.losses.Sums` or with the same `objective` and `tokens`.
+    `mesh` defaults to all devices, cut along the batch; its devices need not be there to `lower` the step.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: optax.GradientTransformation,
+        loss: Loss = next_token_loss,
+        mesh: Mesh | None = None,
+        seed: int = 0,
+    ):
+        self.model, self.mesh = model, make_mesh(MeshConfig()) if mesh is None else mesh
+        example = registry.example_batch(model.config)
+        self.shapes, self._fresh = born(
+            lambda key: model.init(key, example)["params"], optimizer, self.mesh, seed, ema=False
+        )
+        self.step = make_step(partial(loss, model), optimizer, self.mesh, self.shapes)
+
+    @cached_property
+    def state(self) -> TrainState:
+        """Parameters and optimizer, made when they are first needed."""
+        return self._fresh()
+
+    @property
+    def parameters(self) -> int:
+        return parameter_count(self.shapes.params)
+
+    def update(self, batch: PyTree) -> dict[str, Any]:
+        """One step on a batch from the host, or one that is on the devices already: `sums` and `gradient_norm`."""
+        if not all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(batch)):
+            batch = place(batch, self.mesh)
+        self.state, metrics = self.step(self.state, batch)
+        return metrics
+
+    def lower(self, batch: PyTree) -> jax.stages.Lowered:
+        """The step on batches of these shapes, to be compiled."""
+        where = batch_sharding(self.mesh)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), batch)
+        return self.step.lower(self.shapes, shapes)
