@@ -1,5 +1,6 @@
 """The smallest run there is: a language model of one layer on 64 rows that mean nothing."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -19,8 +20,13 @@ from zoo.training.optimizers import OptimizerConfig
 SMALL = {"vocabulary": 16, "layers": 1, "width": 8, "ffn": 8, "heads": 2, "max_length": 8, "scan_layers": False}
 
 
+def norm(params) -> float:
+    return float(np.sqrt(sum(np.square(np.asarray(leaf)).sum() for leaf in jax.tree.leaves(params))))
+
+
 class Noise:
-    """A task whose `poisoned`-th batch, if any, has no finite loss."""
+    """A task whose `poisoned`-th batch, if any, has no finite loss, and whose validation loss is the size of the
+    parameters."""
 
     SUMMARY = "valid"
 
@@ -49,11 +55,14 @@ class Noise:
         return sums.replace(objective=jnp.where(poisoned, jnp.nan, sums.objective))
 
     def evaluate(self, model, params, split, location="", most=0):
-        return Evaluation({"loss": 1.0}, [])
+        return Evaluation({"loss": norm(params)}, [])
 
 
-def training(task: Noise, steps: int, mesh: Mesh | None = None, **settings) -> Training:
+def training(
+    task: Noise, steps: int, mesh: Mesh | None = None, seed: int = 0, ema: float = 0.0, **settings
+) -> Training:
     """A run of `task` on `mesh`, by default one over which parameters and optimizer are cut, of all devices."""
-    config = TrainConfig(steps, log_every=1, evaluate_every=100, checkpoint_every=2, select="loss", **settings)
+    defaults = {"log_every": 1, "evaluate_every": 100, "checkpoint_every": 2, "select": "loss"}
+    config = TrainConfig(steps, **(defaults | settings))
     mesh = mesh or make_mesh(MeshConfig(preset="fsdp"))
-    return Training(task, GPT(GPTConfig(**SMALL)), config, OptimizerConfig(peak=0.01, warmup=1), mesh, 0)
+    return Training(task, GPT(GPTConfig(**SMALL)), config, OptimizerConfig(peak=0.01, warmup=1, ema=ema), mesh, seed)

@@ -7,6 +7,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 import zoo
+from zoo.cli import main
 from zoo.errors import UserError
 from zoo.evaluation import by_length, length_table, score, table
 from zoo.tasks import translation
@@ -19,6 +20,16 @@ def test_a_score_tells_its_data_its_direction_and_its_step(workdir):
     assert scores["step"] == 3
     assert scores["sentences"] == 40
     assert {"bleu", "bleu_signature", "chrf", "exact_match", "loss", "perplexity", "accuracy"} <= scores.keys()
+
+
+def test_every_checkpoint_scores_what_training_recorded(workdir, capsys):
+    recorded = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for name, *checkpoints in (("valid/loss", "latest", "3"), ("average/loss", "average")):
+        (loss,) = [record[name] for record in recorded if name in record]
+        for checkpoint in checkpoints:
+            capsys.readouterr()
+            assert main(["eval", str(workdir), "--split=valid", f"--checkpoint={checkpoint}", "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(loss, rel=1e-5), checkpoint
 
 
 def test_other_data_is_scored_in_place_of_the_split(workdir, tmp_path):

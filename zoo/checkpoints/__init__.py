@@ -9,12 +9,13 @@ classifier's with `labels.json`, its classes in the order of its outputs.
 """
 
 from zoo.checkpoints.finding import kept_steps
-from zoo.checkpoints.parameters import average_parameters, load_parameters, saved_parameters
+from zoo.checkpoints.parameters import average_parameters, best_score, load_parameters, saved_parameters
 from zoo.checkpoints.saving import Checkpoints, save_parameters
 
 __all__ = [
     "Checkpoints",
     "average_parameters",
+    "best_score",
     "kept_steps",
     "load_parameters",
     "save_parameters",

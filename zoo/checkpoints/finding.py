@@ -21,7 +21,11 @@ log = logging.getLogger("zoo")
 def kept_steps(workdir: str | PathLike) -> list[int]:
     """The steps of the training checkpoints of `workdir` whose files are all there, ascending. Touches nothing, so it
     may be asked while a run is writing there."""
-    directory = absolute(workdir) / "checkpoints"
+    return whole_steps(absolute(workdir) / "checkpoints")
+
+
+def whole_steps(directory: epath.Path) -> list[int]:
+    """The steps of the checkpoints in `directory` whose files are all there, ascending."""
     return [step for step in steps_of(directory) if missing(directory / str(step)) is None]
 
 

@@ -1,5 +1,11 @@
-"""The parameters of a checkpoint, read without the rest of it; and the mean of several."""
+"""The parameters of a checkpoint, read without the rest of it; and the mean of several.
 
+One rule: the parameters of a checkpoint are what training evaluates at its step. That is the moving average where one
+is kept (`optimizer.ema`), and else what the optimizer updates. Whatever loads, scores or averages a checkpoint reads
+them here.
+"""
+
+import json
 from os import PathLike
 from typing import Any
 
@@ -9,7 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jaxtyping import PyTree
 
-from zoo.checkpoints.finding import find
+from zoo.checkpoints.finding import find, steps_of
 from zoo.errors import UserError
 from zoo.storage import absolute
 
@@ -36,7 +42,7 @@ def load_parameters(
 
 def saved_parameters(workdir: str | PathLike, which: str = "best") -> PyTree:
     """The names and shapes of what `load_parameters` would read, without its arrays; raises as it does."""
-    return saved_tree(find(absolute(workdir), which)[1])["params"]
+    return _parameters_in(find(absolute(workdir), which)[1])
 
 
 def average_parameters(workdir: str | PathLike, steps: list[int]) -> PyTree:
@@ -48,6 +54,25 @@ def average_parameters(workdir: str | PathLike, steps: list[int]) -> PyTree:
         addend = jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
         total = addend if total is None else jax.tree.map(np.add, total, addend)
     return jax.tree.map(lambda leaf, dtype: (leaf / len(steps)).astype(dtype), total, types)
+
+
+def best_score(workdir: str | PathLike, name: str) -> tuple[int, float] | None:
+    """The step of the checkpoint in `best/`, and its value of an evaluation, as `bleu`; None where there is none."""
+    directory = absolute(workdir) / "best"
+    for step in reversed(steps_of(directory)):
+        value = json.loads((directory / str(step) / "progress" / "metadata").read_text()).get(name)
+        return None if value is None else (step, value)
+    return None
+
+
+def _evaluated(tree: PyTree) -> str:
+    """The name of the parameters that were evaluated, among what a checkpoint holds."""
+    return "ema" if tree.get("ema") else "params"
+
+
+def _parameters_in(path: epath.Path) -> PyTree:
+    tree = saved_tree(path)
+    return tree[_evaluated(tree)]
 
 
 def saved_tree(path: epath.Path) -> PyTree:
@@ -82,11 +107,13 @@ def check_fit(path: epath.Path, saved: PyTree, like: PyTree) -> None:
 
 
 def _read_parameters(path: epath.Path, like: PyTree | None) -> PyTree:
+    tree = saved_tree(path)
+    name = _evaluated(tree)
     if like is None:
-        wanted = {"params": saved_tree(path)["params"]}
+        wanted = {name: tree[name]}
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     else:
-        wanted = {"params": like}
+        wanted = {name: like}
         restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
     args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
-    return ocp.PyTreeCheckpointHandler().restore(path / "state", args=args)["params"]
+    return ocp.PyTreeCheckpointHandler().restore(path / "state", args=args)[name]

@@ -16,7 +16,7 @@ from grain.checkpoint import CheckpointSave
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from zoo.checkpoints.finding import kept_steps, newest_whole, set_aside, steps_of
+from zoo.checkpoints.finding import kept_steps, newest_whole, set_aside, steps_of, whole_steps
 from zoo.checkpoints.parameters import check_fit, saved_tree
 from zoo.checkpoints.sealing import seal
 from zoo.errors import UserError
@@ -97,6 +97,10 @@ class Checkpoints:
         """The steps of the checkpoints whose files are all there, ascending."""
         return kept_steps(self.workdir)
 
+    def check(self) -> None:
+        """Raise the error of a save under way that has failed already; UserError when it found no space left."""
+        self._manager.check()
+
     def wait(self) -> None:
         """Return when the save under way is on disk. Raises UserError when it found no space left."""
         self._manager.wait()
@@ -156,6 +160,10 @@ class _SealedManager:
         with self._out_of_space():
             self._orbax.wait_until_finished()
 
+    def check(self) -> None:
+        with self._out_of_space():
+            self._orbax.check_for_errors()
+
     def close(self) -> None:
         with self._out_of_space():
             self._orbax.close()
@@ -178,9 +186,10 @@ class _SealedManager:
             # An OSError, or the storage library's ValueError around its text.
             if not any(reason in str(error) for reason in ("No space left on device", "Disk quota exceeded")):
                 raise
+            steps = whole_steps(self.directory)
+            begins = f"it goes on from step {steps[-1]}" if steps else "it begins anew, for no checkpoint was saved"
             raise UserError(
-                f"no space left in {self.directory}; free some and run the same command again: "
-                "it goes on from the last checkpoint"
+                f"no space left in {self.directory}: free some and run the same command again; {begins}"
             ) from error
 
 

@@ -264,8 +264,13 @@ def _forget_after(path: Path, start: int) -> None:
 
 
 def _is_record_until(line: str, start: int) -> bool:
-    """Whether `line` is a whole record of a step up to `start`; what a kill cut short is not JSON any more."""
+    """Whether `line` is a whole record of a step up to `start`; what a kill cut short is not JSON any more.
+
+    The average of checkpoints is made behind the last step, so its record belongs to what is about to happen again.
+    """
     try:
-        return json.loads(line)["step"] <= start
+        record = json.loads(line)
+        made_after = any(name.startswith("average/") for name in record)
+        return record["step"] <= start - made_after
     except (json.JSONDecodeError, TypeError, KeyError):
         return False

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from zoo.checkpoints import Checkpoints, average_parameters, save_parameters
+from zoo.checkpoints import Checkpoints, average_parameters, best_score, save_parameters
 from zoo.data.pipeline import Share
 from zoo.errors import UserError
 from zoo.parallel.mesh import batch_shards, check_heads
@@ -23,6 +23,7 @@ from zoo.tasks.base import Task
 from zoo.training.config import TrainConfig
 from zoo.training.listeners import Listener
 from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule
+from zoo.training.profiling import Profile
 from zoo.training.progress import DivergedError, Progress, Window
 from zoo.training.reporting import Reporter
 from zoo.training.step import TrainState, born, make_step
@@ -30,6 +31,7 @@ from zoo.training.warm_start import WarmStart, taken_over
 from zoo.training.watchdog import Watchdog
 
 log = logging.getLogger("zoo")
+AVERAGE = "average"  # of the last checkpoints: what its scores on the validation split are reported as
 
 
 def matrix_parameters(model: Any, params: Any, batch: Any) -> int:
@@ -151,6 +153,10 @@ class Training:
         step, self.state, progress = found
         self.last_loss = None
         self.progress = Progress(**progress)
+        best = best_score(self.task.workdir, self.config.select)
+        # An average of the last checkpoints may have become the best after they were saved.
+        if best is not None and best[0] <= step and self.progress.better(best[1], self.config.select):
+            self.progress.best_step, self.progress.best = best
         log.info("going on from step %d of %d in %s", step, self.config.steps, self.task.workdir)
         return step
 
@@ -165,13 +171,22 @@ class Training:
         return parameter_count(self.shapes.params)
 
     def _steps(self, start: int, reporter: Reporter, notice: StopNotice, watchdog: Watchdog) -> bool:
-        config, window, pending = self.config, Window(), None
+        profile = Profile(self.config.profile_at, reporter.local / "tensorboard")
+        try:
+            return self._every_step(start, reporter, notice, watchdog, profile)
+        finally:
+            profile.close(self.state)
+
+    def _every_step(
+        self, start: int, reporter: Reporter, notice: StopNotice, watchdog: Watchdog, profile: Profile
+    ) -> bool:
+        config, window, pending = self.config, Window(carried=self.progress.window), None
         for step in range(start + 1, config.steps + 1):
             if config.patience and self.progress.since_best >= config.patience:
                 reporter.message(f"no better train.select={config.select} in {config.patience} evaluations: stopping")
-                self._save(step - 1, reporter)
+                self._save(step - 1, reporter, window)
                 return True
-            self._profile(step, reporter)
+            profile.before(step, self.state)
             evaluate = step % config.evaluate_every == 0 or step == config.steps
             save = step % config.checkpoint_every == 0 or step == config.steps
             with watchdog.over(step):
@@ -190,11 +205,12 @@ class Training:
                 values = window.values(float(self.rate(step - 1)), self.flops_per_token)
                 reporter.report(step, {f"train/{name}": value for name, value in values.items()})
                 window = Window()
+                self.checkpoints.check()
             pausing = time.perf_counter()
             if evaluate:
                 self._evaluate(step, reporter)
             if save or stop:
-                self._save(step, reporter)
+                self._save(step, reporter, window)
             if stop and step < config.steps:
                 self.checkpoints.wait()
                 log.info("asked to stop: step %d of %d is saved; the same command goes on from it", step, config.steps)
@@ -216,15 +232,8 @@ class Training:
             raise DivergedError(step, f"the loss of step {step} is {loss:.4g}, after {self.last_loss:.4g}")
         self.last_loss = loss
 
-    def _profile(self, step: int, reporter: Reporter) -> None:
-        if self.config.profile_at and step == self.config.profile_at:
-            jax.profiler.start_trace(str(reporter.local / "tensorboard"))
-        if self.config.profile_at and step == self.config.profile_at + 5:
-            jax.block_until_ready(self.state)
-            jax.profiler.stop_trace()
-            log.info("profile of steps %d to %d: %s", step - 5, step - 1, self.task.workdir / "tensorboard")
-
     def _weights(self) -> Any:
+        """What is evaluated, and loaded from a checkpoint (`zoo.checkpoints.parameters`)."""
         return self.state.params if self.state.ema is None else self.state.ema
 
     def _local(self, params: Any) -> Any:
@@ -244,14 +253,15 @@ class Training:
             raise UserError(f"train.select={self.config.select!r} is not among the values of an evaluation: {numbers}")
         return values[self.config.select]
 
-    def _report(self, step: int, evaluation: Any, reporter: Reporter) -> None:
+    def _report(self, step: int, evaluation: Any, reporter: Reporter, split: str = "valid") -> None:
         numbers = {name: value for name, value in evaluation.values.items() if isinstance(value, float)}
-        reporter.report(step, {f"valid/{name}": value for name, value in numbers.items()})
+        reporter.report(step, {f"{split}/{name}": value for name, value in numbers.items()})
         if evaluation.note:
             reporter.message(f"    {evaluation.note}\n")
         reporter.samples(step, evaluation.samples)
 
-    def _save(self, step: int, reporter: Reporter) -> None:
+    def _save(self, step: int, reporter: Reporter, window: Window) -> None:
+        self.progress.window = window.saved
         reporter.publish()
         self.checkpoints.save(step, self.state, self.batches, dataclasses.asdict(self.progress))
 
@@ -268,4 +278,4 @@ class Training:
         save_parameters(self.task.workdir / "average", steps[-1], params, values)
         if self.progress.better(self._selected(values), self.config.select):
             self.checkpoints.save_best(steps[-1], params, values)
-        self._report(steps[-1], evaluation, reporter)
+        self._report(steps[-1], evaluation, reporter, AVERAGE)

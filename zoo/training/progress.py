@@ -1,7 +1,8 @@
 """What a run has seen so far: the best evaluation, and what happened since the last report."""
 
+import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
@@ -23,14 +24,17 @@ class DivergedError(Exception):
 
 @dataclass
 class Progress:
-    """What selection has seen, and how often the run went back; saved with every checkpoint."""
+    """What selection has seen, how often the run went back, and the `Window` so far; saved with every checkpoint."""
 
     best: float | None = None
     best_step: int = 0
     since_best: int = 0
     rollbacks: int = 0
+    window: dict[str, Any] | None = None
 
     def better(self, value: float, select: str) -> bool:
+        if math.isnan(value):
+            return False
         if self.best is None:
             return True
         return value < self.best if select in LOWER_IS_BETTER else value > self.best
@@ -46,22 +50,36 @@ class Progress:
 
 @dataclass
 class Window:
-    """What happened since the last report."""
+    """What happened since the last report.
+
+    Its sums outlive a stop: `saved` is what a checkpoint keeps of them, and `Window(carried=saved)` goes on from there.
+    Times and the tokens that pace is measured by are those of this process alone.
+    """
 
     began: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
     paused: float = 0.0
+    tokens: float = 0.0
     sums: Sums | LabelSums | None = None
     gradient_norm: float = 0.0
+    carried: dict[str, float | None] | None = None
 
     def add(self, metrics: dict[str, Any]) -> None:
         sums = jax.tree.map(float, metrics["sums"])
+        self.tokens += sums.tokens
+        if self.carried is not None:
+            self.sums, self.carried = type(sums)(**self.carried), None
         self.sums = sums if self.sums is None else jax.tree.map(lambda a, b: a + b, self.sums, sums)
         self.gradient_norm = float(metrics["gradient_norm"])
 
+    @property
+    def saved(self) -> dict[str, float | None] | None:
+        """The sums as JSON, or None where nothing has happened."""
+        return self.carried if self.sums is None else asdict(self.sums)
+
     def values(self, rate: float, flops_per_token: float) -> dict[str, float]:
         elapsed = time.perf_counter() - self.began - self.paused
-        pace = float(self.sums.tokens) / elapsed
+        pace = self.tokens / elapsed
         peak = peak_flops()
         speed = {
             "tokens_per_second": pace,

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
@@ -51,7 +52,7 @@ def born(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), nn.unbox(abstract), shardings
     )
     make = jax.jit(lambda seed: nn.unbox(fresh(seed)), out_shardings=shardings)
-    return shapes, partial(make, seed)
+    return shapes, partial(make, np.uint32(seed))  # a seed may take all of its 32 bits
 
 
 def make_step(

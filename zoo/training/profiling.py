@@ -1,0 +1,39 @@
+"""A trace of five steps for TensorBoard's profiler."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+
+log = logging.getLogger("zoo")
+STEPS = 5
+
+
+class Profile:
+    """Traces the steps from `first` on (0: none) into `directory`; those of them that this process does.
+
+    `close` it at the end.
+    """
+
+    def __init__(self, first: int, directory: Path):
+        self._steps = range(first, first + STEPS) if first else range(0)
+        self._directory = directory
+        self._began: int | None = None
+
+    def before(self, step: int, state: Any) -> None:
+        """Called before each step, with the arrays that the step before it computes."""
+        if self._began is None and step in self._steps:
+            jax.profiler.start_trace(str(self._directory))
+            self._began = step
+        elif step not in self._steps:
+            self.close(state)
+
+    def close(self, state: Any) -> None:
+        """End the trace that is under way, if any, once `state` is computed."""
+        if self._began is None:
+            return
+        began, self._began = self._began, None
+        jax.block_until_ready(state)
+        jax.profiler.stop_trace()
+        log.info("the steps from %d on are traced: look at them with TensorBoard", began)
