@@ -16,6 +16,7 @@ BENCHMARKS = {
     "compiled": "benchmarks.compiled",
     "chaos": "benchmarks.chaos",
     "checkpoints": "benchmarks.checkpoints",
+    "finetune": "benchmarks.finetune",
 }
 
 

@@ -15,7 +15,12 @@ from zoo.experiment import from_workdir
 from zoo.runs import described
 
 COLA = "".join(f"x\t{n % 2}\t\tin {n} days\n" for n in range(12))
-FINE = {"data.batch_rows": "4", "train.compute_dtype": "float32", "train.log_every": "1", "train.evaluate_every": "9"}
+FINE = {
+    "data.batch_rows": "4",
+    "train.compute_dtype": "float32",
+    "train.log_every": "1",
+    "optimizer.warmup": "0",
+}
 
 
 def options(config):
@@ -74,6 +79,14 @@ def test_predictions_are_written_as_glue_takes_them_of_a_split_without_labels(tu
     assert header == "index\tprediction"
     assert [row.split("\t")[0] for row in rows] == list("01234")
     assert {row.split("\t")[1] for row in rows} <= {"0", "1"}
+
+
+def test_evaluations_are_counted_in_epochs_and_steps_bound_them(root):
+    run = root / "epochs"
+    changes = {"train.epochs": "2", "train.evaluate_epochs": "0.5", "train.steps": "5"}  # of three steps an epoch
+    assert finetune(root, run, f"--init_from={root / 'gpt'}", **changes) == 0
+    reports = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [report["step"] for report in reports if "valid/loss" in report] == [2, 3, 5]
 
 
 def test_the_same_size_and_tokenizer_can_begin_at_random(root):

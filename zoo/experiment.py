@@ -32,9 +32,18 @@ CONFIGS = Path(__file__).parent / "configs"
 OURS = (Path(), Path("zoo/configs"))  # where a user may say that they lie
 # What may change when a run goes on: how long, how often, where; not what is computed.
 FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.keep", "mesh.")
-FREE += ("train.epochs", "train.patience", "train.profile_at", "train.wandb", "train.average_last")
+FREE += (
+    "train.epochs",
+    "train.evaluate_epochs",
+    "train.patience",
+    "train.profile_at",
+    "train.wandb",
+    "train.average_last",
+)
 FREE += ("train.rollbacks", "train.spike", "train.stuck_after")
 FREE += ("decoding.", "data.path", "data.cache", "data.vocabulary_files")
+# Where a change sets one key, another that would decide the same in its place is set to 0.
+INSTEAD_OF = {"train.evaluate_every": "train.evaluate_epochs", "optimizer.warmup": "optimizer.warmup_share"}
 
 
 Change = tuple[str, Any]
@@ -79,8 +88,9 @@ class Experiment:
             raise UserError(f"model.name={self.model.name!r} is not for task={self.task!r}: use {' or '.join(fitting)}")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: use a whole number from 0 to {2**32 - 1}")
-        if self.train.epochs and not hasattr(kind.task, "epoch_steps"):
-            raise UserError(f"train.epochs={self.train.epochs:g}: task={self.task!r} does not count epochs: set steps")
+        for key in ("epochs", "evaluate_epochs"):
+            if (value := getattr(self.train, key)) and not hasattr(kind.task, "epoch_steps"):
+                raise UserError(f"train.{key}={value:g}: task={self.task!r} does not count epochs: set steps")
         kind.task.check(self)
         scores = kind.task.selectable(self.data)
         if self.train.select not in scores:
@@ -91,10 +101,11 @@ class Experiment:
         return tasks.kind(self.task).task(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
 
     def train_config(self, task: Task) -> TrainConfig:
-        """How to train, with `train.epochs` of the data of `task` as steps."""
+        """How to train, with `train.epochs` of the data of `task` as steps, `train.steps` at most."""
         if not self.train.epochs:
             return self.train
-        return dataclasses.replace(self.train, steps=max(1, round(self.train.epochs * task.epoch_steps())))
+        steps = max(1, round(self.train.epochs * task.epoch_steps()))
+        return dataclasses.replace(self.train, steps=min(steps, self.train.steps or steps))
 
     def model_config(self, task: Task, dtype: str) -> Any:
         """The model's config with the vocabularies that `task` has learned, to compute in `dtype` (or `auto`)."""
@@ -162,7 +173,7 @@ def from_workdir(workdir: AnyPath, changes: Sequence[Change] = ()) -> Experiment
 def resolve(tree: Mapping[str, Any], changes: Sequence[Change] = ()) -> Experiment:
     """An experiment from plain values, with `changes`."""
     tree = json.loads(json.dumps(tree))
-    for path, value in changes:
+    for path, value in [*_cleared(changes), *changes]:
         *parents, key = path.split(".")
         node = tree
         for parent in parents:
@@ -171,6 +182,15 @@ def resolve(tree: Mapping[str, Any], changes: Sequence[Change] = ()) -> Experime
                 raise UserError(f"config.{path}: {parent} has no keys of its own")
         node[key] = _Text(value) if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
     return _build(Experiment, tree, "")
+
+
+def _cleared(changes: Sequence[Change]) -> list[Change]:
+    """The keys that others among the `changes` stand in for, as 0. Raises `UserError` where both are given."""
+    given = dict(changes)
+    for key, other in INSTEAD_OF.items():
+        if key in given and str(given.get(other, 0)) not in ("0", "0.0"):
+            raise UserError(f"{key}={given[key]} and {other}={given[other]} exclude each other: leave one out")
+    return [(other, 0) for key, other in INSTEAD_OF.items() if key in given]
 
 
 class _Text(str):

@@ -30,6 +30,12 @@ def test_every_task_that_can_be_read_has_its_config():
     assert set(TASKS) == set(FORMATS)
 
 
+def test_a_key_that_another_stands_in_for_is_obeyed():
+    experiment = from_file("gpt1_finetune:rte", [("train.evaluate_every", "9"), ("optimizer.warmup", "10")])
+    assert (experiment.train.evaluate_every, experiment.train.evaluate_epochs) == (9, 0)
+    assert (experiment.optimizer.warmup, experiment.optimizer.warmup_share) == (10, 0)
+
+
 @pytest.mark.parametrize(
     ("spec", "changes", "told"),
     [
@@ -38,6 +44,13 @@ def test_every_task_that_can_be_read_has_its_config():
         ("gpt1_finetune:rte", [("optimizer.per", "token")], r"optimizer.per='token'.*use sentence"),
         ("gpt1_finetune:rte", [("data.length", "600")], r"data.length=600 is above model.max_length=512"),
         ("gpt1_finetune:stsb", [("train.smoothing", "0.1")], r"train.smoothing=0.1: data.task='stsb' predicts numbers"),
+        (
+            "gpt1_finetune:rte",
+            [("optimizer.warmup", "9"), ("optimizer.warmup_share", "0.1")],
+            r"optimizer.warmup=9 and optimizer.warmup_share=0.1 exclude each other",
+        ),
+        ("gpt1_finetune:rte", [("train.epochs", "0")], r"train.steps=0: use at least 1"),
+        ("gpt", [("train.evaluate_epochs", "1")], r"train.evaluate_epochs=1: task='language_modeling'"),
         ("gpt1_finetune:rte", [("train.epochs", "-1")], r"train.epochs=-1"),
         ("gpt", [("train.epochs", "3")], r"train.epochs=3: .* does not count epochs: set steps"),
     ],

@@ -1,21 +1,22 @@
-"""Labelled examples as batches: tokenized once, padded to few lengths, in an order that a seed decides."""
+"""Labelled examples as batches: tokenized once, like lengths together, padded to few lengths, in an order that a seed
+decides."""
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import grain
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Int, Num
 
-from zoo.data.batching import NOTHING, Indices, LabelledBatch, check_rows, padded_lengths
+from zoo.data.batching import NOTHING, Indices, LabelledBatch, check_rows
 from zoo.data.labelled import Example
 from zoo.data.pipeline import ALONE, Share
 from zoo.data.tokenizers import Tokenizer
 from zoo.data.transformations import TRANSFORMATIONS, Layout, Sequences
 from zoo.errors import UserError
 
-log = logging.getLogger("zoo")
-EPOCHS = 2**31  # for ever; endless, grain would count batches of one row beyond 64 bits
+BATCHES = 2**40  # for ever
+SHAPES = 4  # padded lengths of a split: each is compiled once
 
 
 class StoredExamples:
@@ -39,26 +40,25 @@ class StoredExamples:
         self.targets = targets
         layout, transform = Layout(tokenizer.size, length), TRANSFORMATIONS[kind]
         self.sequences: list[Sequences] = []
-        cut = 0
+        self.cut = 0  # examples that are longer
         for first, *seconds in _encoded(examples, tokenizer):
             self.sequences.append(transform(layout, first, seconds))
             needed = 2 + len(first) + (1 + max(map(len, seconds)) if seconds else 0)
-            cut += needed > length
-        if cut:
-            log.info("%s: %d of %d examples were cut to data.length=%d tokens", name, cut, len(examples), length)
+            self.cut += needed > length
         answers = {len(sequences) for sequences in self.sequences}
         if len(answers) > 1:
             raise UserError(
                 f"{name} has examples of {' and '.join(map(str, sorted(answers)))} answers: give all as many"
             )
-        self._lengths = padded_lengths(length)
+        self.longest_sequences = np.array([max(len(r) for a in rows for r in a) for rows in self.sequences])
+        self._lengths = fitting_lengths(self.longest_sequences, length)
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     def longest(self, indices: Indices) -> int:
         """The padded length of these examples' batch."""
-        most = max(len(row) for i in indices for answer in self.sequences[i] for row in answer)
+        most = self.longest_sequences[np.asarray(indices)].max()
         return next(length for length in self._lengths if length >= most)
 
     def take(self, indices: Indices, rows: int, length: int) -> LabelledBatch:
@@ -85,10 +85,69 @@ def _encoded(examples: Sequence[Example], tokenizer: Tokenizer) -> Iterator[list
         yield [np.asarray(next(ids), np.int32) for _ in range(1 + len(example.seconds))]
 
 
+def fitting_lengths(lengths: Int[np.ndarray, "_"], most: int, shapes: int = SHAPES) -> tuple[int, ...]:
+    """At most `shapes` padded lengths, multiples of 8 or `most`, by which sequences of these `lengths`, none above
+    `most`, are padded least.
+
+    Dynamic programming over the multiples of 8: the least padded size of all sequences up to one of them.
+    """
+    ends = [*range(8, int(lengths.max()), 8)]
+    ends.append(min(ends[-1] + 8 if ends else 8, most))
+    counts = np.cumsum(np.bincount(np.searchsorted(ends, lengths), minlength=len(ends)))
+    best = [(int(counts[j]) * ends[j], (ends[j],)) for j in range(len(ends))]
+    for _ in range(shapes - 1):
+        shorter = best
+        best = [
+            min(
+                [
+                    shorter[j],
+                    *(
+                        (shorter[i][0] + int(counts[j] - counts[i]) * ends[j], (*shorter[i][1], ends[j]))
+                        for i in range(j)
+                    ),
+                ]
+            )
+            for j in range(len(ends))
+        ]
+    return best[-1][1]
+
+
+class _Order:
+    """Which examples each of endlessly many batches holds: every example once an epoch, each epoch in another order.
+
+    Batches are full. Within an epoch they hold examples of one padded length, as far as these fill batches; the batch
+    in which an epoch ends and the next begins holds any.
+    """
+
+    def __init__(self, padded: Int[np.ndarray, "_"], count: int, seed: int):
+        """`padded` are the lengths that the examples are padded to; `count` of them make a batch."""
+        self.padded, self.count, self.seed = padded, count, seed
+        self._epoch = lru_cache(maxsize=4)(self._arranged)
+
+    def __len__(self) -> int:
+        return BATCHES
+
+    def __getitem__(self, number: int) -> Int[np.ndarray, "_"]:
+        examples = len(self.padded)
+        places = range(number * self.count, (number + 1) * self.count)
+        return np.array([self._epoch(place // examples)[place % examples] for place in places])
+
+    def _arranged(self, epoch: int) -> Int[np.ndarray, "_"]:
+        random = np.random.default_rng((self.seed, epoch))
+        order = random.permutation(len(self.padded))
+        first = -epoch * len(order) % self.count  # what the last batch of the epoch before still takes
+        batches = max(len(order) - first, 0) // self.count
+        if batches:
+            inside = order[first : first + batches * self.count]
+            sorted_batches = inside[np.argsort(self.padded[inside], kind="stable")].reshape(batches, self.count)
+            order[first : first + inside.size] = random.permutation(sorted_batches).reshape(-1)
+        return order
+
+
 def training_examples(
     examples: StoredExamples, count: int, shards: int, seed: int, share: Share = ALONE
 ) -> grain.DatasetIterator:
-    """An endless iterator of batches of `count` examples, this process's part of each; every epoch in another order.
+    """An endless iterator of batches of `count` examples, this process's part of each; see `_Order`.
 
     Raises `UserError` where the rows of a batch do not divide by its shards.
     """
@@ -98,13 +157,14 @@ def training_examples(
     def batch(indices: np.ndarray) -> LabelledBatch:
         return examples.take(indices[own], own.stop - own.start, examples.longest(indices))
 
-    numbers = grain.MapDataset.range(len(examples)).seed(seed).shuffle().repeat(EPOCHS).batch(count)
-    return iter(numbers.map(batch).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=16)))
+    padded = np.array([examples.longest([i]) for i in range(len(examples))])
+    batches = grain.MapDataset.source(_Order(padded, count, seed)).map(batch)
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=16)))
 
 
 def evaluation_examples(examples: StoredExamples, count: int) -> Iterable[tuple[np.ndarray, LabelledBatch]]:
     """Every example once, the shortest first, `count` at a time: their numbers, and the batch."""
-    order = np.array(sorted(range(len(examples)), key=lambda i: examples.longest([i])))
+    order = np.argsort(examples.longest_sequences, kind="stable")
     for start in range(0, len(order), count):
         indices = order[start : start + count]
         yield indices, examples.take(indices, count, examples.longest(indices))

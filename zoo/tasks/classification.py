@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Num
 
 from zoo.data import labelled, labels, tokenizers
-from zoo.data.batching import NOTHING, LabelledBatch, check_rows, padded_lengths, shape_of_ids
+from zoo.data.batching import LabelledBatch, check_rows, padded_lengths, power_of_two, shape_of_ids
 from zoo.data.labelled import FORMATS, Example, Format
 from zoo.data.labelled_batches import StoredExamples, evaluation_examples, training_examples
 from zoo.data.pipeline import ALONE, Share
@@ -23,6 +23,7 @@ from zoo.storage import AnyPath
 from zoo.tasks import metrics
 from zoo.tasks.base import Splits, check_positions, lacks_tokenizers, save_tokenizer
 from zoo.tasks.label_losses import LabelSums, fine_tuning_loss
+from zoo.tasks.label_reports import Predictions, baselines
 
 log = logging.getLogger("zoo")
 
@@ -32,7 +33,8 @@ class ClassificationData(Splits):
     """Where the labelled examples come from: `task` is one of `zoo.data.labelled.FORMATS`; the locations are tables of
     tabs, a `.csv` or tfds:NAME.
 
-    A batch is `batch_rows` examples of at most `length` tokens a sequence. `auxiliary` is λ, the weight of the language
+    A batch is `batch_rows` examples of at most `length` tokens a sequence. `train_examples` of the training split are
+    used, drawn at random and the same for every seed (0: all). `auxiliary` is λ, the weight of the language
     model's loss. `tokenizer` and `vocabulary` are for one of the task's own, where none is taken over. With
     `skip_malformed` rows that do not fit the header of their table are left out and counted.
     """
@@ -45,6 +47,7 @@ class ClassificationData(Splits):
     vocabulary: int = 4000
     length: int = 512
     batch_rows: int = 32
+    train_examples: int = 0
     auxiliary: float = 0.5
     skip_malformed: bool = False
 
@@ -54,9 +57,10 @@ class ClassificationData(Splits):
         if self.task not in FORMATS:
             raise UserError(f"data.task={self.task!r} is not a task that is known: {nearest(self.task, FORMATS)}")
         check_choice("data.tokenizer", self.tokenizer, (*tokenizers.LEARNED, *tokenizers.PUBLISHED))
-        for key, least in (("length", 5), ("vocabulary", 5), ("batch_rows", 1), ("auxiliary", 0)):
-            if getattr(self, key) < least:
-                raise UserError(f"data.{key}={getattr(self, key)}: use at least {least}")
+        least = {"length": 5, "vocabulary": 5, "batch_rows": 1, "auxiliary": 0, "train_examples": 0}
+        for key, bound in least.items():
+            if getattr(self, key) < bound:
+                raise UserError(f"data.{key}={getattr(self, key)}: use at least {bound}")
 
     @property
     def format(self) -> Format:
@@ -118,25 +122,27 @@ class Classification:
     def prepare(self) -> None:
         """See that the examples of training and validation are there and have the labels of the task, keep these, and
         learn the tokenizer that the working directory lacks. The test split is looked at when it is asked for."""
-        train = list(self.examples("train"))
+        form, splits = self.data.format, {split: list(self.examples(split)) for split in ("train", "valid")}
         known = labels.saved(self.workdir)
-        new = labels.classes(self.data.format, train) if known is None else known
-        for split, examples in (("train", train), ("valid", list(self.examples("valid")))):
-            labels.targets(self.data.format, examples, new)
-            name = f"data.{split}={getattr(self.data, split)!r}"
+        new = labels.classes(form, splits["train"]) if known is None else known
+        targets = {split: labels.targets(form, examples, new) for split, examples in splits.items()}
+        for split, examples in splits.items():
             if all(example.label is None for example in examples):
-                raise UserError(f"{name} holds no labelled examples: name another")
-            self._log_examples(name, examples)
+                raise UserError(f"{self._name(split)} holds no labelled examples: name another")
+            said = "" if form.regression else f": {labels.counted(examples)}"
+            log.info("%s: %s examples%s", self._name(split), f"{len(examples):,}", said)
+            if not form.names and (rare := labels.rare(examples)):
+                log.warning("%s: few have the label %s: check its spelling", self._name(split), " or ".join(rare))
+        score, true = form.scores[0], targets["valid"][[example.label is not None for example in splits["valid"]]]
+        always = "" if form.regression else f" by always saying {new[np.bincount(true).argmax()]!r}"
+        log.info("to beat: %s %.4f%s", score, baselines(score, true, len(new))["majority"], always)
         if known is None:
             labels.save(self.workdir, new)
         if lacks_tokenizers(self.workdir, ("text",)):
-            save_tokenizer(self.workdir, self._new_tokenizer(train), self.data.tokenizer)
+            save_tokenizer(self.workdir, self._new_tokenizer(splits["train"]), self.data.tokenizer)
 
-    def _log_examples(self, name: str, examples: list[Example]) -> None:
-        said = "" if self.data.format.regression else f": {labels.counted(examples)}"
-        log.info("%s: %s examples%s", name, f"{len(examples):,}", said)
-        if not self.data.format.names and (rare := labels.rare(examples)):
-            log.warning("%s: few examples have the label %s: check its spelling", name, " or ".join(rare))
+    def _name(self, split: str) -> str:
+        return f"data.{split}={getattr(self.data, split)!r}"
 
     def _new_tokenizer(self, examples: list[Example]) -> tokenizers.Tokenizer:
         if self.data.tokenizer not in tokenizers.LEARNED:
@@ -180,7 +186,16 @@ class Classification:
     def _training(self) -> StoredExamples:
         """The labelled examples of the training split."""
         examples = [example for example in self.examples("train") if example.label is not None]
-        return self._stored(examples, f"data.train={self.data.train!r}")
+        if 0 < self.data.train_examples < len(examples):
+            drawn = np.random.default_rng(0).permutation(len(examples))[: self.data.train_examples]
+            examples = [examples[i] for i in sorted(drawn)]
+        stored = self._stored(examples, self._name("train"))
+        log.info(
+            "training on %s examples, %.4g updates an epoch, λ %g, %.1f %% of them cut to data.length=%d tokens",
+            *(f"{len(stored):,}", len(stored) / self.data.batch_rows, self.data.auxiliary),
+            *(100 * stored.cut / len(stored), self.data.length),
+        )
+        return stored
 
     def epoch_steps(self) -> float:
         """Batches for each training example to be seen once."""
@@ -205,25 +220,42 @@ class Classification:
         """The loss and the task's scores on a split (its first `most` examples, if given), and every prediction as an
         output. Only what is labelled is scored; where nothing is, there are no values."""
         examples = list(self.examples(split, location))[: most or None]
-        stored = self._stored(examples, location or f"data.{split}={getattr(self.data, split)!r}")
-        regression, scores = self.data.format.regression, [None] * len(examples)
+        stored = self._stored(examples, location or self._name(split))
+        predictions, loss = self._predicted(model, params, stored)
+        given = predictions.given
+        values = {}
+        if given.any():
+            predicted, true = predictions.predicted[given], predictions.true[given]
+            scores = {name: metrics.LABEL_SCORES[name](predicted, true) for name in self.data.format.scores}
+            values = {"loss": loss / given.sum()} | scores
+        texts = (" | ".join((example.first, *example.seconds)) for example in examples)
+        known = (example.label or "" for example in examples)
+        samples = list(zip(texts, known, predictions.said(), strict=True))
+        return metrics.Evaluation(values, samples, measured={"examples": len(examples)}, predictions=predictions)
+
+    def classify(self, model: Any, params: Any, examples: list[Example]) -> Predictions:
+        """What the model says of `examples`, whose labels are not looked at."""
+        unlabelled = [replace(example, label=None) for example in examples]
+        return self._predicted(model, params, self._stored(unlabelled, "the input"))[0]
+
+    def _predicted(self, model: Any, params: Any, stored: StoredExamples) -> tuple[Predictions, float]:
+        """The predictions, and the summed loss of those with labels."""
+        regression, outputs = self.data.format.regression, np.empty(len(stored), object)
         loss = 0.0
-        for indices, batch in evaluation_examples(stored, min(self.data.batch_rows, len(examples))):
+        for indices, batch in evaluation_examples(stored, min(self.data.batch_rows, power_of_two(len(stored)))):
             found, sums = _evaluated(model, params, batch, regression)
             loss += float(sums.loss)
             for i, row in zip(indices, np.asarray(found), strict=False):
-                scores[i] = row[0] if regression else row.argmax()
-        predicted, true = np.array(scores), stored.targets
-        given = ~np.isnan(true) & (true != NOTHING)
-        values = {"loss": loss / given.sum()} | self._scores(predicted[given], true[given]) if given.any() else {}
-        said = [f"{value:.3f}" if regression else self.labels[value] for value in predicted]
-        texts = (" | ".join((example.first, *example.seconds)) for example in examples)
-        known = (example.label or "" for example in examples)
-        samples = list(zip(texts, known, said, strict=True))
-        return metrics.Evaluation(values, samples, measured={"examples": len(examples)})
+                outputs[i] = row
+        scores = np.stack(list(outputs))
+        if regression:
+            return Predictions((), scores[:, 0], stored.targets), loss
+        return Predictions(tuple(self.labels), scores.argmax(axis=1), stored.targets, softmax(scores)), loss
 
-    def _scores(self, predicted: Num[np.ndarray, "_"], true: Num[np.ndarray, "_"]) -> dict[str, float]:
-        return {name: metrics.LABEL_SCORES[name](predicted, true) for name in self.data.format.scores}
+
+def softmax(scores: Num[np.ndarray, "N C"]) -> Num[np.ndarray, "N C"]:
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 @partial(jax.jit, static_argnames=("model", "regression"))

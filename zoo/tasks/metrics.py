@@ -23,6 +23,7 @@ class Evaluation:
     samples: list[Sample]
     note: str = ""
     measured: dict[str, Any] = field(default_factory=dict)
+    predictions: Any = None  # of a classifier, `zoo.tasks.label_reports.Predictions`
 
 
 def translation(samples: Sequence[Sample]) -> dict[str, Any]:

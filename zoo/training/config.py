@@ -15,7 +15,11 @@ class TrainConfig:
     `patience` evaluations (0: never). An evaluation reads the first `evaluation_size` examples (0: all). `average_last`
     checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate` cuts each batch into
     parts that go through one after the other. `profile_at` is the step from which five are traced for TensorBoard's
-    profiler (0: none). With `epochs`, the data decides the steps (0: `steps` does).
+    profiler (0: none).
+
+    With `epochs` the data decides the steps, which `steps` bounds (0: no bound), and without them `steps` does. With
+    `evaluate_epochs` there is an evaluation, and a checkpoint, after each so many epochs (fractions too) instead of
+    `evaluate_every` steps.
 
     Where a loss or gradient is no number, or a loss is more than `spike` times the one before (0: any may be), the run
     goes back to the last checkpoint and passes over the batches since, `rollbacks` times at most; then it ends. A step
@@ -24,6 +28,7 @@ class TrainConfig:
 
     steps: int = 100_000
     epochs: float = 0.0
+    evaluate_epochs: float = 0.0
     compute_dtype: str = "float32"
     accumulate: int = 1
     smoothing: float = 0.0
@@ -43,10 +48,20 @@ class TrainConfig:
 
     def __post_init__(self):
         check_choice("train.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
-        for key in ("steps", "accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
+        if not self.steps and not self.epochs:
+            raise UserError("train.steps=0: use at least 1, or set train.epochs")
+        for key in ("accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
             if getattr(self, key) < 1:
                 raise UserError(f"train.{key}={getattr(self, key)}: use at least 1")
-        not_negative = ("epochs", "evaluation_size", "patience", "average_last", "profile_at")
+        not_negative = (
+            "steps",
+            "epochs",
+            "evaluate_epochs",
+            "evaluation_size",
+            "patience",
+            "average_last",
+            "profile_at",
+        )
         for key in (*not_negative, "rollbacks", "stuck_after"):
             if getattr(self, key) < 0:
                 raise UserError(f"train.{key}={getattr(self, key)}: use 0 or more")

@@ -72,6 +72,8 @@ class Training:
         self.shapes, self.fresh, self.step = update(task, model, config, optimizer_config, mesh, seed)
         self.count = COUNTS[optimizer_config.per]
         self.flops_per_token = 6 * matrix_parameters(model, self.shapes.params, task.example_batch())
+        by_epochs = config.evaluate_epochs
+        self.evaluate_every: float = by_epochs * task.epoch_steps() if by_epochs else config.evaluate_every
         self.checkpoints = Checkpoints(task.workdir, config.keep)
         self.progress = Progress()
         self.initial: Any | None = None  # parameters to begin with, where not at random
@@ -187,8 +189,9 @@ class Training:
                 self._save(step - 1, reporter, window)
                 return True
             profile.before(step, self.state)
-            evaluate = step % config.evaluate_every == 0 or step == config.steps
-            save = step % config.checkpoint_every == 0 or step == config.steps
+            evaluate = self._evaluates(step)
+            by_epochs = config.evaluate_epochs > 0
+            save = step % config.checkpoint_every == 0 or step == config.steps or (evaluate and by_epochs)
             with watchdog.over(step):
                 waiting = time.perf_counter()
                 batch = place(next(self.batches), self.mesh)
@@ -217,6 +220,10 @@ class Training:
                 return False
             window.paused += time.perf_counter() - pausing
         return True
+
+    def _evaluates(self, step: int) -> bool:
+        """Whether there is an evaluation after `step`: where another interval is full, which may not be whole steps."""
+        return step // self.evaluate_every > (step - 1) // self.evaluate_every or step == self.config.steps
 
     def _take(self, window: Window, pending: tuple[int, dict[str, Any]] | None) -> None:
         if pending is None:

@@ -149,7 +149,7 @@ OPTIMIZERS = {
 def schedule(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
     """The learning rate of the update after `count` others. `width` is the model's E, `steps` the length of the run."""
     if c.warmup_share:
-        c = replace(c, warmup=round(c.warmup_share * steps), warmup_share=0.0)
+        c = replace(c, warmup=math.ceil(c.warmup_share * steps), warmup_share=0.0)
     return SCHEDULES[c.schedule](c, width, steps)
 
 

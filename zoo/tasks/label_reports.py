@@ -1,0 +1,121 @@
+"""What the predictions of a classifier are worth: scores with their intervals, baselines, classes, confusion."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from zoo.data.batching import NOTHING
+from zoo.tasks import metrics
+
+RESAMPLES = 1000
+LEVEL = 0.95
+Numbers = Num[np.ndarray, "_"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of each example, in the data's order: the number of a label, or a value; with its
+    probability for every label (`None` for values). `true` is `NOTHING` or NaN where an example has no label."""
+
+    labels: tuple[str, ...]
+    predicted: Numbers
+    true: Numbers
+    probabilities: Float[np.ndarray, "N C"] | None = None
+
+    @property
+    def given(self) -> np.ndarray:
+        """Which examples have a label."""
+        return ~np.isnan(self.true) & (self.true != NOTHING)
+
+    def said(self) -> list[str]:
+        """The predictions as text."""
+        return [f"{value:.3f}" if self.probabilities is None else self.labels[value] for value in self.predicted]
+
+
+def report(predictions: Predictions, scores: Sequence[str], seed: int = 0) -> dict[str, Any]:
+    """What goes beside the `scores` of labelled examples: `intervals`, `baselines` and, where there are classes,
+    `classes` and `confusion`; nothing where no example has a label."""
+    given = predictions.given
+    predicted, true = predictions.predicted[given], predictions.true[given]
+    if not len(true):
+        return {}
+    count = len(predictions.labels)
+    result: dict[str, Any] = {
+        "intervals": {name: bootstrap(metrics.LABEL_SCORES[name], predicted, true, seed) for name in scores},
+        "baselines": {name: baselines(name, true, count) for name in scores},
+    }
+    if count:
+        table = confusion(predicted, true, count)
+        result |= {"labels": list(predictions.labels), "confusion": table.tolist()}
+        result["classes"] = dict(zip(predictions.labels, per_class(table), strict=True))
+    return result
+
+
+def bootstrap(
+    score: Callable[[Numbers, Numbers], float], predicted: Numbers, true: Numbers, seed: int = 0, draws: int = RESAMPLES
+) -> tuple[float, float]:
+    """The interval in which 95 % of the scores lie of examples drawn anew with replacement (Efron 1979, percentiles).
+
+    It says how far the score of other examples like these may be; not what another seed of the training would give.
+    """
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        drawn = random.integers(len(true), size=len(true))
+        found.append(score(predicted[drawn], true[drawn]))
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def baselines(name: str, true: Numbers, count: int) -> dict[str, float]:
+    """The score `name` of whoever always says the most frequent of `count` labels (`majority`, or of values their
+    mean), and the expected one of who guesses each label equally often (`random`)."""
+    if not count:
+        return {"majority": 0.0, "random": 0.0}  # a constant, or what is independent of the truth, has no correlation
+    majority = np.full_like(true, np.bincount(true, minlength=count).argmax())
+    share = float((true == 1).mean())
+    guessing = {"accuracy": 1 / count, "f1": 2 * share / count / max(share + 1 / count, 1e-9)}
+    return {"majority": metrics.LABEL_SCORES[name](majority, true), "random": guessing.get(name, 0.0)}
+
+
+def confusion(predicted: Numbers, true: Numbers, count: int) -> Int[np.ndarray, "C C"]:
+    """How many examples of each label (a row) were given each label (a column)."""
+    table = np.zeros((count, count), int)
+    np.add.at(table, (true, predicted), 1)
+    return table
+
+
+def per_class(table: Int[np.ndarray, "C C"]) -> list[dict[str, float]]:
+    """Precision, recall and F1 of each label, 0 where there is none, and how many `examples` have it."""
+    right, said, there = table.diagonal(), table.sum(axis=0), table.sum(axis=1)
+    precision, recall = right / np.maximum(said, 1), right / np.maximum(there, 1)
+    f1 = 2 * right / np.maximum(said + there, 1)
+    return [
+        {"precision": float(p), "recall": float(r), "f1": float(f), "examples": int(n)}
+        for p, r, f, n in zip(precision, recall, f1, there, strict=True)
+    ]
+
+
+def text(scores: dict[str, Any]) -> list[str]:
+    """The lines that show the `report` within the result of an evaluation."""
+    lines = []
+    if "confusion" in scores:
+        names = scores["labels"]
+        width = max(8, *map(len, names))
+        lines.append(f"  {'':{width}}  precision  recall      f1  examples   of these said {', '.join(names)}")
+        for name, counts in zip(names, scores["confusion"], strict=True):
+            c = scores["classes"][name]
+            figures = f"{c['precision']:9.3f} {c['recall']:7.3f} {c['f1']:7.3f} {c['examples']:9,}"
+            lines.append(f"  {name:{width}}  {figures}   {' '.join(f'{n:,}' for n in counts)}")
+    return lines
+
+
+def beside(scores: dict[str, Any], name: str) -> str:
+    """What stands behind the score `name` in the result of an evaluation."""
+    if name not in scores.get("intervals", {}):
+        return ""
+    (low, high), base = scores["intervals"][name], scores["baselines"][name]
+    return f"  [{low:.4f}, {high:.4f}]  majority {base['majority']:.4f}  random {base['random']:.4f}"
