@@ -1,7 +1,10 @@
 """The command line for labelled examples: from a pretrained body to GLUE's submission."""
 
+import io
 import json
 import shutil
+import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +16,7 @@ from zoo.cli import main
 from zoo.donors import Donor
 from zoo.experiment import from_workdir
 from zoo.runs import described
+from zoo.workdirs import load
 
 COLA = "".join(f"x\t{n % 2}\t\tin {n} days\n" for n in range(12))
 FINE = {
@@ -72,7 +76,8 @@ def test_a_body_is_taken_with_its_size_and_its_tokenizer(root, tuned):
 
 def test_predictions_are_written_as_glue_takes_them_of_a_split_without_labels(tuned, tmp_path, capsys):
     file = tmp_path / "CoLA.tsv"
-    assert main(["eval", f"--workdir={tuned}", "--split=test", f"--predictions={file}", "--json"]) == 0
+    words = ("--split=test", f"--predictions={file}", "--format=glue", "--json")
+    assert main(["eval", f"--workdir={tuned}", *words]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert (scores["examples"], "matthews" in scores) == (5, False)
     header, *rows = file.read_text().splitlines()
@@ -115,7 +120,7 @@ def test_a_pattern_that_no_parameter_has_and_predictions_of_no_classifier_are_to
 
 
 def test_a_classifier_gives_its_body_and_keeps_its_head(root, tuned, capfd):
-    frozen = {"optimizer.multipliers": "body=0,head=0"}
+    frozen = {"optimizer.multipliers": "body=0,head=0,markers=0"}
     assert finetune(root, root / "again", f"--init_from={tuned}", **frozen) == 0
     assert "taken: body, rows of the added tokens; fresh: head; left: head" in capfd.readouterr().err
     assert finetune(root, root / "head", f"--init_from={tuned}@1", "--init_head", **frozen) == 0
@@ -209,3 +214,55 @@ def test_predictions_have_a_row_for_every_row_labelled_or_not(tuned, tmp_path):
     whole = predicted(tuned, tmp_path / "a.tsv", "--split=valid")
     assert predicted(tuned, tmp_path / "b.tsv", f"--data={tmp_path / 'some.tsv'}") == whole
     assert len(whole) == 13
+
+
+def classified(monkeypatch, capfd, workdir, text, *words):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode()), isatty=lambda: False))
+    code = main(["classify", str(workdir), *words])
+    output = capfd.readouterr()
+    return output.out.splitlines() if code == 0 else output.err
+
+
+def test_classify_answers_every_line_as_an_evaluation_does(tuned, tmp_path, monkeypatch, capfd):
+    assert main(["eval", f"--workdir={tuned}", "--split=valid", f"--predictions={tmp_path / 'p'}"]) == 0
+    rows = [row.split("\t") for row in (tmp_path / "p").read_text().splitlines()[1:]]
+    capfd.readouterr()
+    text = "".join(row.split("\t")[3] + "\n" for row in COLA.splitlines()) + "\n"
+    plain = classified(monkeypatch, capfd, tuned, text)
+    assert len(plain) == 13  # an empty line is one too
+    assert plain[:12] == [row[1] for row in rows]
+    assert [row[2] for row in rows] == [row.split("\t")[1] for row in COLA.splitlines()]
+    records = [json.loads(line) for line in classified(monkeypatch, capfd, tuned, text, "--json")]
+    for record, label, row in zip(records[:12], plain, rows, strict=False):
+        assert sum(record["probabilities"].values()) == pytest.approx(1)
+        assert record["label"] == label == max(record["probabilities"], key=record["probabilities"].get)
+        assert record["probabilities"][label] == pytest.approx(float(row[3]), abs=1e-4)
+    top = [line.split("\t") for line in classified(monkeypatch, capfd, tuned, text, "--top=2")]
+    assert [line[::2] for line in top] == [
+        sorted(r["probabilities"], key=r["probabilities"].get)[::-1] for r in records
+    ]
+    assert [each.label for each in load(tuned).classify(["in 3 days", "in 5 days"])] == [plain[3], plain[5]]
+
+
+def test_a_line_with_another_number_of_texts_is_told(root, tuned, monkeypatch, capfd):
+    assert "line 2: 2 texts where the model reads 1: write sentence" in classified(
+        monkeypatch, capfd, tuned, "a\nb\tc\n"
+    )
+    assert "python -m zoo generate" in classified(monkeypatch, capfd, root / "gpt", "a\n")
+
+
+def test_an_evaluation_shows_baselines_intervals_and_classes(tuned, tmp_path, capfd):
+    assert main(["eval", f"--workdir={tuned}", "--split=valid", "--json"]) == 0
+    scores = json.loads(capfd.readouterr().out)
+    low, high = scores["intervals"]["matthews"]
+    assert low <= scores["matthews"] <= high
+    assert scores["baselines"]["matthews"] == {"majority": 0, "random": 0}
+    assert np.array(scores["confusion"]).sum(axis=1).tolist() == [6, 6]
+    assert set(scores["classes"]) == {"0", "1"}
+    assert main(["eval", f"--workdir={tuned}", "--split=valid"]) == 0
+    shown = capfd.readouterr().out
+    assert "majority 0.0000  random 0.0000" in shown and "precision  recall" in shown
+    assert main(["plot", str(tuned), "--confusion", "--split=valid", f"--out={tmp_path / 'c.png'}"]) == 0
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["eval", f"--workdir={tuned}", "--format=glue"]) == 2
+    assert "--format=glue" in capfd.readouterr().err

@@ -7,38 +7,45 @@ from typing import Any
 from zoo.decoding.alignment import alignment_error_rate, forced_links
 from zoo.errors import UserError
 from zoo.storage import output, write_output
-from zoo.tasks import metrics, zero_shot
+from zoo.tasks import label_reports, metrics, zero_shot
 from zoo.workdirs import Workdir
 
 
 def score(
-    workdir: Workdir, split: str = "test", location: str = "", predictions: str | PathLike | None = None
+    workdir: Workdir,
+    split: str = "test",
+    location: str = "",
+    predictions: str | PathLike | None = None,
+    glue: bool = False,
 ) -> dict[str, Any]:
     """The values of the task's evaluation on `split`, or on the data at `location`, and what they were measured on.
 
     Where the true alignment of the data is known, `alignment_error_rate` is that of the references' forced alignment by
     the model's attention, if it has any: each target word is linked to one source word, so 0 is not always in reach.
 
-    The `predictions` of a classifier are written to a file, as GLUE takes them: `index` (from 0 on, the order of the
-    data) and `prediction` between tabs.
+    Beside the scores of a classifier stand those of `zoo.tasks.label_reports.report`. Its `predictions` are written to
+    a file, a row for each row of the data, in its order, labelled or not: see `label_reports.rows`.
 
     Raises `UserError` where there is no such data or no such checkpoint.
     """
-    if predictions is not None and workdir.experiment.task != "classification":
+    task = workdir.experiment.task
+    if predictions is not None and task != "classification":
         raise UserError(f"--predictions={predictions}: {workdir.path} holds no classifier: leave it away")
     if predictions is not None:
         predictions = output(predictions)  # before the work
     evaluation = workdir.task.evaluate(workdir.model, workdir.params, split, location)
     if predictions is not None:
-        rows = (f"{index}\t{output}\n" for index, (*_, output) in enumerate(evaluation.samples))
-        write_output(predictions, ("index\tprediction\n" + "".join(rows)).encode())
+        write_output(predictions, label_reports.rows(evaluation.predictions, glue).encode())
     measured = {
         "split": split,
         "data": location or getattr(workdir.experiment.data, split),
         "checkpoint": workdir.checkpoint,
         "step": workdir.step,
     }
-    return measured | evaluation.measured | evaluation.values | _alignment(workdir, split, location)
+    beside = _alignment(workdir, split, location)
+    if task == "classification":
+        beside = label_reports.report(evaluation.predictions, workdir.experiment.data.format.scores)
+    return measured | evaluation.measured | evaluation.values | beside
 
 
 def score_zero_shot(workdir: Workdir, location: str, form: str = "", stride: int = 0) -> dict[str, Any]:
@@ -84,8 +91,9 @@ def table(scores: dict[str, Any]) -> str:
     for name, value in scores.items():
         if isinstance(value, float):
             signature = scores.get(f"{name}_signature")
-            lines.append(f"  {name:{width}} {value:9.4f}" + (f"  {direction} {signature}" if signature else ""))
-    return "\n".join(lines)
+            beside = f"  {direction} {signature}" if signature else label_reports.beside(scores, name)
+            lines.append(f"  {name:{width}} {value:9.4f}{beside}")
+    return "\n".join([*lines, *label_reports.text(scores)])
 
 
 def by_length(workdirs: Sequence[Workdir], split: str = "test", location: str = "") -> dict[str, Any]:

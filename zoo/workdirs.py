@@ -28,6 +28,7 @@ from zoo.experiment import Change, Experiment, from_workdir
 from zoo.models import registry
 from zoo.storage import AnyPath, located, reached, remove, write_whole
 from zoo.tasks import registry as tasks
+from zoo.tasks.label_reports import Classified
 
 if TYPE_CHECKING:
     from zoo.plotting.explorer import Explorer
@@ -133,6 +134,11 @@ class Workdir:
             written = self.translate([text])[0]
             return explore(of_translation(self.model, self.params, *self.task.tokenizers, text, written))
         return explore(of_text(self.model, self.params, self.task.tokenizer, self.task.begin(False), text))
+
+    def classify(self, texts: Sequence[str | Sequence[str]], first: int = 1) -> list[Classified]:
+        """The label of each text, or tuple of texts where the task reads several, with the probability of every label;
+        see `Classification.classify`."""
+        return self.task.classify(self.model, self.params, texts, first)
 
     def cross_attention(self, line: str) -> CrossAttention | None:
         """The best translation of `line`, and where every layer and head looked for it; None if the model has none.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from zoo import logs
-from zoo.cli import average, convert, evaluate, generate, models, plan, plot, score, train, translate
+from zoo.cli import average, classify, convert, evaluate, generate, models, plan, plot, score, train, translate
 from zoo.cli.arguments import parse
 from zoo.cli.lines import speak_utf8
 from zoo.errors import REMEDIES, UserError, refused
@@ -20,6 +20,7 @@ COMMANDS = {
     "translate": translate,
     "score": score,
     "generate": generate,
+    "classify": classify,
     "eval": evaluate,
     "models": models,
     "average": average,

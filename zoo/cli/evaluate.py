@@ -17,19 +17,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="which split (default: test)")
     parser.add_argument("--data", default="", metavar="PATH", help="other data: a prefix, a .tsv, text, tfds:NAME")
     add_checkpoint(parser)
-    zero_shot = parser.add_argument_group("a language model on other data, as it is")
-    zero_shot.add_argument(
+    parser.add_argument(
         "--format",
-        choices=("text", "lambada", "blimp", "choice"),
-        help="perplexity of text (default), or rows of a .jsonl, told by their fields: text (lambada: the last word); "
-        "sentence_good, sentence_bad (blimp); context, choices, answer (choice: the likeliest)",
+        choices=("text", "lambada", "blimp", "choice", "glue"),
+        help="a language model on other data: perplexity of text (default), or rows of a .jsonl, told by their fields: "
+        "text (lambada: the last word); sentence_good, sentence_bad (blimp); context, choices, answer (choice: the "
+        "likeliest). --predictions: index and prediction alone, as the server of GLUE takes them (glue)",
     )
-    zero_shot.add_argument(
-        "--stride", type=positive, metavar="N", help="text: tokens by which the window slides (default: half of it)"
+    parser.add_argument(
+        "--stride",
+        type=positive,
+        metavar="N",
+        help="a language model on other text: tokens by which the window slides (default: half of it)",
     )
     add_decoding(parser)
     parser.add_argument(
-        "--predictions", type=output, metavar="FILE", help="write what a classifier says, as GLUE takes it"
+        "--predictions",
+        type=output,
+        metavar="FILE",
+        help="write what a classifier says of each row: index, prediction, label, probability",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
@@ -45,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     if _is_zero_shot(args, workdir.experiment.task):
         scores = score_zero_shot(workdir, args.data, args.format or "", args.stride or 0)
     else:
-        scores = score(workdir, args.split, args.data, args.predictions)
+        scores = score(workdir, args.split, args.data, args.predictions, args.format == "glue")
     if not args.json:
         print(table(scores))
         return
@@ -56,6 +62,10 @@ def run(args: argparse.Namespace) -> None:
 def _is_zero_shot(args: argparse.Namespace, task: str) -> bool:
     """Whether a language model is given data that is no split of its own."""
     applies = task == "language_modeling" and args.data != ""
+    if args.format == "glue":
+        if args.predictions is None:
+            raise UserError("--format=glue is the layout of --predictions=FILE: name a file")
+        return False
     for name, value in (("format", args.format), ("stride", args.stride)):
         if value is not None and not applies:
             raise UserError(f"--{name}={value} is for a language model and other data: name it by --data=PATH")

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--text", metavar="TEXT", help="the attention of one's translation of this sentence")
     what.add_argument("--by-length", action="store_true", help="BLEU against the length of the source")
+    what.add_argument("--confusion", action="store_true", help="which labels one classifier takes for which")
     parser.add_argument("--out", type=output, metavar="FILE.png", help="the picture (default: in the first WORKDIR)")
     parser.add_argument(
         "--html", type=output, metavar="FILE.html", help="of --text, a page to explore every attention, not a picture"
@@ -54,12 +55,30 @@ def run(args: argparse.Namespace) -> None:
         _attention(args)
     elif args.by_length:
         _by_length(args)
+    elif args.confusion:
+        _confusion(args)
     else:
         _curves(args)
 
 
 def _place(args: argparse.Namespace, name: str) -> "AnyPath":
     return args.out or args.workdirs[0] / name
+
+
+def _confusion(args: argparse.Namespace) -> None:
+    from zoo.evaluation import score
+    from zoo.plotting.confusion import draw_confusion
+    from zoo.workdirs import load
+
+    workdir, *others = args.workdirs
+    if others:
+        raise UserError(f"--confusion draws one classifier, not {len(args.workdirs)}: name one")
+    scores = score(load(workdir, args.checkpoint, task="classification"), args.split, args.data)
+    if "confusion" not in scores:
+        raise UserError(f"{scores['data']} has no labels, or the task predicts numbers: there is nothing to confuse")
+    out = _place(args, "confusion.png")
+    draw_confusion(scores["confusion"], scores["labels"], f"{scores['split']} ({scores['data']})", out)
+    print(out)
 
 
 def _curves(args: argparse.Namespace) -> None:

@@ -30,10 +30,12 @@ class StoredExamples:
         tokenizer: Tokenizer,
         length: int,
         name: str,
+        lengths: tuple[int, ...] = (),
     ):
         """`targets` are the numbers of the examples' labels or their values; those of no label are `NOTHING` or NaN.
 
-        `kind` is one of `TRANSFORMATIONS`. Raises `UserError` for examples with different numbers of answers.
+        `kind` is one of `TRANSFORMATIONS`. Batches are padded to `lengths`, by default to a few that fit the examples.
+        Raises `UserError` for examples with different numbers of answers.
         """
         if not examples:
             raise UserError(f"{name} holds no examples: name another")
@@ -51,7 +53,7 @@ class StoredExamples:
                 f"{name} has examples of {' and '.join(map(str, sorted(answers)))} answers: give all as many"
             )
         self.longest_sequences = np.array([max(len(r) for a in rows for r in a) for rows in self.sequences])
-        self._lengths = fitting_lengths(self.longest_sequences, length)
+        self._lengths = lengths or fitting_lengths(self.longest_sequences, length)
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -61,6 +61,11 @@ class GPTClassifier(nn.Module):
             c.outputs, ("embed", None), dtype=jnp.dtype(c.dtype), kernel_init=nn.initializers.normal(gpt.STD)
         )
 
+    @property
+    def added_rows(self) -> dict[str, int]:
+        """By the path of a table, how many of its last rows a language model does not have."""
+        return {"body/embedding/table": Layout.ADDED}
+
     def __call__(self, batch: LabelledBatch, train: bool = False) -> ClassifierOutput:
         """What stands behind an extract token is padding: causality hides it."""
         rows, answers, orders, length = batch.inputs.shape

@@ -1,8 +1,8 @@
 """Supervised fine-tuning (Radford et al. 2018, sections 3.2 and 3.3): labelled examples, and scores by GLUE's names."""
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from zoo.storage import AnyPath
 from zoo.tasks import metrics
 from zoo.tasks.base import Splits, check_positions, lacks_tokenizers, save_tokenizer
 from zoo.tasks.label_losses import LabelSums, fine_tuning_loss
-from zoo.tasks.label_reports import Predictions, baselines
+from zoo.tasks.label_reports import Classified, Predictions, baselines
 
 log = logging.getLogger("zoo")
 
@@ -178,9 +178,9 @@ class Classification:
             "outputs": self.data.format.outputs_per_answer or len(self.labels),
         }
 
-    def _stored(self, examples: list[Example], name: str) -> StoredExamples:
-        targets = labels.targets(self.data.format, examples, self.labels)
-        return StoredExamples(examples, targets, self.data.format.kind, self.tokenizer, self.data.length, name)
+    def _stored(self, examples: list[Example], name: str, lengths: tuple[int, ...] = ()) -> StoredExamples:
+        form, targets = self.data.format, labels.targets(self.data.format, examples, self.labels)
+        return StoredExamples(examples, targets, form.kind, self.tokenizer, self.data.length, name, lengths)
 
     @cached_property
     def _training(self) -> StoredExamples:
@@ -233,10 +233,37 @@ class Classification:
         samples = list(zip(texts, known, predictions.said(), strict=True))
         return metrics.Evaluation(values, samples, measured={"examples": len(examples)}, predictions=predictions)
 
-    def classify(self, model: Any, params: Any, examples: list[Example]) -> Predictions:
-        """What the model says of `examples`, whose labels are not looked at."""
-        unlabelled = [replace(example, label=None) for example in examples]
-        return self._predicted(model, params, self._stored(unlabelled, "the input"))[0]
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the texts that make an example."""
+        form = self.data.format
+        seconds = form.seconds
+        if form.kind == "multiple_choice":
+            seconds = tuple(f"answer {label}" for label in form.names)
+        return (" ".join(form.first), *seconds)
+
+    def classify(
+        self, model: Any, params: Any, texts: Sequence[str | Sequence[str]], first: int = 1
+    ) -> list[Classified]:
+        """What the model says of each of `texts`: one text, or as many as there are `fields`; `first` is the number of
+        the first in an error. Raises `UserError` for another number of texts; an empty one is an example too."""
+        examples = [self._example(text, number) for number, text in enumerate(texts, first)]
+        if not examples:
+            return []
+        lengths = padded_lengths(self.data.length)
+        predictions, _ = self._predicted(model, params, self._stored(examples, "the input", lengths))
+        return predictions.each()
+
+    def _example(self, text: str | Sequence[str], number: int) -> Example:
+        given = (text,) if isinstance(text, str) else tuple(text)
+        if given == ("",):
+            given = ("",) * len(self.fields)
+        if len(given) != len(self.fields):
+            raise UserError(
+                f"line {number}: {len(given)} text{'s' * (len(given) != 1)} where the model reads {len(self.fields)}: "
+                f"write {'<TAB>'.join(self.fields)}"
+            )
+        return Example(given[0], given[1:])
 
     def _predicted(self, model: Any, params: Any, stored: StoredExamples) -> tuple[Predictions, float]:
         """The predictions, and the summed loss of those with labels."""

@@ -1,7 +1,7 @@
 """What the predictions of a classifier are worth: scores with their intervals, baselines, classes, confusion."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,23 @@ class Predictions:
         """The predictions as text."""
         return [f"{value:.3f}" if self.probabilities is None else self.labels[value] for value in self.predicted]
 
+    def each(self) -> list["Classified"]:
+        """The predictions one by one."""
+        if self.probabilities is None:
+            return [Classified(said, value=float(v)) for said, v in zip(self.said(), self.predicted, strict=True)]
+        rows = (dict(zip(self.labels, map(float, row), strict=True)) for row in self.probabilities)
+        return [Classified(said, row) for said, row in zip(self.said(), rows, strict=True)]
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What a classifier says of one example: the `label`, and the probability of each; or, in a regression, the
+    `value`, which is then the label too."""
+
+    label: str
+    probabilities: dict[str, float] = field(default_factory=dict)
+    value: float | None = None
+
 
 def report(predictions: Predictions, scores: Sequence[str], seed: int = 0) -> dict[str, Any]:
     """What goes beside the `scores` of labelled examples: `intervals`, `baselines` and, where there are classes,
@@ -52,6 +69,24 @@ def report(predictions: Predictions, scores: Sequence[str], seed: int = 0) -> di
         result |= {"labels": list(predictions.labels), "confusion": table.tolist()}
         result["classes"] = dict(zip(predictions.labels, per_class(table), strict=True))
     return result
+
+
+def rows(predictions: Predictions, glue: bool = False) -> str:
+    """The predictions as a table between tabs: `index` (from 0 on, the order of the data), `prediction`, the true
+    `label` (empty where there is none) and the `probability` of the prediction (empty for values).
+
+    With `glue`, index and prediction alone, as the server of GLUE takes them, and STS-B's values within 0 and 5.
+    """
+    each = predictions.each()
+    if glue:
+        said = [c.label if c.value is None else f"{min(max(c.value, 0.0), 5.0):.3f}" for c in each]
+        return "index\tprediction\n" + "".join(f"{index}\t{label}\n" for index, label in enumerate(said))
+    lines = ["index\tprediction\tlabel\tprobability\n"]
+    for index, (c, true, given) in enumerate(zip(each, predictions.true, predictions.given, strict=True)):
+        label = "" if not given else f"{true:g}" if c.value is not None else predictions.labels[true]
+        probability = f"{c.probabilities[c.label]:.4f}" if c.value is None else ""
+        lines.append(f"{index}\t{c.label}\t{label}\t{probability}\n")
+    return "".join(lines)
 
 
 def bootstrap(

@@ -38,7 +38,7 @@ TASKS: dict[str, TaskKind] = {
     ),
     "classification": TaskKind(
         *(Classification, ClassificationData, PredictionConfig, LabelledBatch),
-        *("eval", "python -m zoo eval {workdir} --split={split} --predictions=FILE"),
+        *("classify", "echo {sentence} | python -m zoo classify {workdir}"),
     ),
 }
 

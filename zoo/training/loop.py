@@ -51,7 +51,8 @@ def update(
     """What training a model on a mesh is: the shapes of its state with their shardings, the function that makes the
     first one, and the jitted step."""
     check_heads(mesh, getattr(model.config, "heads", None))
-    rule = optimizer(optimizer_config, model.config.width, config.steps)
+    added = getattr(model, "added_rows", None)
+    rule = optimizer(optimizer_config, model.config.width, config.steps, added)
     batch = task.example_batch()
     shapes, fresh = born(lambda key: model.init(key, batch)["params"], rule, mesh, seed, optimizer_config.ema > 0)
     loss, count = partial(task.loss, model), COUNTS[optimizer_config.per]

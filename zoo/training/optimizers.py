@@ -1,17 +1,16 @@
 """Optimizers and schedules by name, from optax, as the papers set them."""
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import jax.numpy as jnp
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from zoo.errors import UserError, check_choice, nearest
 from zoo.training.matrices import by_matrix, matrices
+from zoo.training.multipliers import Factors, Multiplier, multiplied
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,8 @@ class OptimizerConfig:
 
     `multipliers` such as `body/embedding=0` change the learning rate of parameters by their path: the first pattern (a
     regular expression) that is found in a path holds, and at 0 a parameter stays as it is and has no optimizer state.
+    `body/layers[0:6]=0` means these layers of a stack, and `markers` the rows that a classifier adds to its embedding.
+    `layer_decay` lets the rates of layers fall with depth: times it once for the highest, once more for each below.
 
     `peak` is the highest learning rate. `noam` ignores it unless it is set: its own peak is `(E · warmup)^-½`.
     """
@@ -46,6 +47,7 @@ class OptimizerConfig:
     halve_every: int = 0
     ema: float = 0.0
     multipliers: tuple[str, ...] = ()
+    layer_decay: float = 1.0
 
     def __post_init__(self):
         for key, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -77,7 +79,9 @@ class OptimizerConfig:
         if not 0 <= self.warmup_share < 1:
             raise UserError(f"optimizer.warmup_share={self.warmup_share:g}: a share of the steps lies in [0, 1)")
         for text in self.multipliers:
-            _multiplier(text)
+            Multiplier.of(text)
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"optimizer.layer_decay={self.layer_decay:g}: a factor lies in (0, 1]")
         if not 0 <= self.ema < 1:
             raise UserError(f"optimizer.ema={self.ema:g}: the decay of the moving average lies in [0, 1)")
 
@@ -153,59 +157,16 @@ def schedule(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
     return SCHEDULES[c.schedule](c, width, steps)
 
 
-def optimizer(c: OptimizerConfig, width: int, steps: int) -> optax.GradientTransformation:
-    """The whole update: clip, then the rule of `c.name` at the rate of `c.schedule`, times the `c.multipliers`.
+def optimizer(
+    c: OptimizerConfig, width: int, steps: int, added: Mapping[str, int] | None = None
+) -> optax.GradientTransformation:
+    """The whole update: clip, then the rule of `c.name` at the rate of `c.schedule`, times the `c.multipliers`, which
+    see the `added` rows of a table on their own (`zoo.training.multipliers`).
 
     Its `init` raises `UserError` for a multiplier that no parameter is changed by.
     """
     clip = optax.clip_by_global_norm(c.clip) if c.clip else optax.identity()
     rule = optax.chain(clip, OPTIMIZERS[c.name](c, schedule(c, width, steps)))
-    return multiplied(rule, [_multiplier(text) for text in c.multipliers]) if c.multipliers else rule
-
-
-def _multiplier(text: str) -> tuple[re.Pattern, float]:
-    """`PATTERN=NUMBER`."""
-    pattern, equals, number = text.rpartition("=")
-    try:
-        found = re.compile(pattern), float(number)
-    except (re.error, ValueError):
-        found = None
-    if not (found and equals and pattern and 0 <= found[1] < math.inf):
-        raise UserError(f"optimizer.multipliers: {text!r} is not PATTERN=NUMBER, as body/embedding=0 or body=0.5")
-    return found
-
-
-def multiplied(
-    rule: optax.GradientTransformation, multipliers: Sequence[tuple[re.Pattern, float]]
-) -> optax.GradientTransformation:
-    """`rule` for the parameters whose multiplier is not 0, and its updates times that; a gradient's norm, too, is taken
-    over these alone. Trees are nested dictionaries, of arrays or boxes of them."""
-
-    def multiplier(path: str) -> float:
-        return next((value for pattern, value in multipliers if pattern.search(path)), 1.0)
-
-    def trained(tree):
-        flat = flatten_dict(tree, sep="/")
-        return unflatten_dict({path: leaf for path, leaf in flat.items() if multiplier(path)}, sep="/")
-
-    def init(params):
-        _check_found([pattern.pattern for pattern, _ in multipliers], list(flatten_dict(params, sep="/")))
-        return rule.init(trained(params))
-
-    def update(gradient, state, params):
-        changes, state = rule.update(trained(gradient), state, trained(params))
-        changes = flatten_dict(changes, sep="/")
-        every = flatten_dict(params, sep="/")
-        scaled = {p: changes[p] * multiplier(p) if p in changes else jnp.zeros_like(every[p]) for p in every}
-        return unflatten_dict(scaled, sep="/"), state
-
-    return optax.GradientTransformation(init, update)
-
-
-def _check_found(patterns: Sequence[str], paths: Sequence[str]) -> None:
-    for pattern in patterns:
-        if not any(re.search(pattern, path) for path in paths):
-            known = {"/".join(path.split("/")[:depth]) for path in paths for depth in (1, 2)}
-            raise UserError(
-                f"optimizer.multipliers: no parameter's path has {pattern!r} in it: {nearest(pattern, known)}"
-            )
+    if not c.multipliers and c.layer_decay == 1:
+        return rule
+    return multiplied(rule, Factors([Multiplier.of(text) for text in c.multipliers], c.layer_decay, added))
