@@ -22,7 +22,8 @@ from zoo.models.base import Readout
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.models.rnnsearch import RNNsearch, RNNsearchConfig
 from zoo.models.transformer import Transformer, TransformerConfig
-from zoo.nn.attention_backends import attend
+from zoo.nn.attention_backends import attend, self_attend
+from zoo.nn.dropout import WeightDropout
 from zoo.nn.masks import Mask
 from zoo.parallel.mesh import AXES, PRESETS, MeshConfig, check_heads, make_mesh
 from zoo.parallel.program import Program
@@ -123,27 +124,35 @@ def check_presets(case, presets):
 
 
 def check_kernels():
-    """A fused kernel sees whole texts of some heads, forward and backward."""
+    """A back-end sees whole texts of some heads, forward and backward, and drops the weights that one device drops."""
     random = np.random.default_rng(1)
     query, key, value = (jnp.asarray(random.normal(size=(4, 16, 4, 8)), jnp.float32) for _ in range(3))
     segments = jnp.asarray(random.integers(1, 3, (4, 16)).cumsum(axis=1) // 9)
     mesh = make_mesh(MeshConfig(data=2, tensor=2, sequence=2))
 
-    def gradients(backend):
+    def gradients(backend, dropout, together):
+        mask = Mask(segments=segments, causal=True)
+
         def total(*operands):
-            mask = Mask(segments=segments, causal=True)
-            return (attend(*operands, mask, backend) * jnp.cos(jnp.arange(8))).sum()
+            if together:
+                mixed = self_attend(jnp.stack(operands, axis=2), mask, backend, dropout)
+            else:
+                mixed = attend(*operands, mask, backend, dropout)
+            return (mixed * jnp.cos(jnp.arange(8))).sum()
 
         return jax.value_and_grad(total, argnums=(0, 1, 2))
 
-    def on_mesh(*operands):
-        with in_force(mesh):
-            return gradients("xla")(*operands)
+    some = WeightDropout.of(jax.random.key(3), 0.3, 4)
+    for backend, dropout, together in [("xla", None, False), ("blockwise", some, False), ("triton", some, True)]:
 
-    compiled = jax.jit(on_mesh, in_shardings=(replicated(mesh),) * 3).lower(query, key, value).compile()
-    assert "all-to-all" in compiled.as_text()
-    expected = jax.jit(gradients("einsum"))(query, key, value)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), compiled(query, key, value), expected)
+        def on_mesh(*operands, backend=backend, dropout=dropout, together=together):
+            with in_force(mesh):
+                return gradients(backend, dropout, together)(*operands)
+
+        compiled = jax.jit(on_mesh, in_shardings=(replicated(mesh),) * 3).lower(query, key, value).compile()
+        assert "all-to-all" in compiled.as_text()
+        expected = jax.jit(gradients("einsum", dropout, False))(query, key, value)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), compiled(query, key, value), expected)
 
 
 def check_loss(mesh):
