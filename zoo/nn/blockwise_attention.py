@@ -23,14 +23,13 @@ def blockwise_attention(
     value: Float[Array, "B S H D"],
     mask: Mask,
     dropout: WeightDropout | None = None,
-    block: int = BLOCK,
 ) -> Float[Array, "B T H D"]:
     """Softmax(Q Kᵀ / √D) V (Vaswani et al. 2017, eq. 1), its weights dropped out, in the type of `query`.
 
     Products are in the operands' type with sums in float32, the softmax is in float32.
     """
     mask.check(query.shape[1], key.shape[1])
-    return _blockwise((query, key, value), (mask, dropout), min(block, key.shape[1]))
+    return _blockwise((query, key, value), (mask, dropout), min(BLOCK, key.shape[1]))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -101,7 +101,7 @@ class _View:
         end, bits = refs["lengths"][0] if "lengths" in refs else plan.source, None
         if plan.dropout is not None:
             draw, (heads, rate) = [refs["draw"][i] for i in range(4)], plan.dropout
-            row, head = (draw[2 + i].astype(jnp.int32) + pl.program_id(i) for i in (0, 1))
+            row, head = (draw[i].astype(jnp.int32) + pl.program_id(axis) for i, axis in ((2, 2), (3, 1)))
             bits = WeightDropout(draw[0], draw[1], row, head, heads, rate)
         return cls(plan, refs, end, bits)
 
@@ -177,7 +177,7 @@ def _times(one: Array, other: Array, contract: int, with_: int) -> Float[Array, 
 
 def _forward_kernel(refs: dict, mixed_ref, total_ref, *, plan: _Plan) -> None:
     """FlashAttention-2, algorithm 1: one block of queries."""
-    view, row = _View.of(plan, refs), pl.program_id(2) * plan.rows
+    view, row = _View.of(plan, refs), pl.program_id(0) * plan.rows
     query = view.queries("query", row)
 
     def step(i, carry):
@@ -204,11 +204,11 @@ def _backward_kernel(refs: dict, *gradients, plan: _Plan) -> None:
     """
     view = _View.of(plan, refs)
     places = [(ref,) for ref in gradients] if len(gradients) == 3 else [(gradients[0], jnp.int32(i)) for i in range(3)]
-    of_key, of_value = _of_keys(view, pl.program_id(2) * plan.columns)
+    of_key, of_value = _of_keys(view, pl.program_id(0) * plan.columns)
     for place, gradient in zip(places[1:], (of_key, of_value), strict=True):
-        _store(place, pl.program_id(2) * plan.columns, gradient, plan.source, plan.size)
-    of_query = _of_queries(view, pl.program_id(2) * plan.rows)
-    _store(places[0], pl.program_id(2) * plan.rows, of_query, plan.length, plan.size)
+        _store(place, pl.program_id(0) * plan.columns, gradient, plan.source, plan.size)
+    of_query = _of_queries(view, pl.program_id(0) * plan.rows)
+    _store(places[0], pl.program_id(0) * plan.rows, of_query, plan.length, plan.size)
 
 
 def _of_keys(view: _View, column: Array) -> tuple[Float[Array, "columns D"], Float[Array, "columns D"]]:
@@ -274,11 +274,11 @@ def _forward(operands, given, plan):
     totals = jax.ShapeDtypeStruct((plan.batch, plan.heads, plan.length), jnp.float32)
     mixed, total = pl.pallas_call(
         partial(_forward_kernel, plan=plan),
-        grid=(plan.batch, plan.heads, pl.cdiv(plan.length, plan.rows)),
+        grid=(pl.cdiv(plan.length, plan.rows), plan.heads, plan.batch),
         in_specs=[specs],
         out_specs=[_spec(like, plan), _total_spec(plan)],
         out_shape=[like, totals],
-        **_compiled("attention_forward", plan),
+        **_compiled("attention_forward", plan, products=2),
     )(arrays)
     return mixed, (operands, given, mixed, total)
 
@@ -292,11 +292,11 @@ def _backward(plan, residuals, gradient):
     blocks = max(pl.cdiv(plan.length, plan.rows), pl.cdiv(plan.source, plan.columns))
     gradients = pl.pallas_call(
         partial(_backward_kernel, plan=plan),
-        grid=(plan.batch, plan.heads, blocks),
+        grid=(blocks, plan.heads, plan.batch),
         in_specs=[specs],
         out_specs=[_spec(x, plan) for x in shapes],
         out_shape=shapes,
-        **_compiled("attention_backward", plan),
+        **_compiled("attention_backward", plan, products=7),  # as both walks multiply queries by keys
     )(arrays)
     return tuple(gradients), None
 
@@ -314,9 +314,9 @@ def _operands(operands: tuple[Array, ...], given: dict[str, Array], plan: _Plan)
         arrays = dict.fromkeys(names, operands[0])
         specs = {name: _spec(operands[0], plan, part) for part, name in enumerate(names)}
     whole = {
-        "lengths": pl.BlockSpec((1,), lambda b, h, i: (b,)),
-        "segments": pl.BlockSpec((None, _up(plan.length)), lambda b, h, i: (b, 0)),
-        "draw": pl.BlockSpec((4,), lambda b, h, i: (0,)),
+        "lengths": pl.BlockSpec((1,), lambda i, h, b: (b,)),
+        "segments": pl.BlockSpec((None, _up(plan.length)), lambda i, h, b: (b, 0)),
+        "draw": pl.BlockSpec((4,), lambda i, h, b: (0,)),
     }
     return arrays | given, specs | {name: whole[name] for name in given}
 
@@ -324,14 +324,14 @@ def _operands(operands: tuple[Array, ...], given: dict[str, Array], plan: _Plan)
 def _spec(x: Array | jax.ShapeDtypeStruct, plan: _Plan, part: int | None = None) -> pl.BlockSpec:
     """All positions of one head of `x`; of queries, keys and values in one array all three, or only this `part`."""
     if x.ndim == 4:
-        return pl.BlockSpec((None, _up(x.shape[1]), None, plan.width), lambda b, h, i: (b, 0, h, 0))
+        return pl.BlockSpec((None, _up(x.shape[1]), None, plan.width), lambda i, h, b: (b, 0, h, 0))
     if part is None:
-        return pl.BlockSpec((None, _up(x.shape[1]), 3, None, plan.width), lambda b, h, i: (b, 0, 0, h, 0))
-    return pl.BlockSpec((None, _up(x.shape[1]), None, None, plan.width), lambda b, h, i: (b, 0, part, h, 0))
+        return pl.BlockSpec((None, _up(x.shape[1]), 3, None, plan.width), lambda i, h, b: (b, 0, 0, h, 0))
+    return pl.BlockSpec((None, _up(x.shape[1]), None, None, plan.width), lambda i, h, b: (b, 0, part, h, 0))
 
 
 def _total_spec(plan: _Plan) -> pl.BlockSpec:
-    return pl.BlockSpec((None, None, _up(plan.length)), lambda b, h, i: (b, h, 0))
+    return pl.BlockSpec((None, None, _up(plan.length)), lambda i, h, b: (b, h, 0))
 
 
 def _up(length: int) -> int:
@@ -339,6 +339,11 @@ def _up(length: int) -> int:
     return -(-length // BLOCK) * BLOCK
 
 
-def _compiled(name: str, plan: _Plan) -> dict:
+def _compiled(name: str, plan: _Plan, products: int) -> dict:
+    """What else a kernel of so many matrix products is made with. Its FLOPs, of whole tables, are for who counts."""
     parameters = triton.CompilerParams(num_warps=4 if plan.width <= 64 else 8, num_stages=2)
-    return {"compiler_params": parameters, "interpret": plan.interpret, "name": name}
+    flops = 2 * products * plan.batch * plan.heads * plan.length * plan.source * plan.size
+    return {
+        **{"name": name, "interpret": plan.interpret, "compiler_params": parameters},
+        "metadata": {"flops": str(flops)},
+    }

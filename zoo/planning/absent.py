@@ -35,7 +35,7 @@ def absent_devices(topology: Topology | Hosts) -> list[Any]:
 def describe(topology: Topology | Hosts) -> dict[str, Any]:
     """The arguments of JAX's `get_topology_desc`. Raises `UserError` where the compiler is not installed."""
     if isinstance(topology, Hosts):
-        if not any(map(_is_installed, GPU_PLUGINS)):
+        if not has_gpu_compiler():
             raise UserError(
                 "compiling for a GPU needs JAX's CUDA plugin, which is not installed: pip install 'seqzoo[gpu]'"
             )
@@ -47,6 +47,10 @@ def describe(topology: Topology | Hosts) -> dict[str, Any]:
     if not _is_installed("libtpu"):
         raise UserError("compiling for a TPU needs libtpu, which is not installed: pip install 'seqzoo[tpu]'")
     return {"topology_name": topology.slice, "platform": "tpu", "num_slices": topology.slices}
+
+
+def has_gpu_compiler() -> bool:
+    return any(map(_is_installed, GPU_PLUGINS))
 
 
 def _is_installed(module: str) -> bool:
