@@ -324,3 +324,10 @@ def test_a_run_whose_model_says_nothing_ends_without_a_picture(workdir, monkeypa
     monkeypatch.setattr(type(opened), "translate", lambda self, lines: [" "] * len(lines))
     _draw_attention(opened, "in 1 days")
     assert not list(opened.path.glob("*.png"))
+
+
+def test_the_first_update_has_its_share_of_the_peak(workdir):
+    config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))["optimizer"]
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rates = {record["step"]: record.get("train/learning_rate") for record in map(json.loads, lines)}
+    assert rates[1] == pytest.approx(config["peak"] / config["warmup"])

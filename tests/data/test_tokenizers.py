@@ -1,5 +1,6 @@
 """Laws of the tokenizers, and the one line that each mistake of a user's earns."""
 
+import itertools
 import os
 import pickle
 import random
@@ -158,7 +159,8 @@ def test_spellings_that_look_alike_are_one(kind):
 @pytest.mark.parametrize("kind", SUBWORDS)
 def test_kept_white_space_and_bytes_lose_nothing(kind):
     lossless = tokenizers.train(kind, LINES, 330, alphabet=tokenizers.LOSSLESS)
-    texts = ["  def f(x):\n\n\treturn  x \n", " ", "\n", "\u5b57 \u00a0 \U0001f600", "line\r\n", ""]
+    texts = ["  def f(x):\n\n\treturn  x \n", " ", "\n", "\u5b57 \u00a0 \U0001f600", "line\r\n", "a▁b ▁ ▁\n", ""]
+    texts += ["".join(each) for each in itertools.product("▁\U0010fffc\U0010fffd", repeat=3)]
     assert lossless.decode(lossless.encode(texts)) == texts
     spaced = tokenizers.train(kind, LINES, SIZE, alphabet=tokenizers.Alphabet(keep_whitespace=True))
     for text in ("  tea  12\n\nwing \t tea ", "\ntea", "tea\twing\n"):

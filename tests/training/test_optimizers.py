@@ -18,7 +18,7 @@ from zoo.models import registry
 from zoo.models.transformer import Transformer, TransformerConfig
 from zoo.nn.stacks import unstacked
 from zoo.training.matrices import is_matrix
-from zoo.training.optimizers import OPTIMIZERS, OptimizerConfig, optimizer, schedule
+from zoo.training.optimizers import OPTIMIZERS, SCHEDULES, OptimizerConfig, optimizer, schedule
 
 
 def rate(update, steps=100, width=512, **settings):
@@ -51,15 +51,23 @@ def test_noam_reaches_a_peak_of_ones_own():
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("constant", {1: 0.0, 6: 0.5, 11: 1.0, 56: 1.0, 101: 1.0}),
-        ("linear", {1: 0.0, 6: 0.5, 11: 1.0, 56: 0.5, 92: 0.1, 101: 0.0}),
-        ("cosine", {1: 0.0, 6: 0.5, 11: 1.0, 56: 0.5, 41: (1 + math.cos(math.pi / 3)) / 2, 101: 0.0}),
+        ("constant", {1: 0.1, 5: 0.5, 10: 1.0, 56: 1.0, 101: 1.0}),
+        ("linear", {1: 0.1, 5: 0.5, 10: 1.0, 11: 1.0, 56: 0.5, 92: 0.1, 101: 0.0}),
+        ("cosine", {1: 0.1, 5: 0.5, 10: 1.0, 11: 1.0, 56: 0.5, 41: (1 + math.cos(math.pi / 3)) / 2, 101: 0.0}),
     ],
 )
 def test_schedules_with_warmup_at_known_points(name, expected):
     """Ten updates of warm-up to 1, in a run of 100."""
     for update, value in expected.items():
         assert rate(update, schedule=name, warmup=10, peak=1.0) == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("warmup", [0, 1, 8])
+def test_the_first_update_changes_something(name, warmup):
+    settings = {"halve_after": 50, "halve_every": 5} if name == "halving" else {}
+    first = rate(1, schedule=name, warmup=warmup, peak=1.0, **settings)
+    assert first == pytest.approx(1 / max(warmup, 1))
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
@@ -311,6 +319,6 @@ def test_a_wrong_multiplier_is_told(multipliers, told):
 
 def test_a_share_of_the_steps_warms_up():
     settings = {"schedule": "linear", "peak": 1.0, "warmup_share": 0.1}
-    assert [rate(update, 100, **settings) for update in (1, 6, 11, 56)] == pytest.approx([0.0, 0.5, 1.0, 0.5])
+    assert [rate(update, 100, **settings) for update in (1, 5, 10, 56)] == pytest.approx([0.1, 0.5, 1.0, 0.5])
     with pytest.raises(UserError, match=r"optimizer.warmup_share=1"):
         OptimizerConfig(**settings | {"warmup_share": 1.0})

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -101,24 +102,29 @@ def noam(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
     return rate
 
 
+def _rise(c: OptimizerConfig, count: Any) -> Any:
+    """The share of the peak while it rises linearly: the first update takes `1 / warmup`, for a rate of 0 wastes it."""
+    return jnp.minimum((count + 1.0) / max(c.warmup, 1), 1.0)
+
+
+def _decayed(c: OptimizerConfig, count: Any, steps: int) -> Any:
+    """The share of the steps after the warm-up that have been made."""
+    return jnp.clip((count - c.warmup) / max(steps - c.warmup, 1), 0.0, 1.0)
+
+
 def constant(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
-    return optax.warmup_constant_schedule(0.0, c.peak, c.warmup) if c.warmup else optax.constant_schedule(c.peak)
+    """Linear to `peak`, then `peak`."""
+    return lambda count: c.peak * _rise(c, count)
 
 
 def cosine(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
     """Linear to `peak`, then a half cosine to 0 at the last step (Radford et al. 2018, section 4.1)."""
-    return optax.warmup_cosine_decay_schedule(0.0, c.peak, c.warmup, max(steps, c.warmup + 1))
+    return lambda count: c.peak * _rise(c, count) * 0.5 * (1 + jnp.cos(jnp.pi * _decayed(c, count, steps)))
 
 
 def linear(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
     """Linear to `peak`, then linear to 0 at the last step (Radford et al. 2018, section 4.1, fine-tuning)."""
-    return optax.schedules.join_schedules(
-        [
-            optax.linear_schedule(0.0, c.peak, max(c.warmup, 1)),
-            optax.linear_schedule(c.peak, 0.0, max(steps - c.warmup, 1)),
-        ],
-        [c.warmup],
-    )
+    return lambda count: c.peak * _rise(c, count) * (1 - _decayed(c, count, steps))
 
 
 def halving(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
@@ -126,12 +132,11 @@ def halving(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
 
     The paper has no warm-up. With `warmup`, the first steps rise linearly to `peak`.
     """
+    return lambda count: c.peak * _rise(c, count) * 0.5 ** _halvings(c, count)
 
-    def rate(count):
-        rise = jnp.minimum((count + 1.0) / max(c.warmup, 1), 1.0)
-        return c.peak * rise * 0.5 ** jnp.maximum(0, (count - c.halve_after) // c.halve_every + 1)
 
-    return rate
+def _halvings(c: OptimizerConfig, count: Any) -> Any:
+    return jnp.maximum(0, (count - c.halve_after) // c.halve_every + 1)
 
 
 COUNTS = {"token": attrgetter("tokens"), "sentence": attrgetter("sentences")}  # of the sums of a batch

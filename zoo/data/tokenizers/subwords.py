@@ -36,6 +36,13 @@ class Alphabet:
 
 
 CRAWLED = Alphabet()
+# The library writes "▁" for a space, and so would read a "▁" of the text as one. It is given a character for private
+# use instead, and another one marks those two where the text itself has them.
+BAR, STAND_IN, MARK = "▁", "\U0010fffc", "\U0010fffd"
+ESCAPES = {BAR: STAND_IN, STAND_IN: MARK + STAND_IN, MARK: MARK + MARK}
+ESCAPED = re.compile(f"{STAND_IN}|{MARK}[{STAND_IN}{MARK}]")
+MEANT = {escape: character for character, escape in ESCAPES.items()}
+TO_ESCAPE = str.maketrans(ESCAPES)
 LOSSLESS = Alphabet(keep_whitespace=True, byte_fallback=True)
 
 
@@ -89,7 +96,7 @@ class SentencePiece(Saved):
         model = BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(_sample(lines, sample, seed)),
+                sentence_iterator=map(_escaped, _sample(lines, sample, seed)),
                 model_writer=model,
                 model_type=kind,
                 # The library names the smallest size that works only when it has room for the four specials.
@@ -117,17 +124,18 @@ class SentencePiece(Saved):
         return self._model.get_piece_size()
 
     def encode(self, lines: list[str]) -> list[list[int]]:
-        return self._memory(lines)
+        return self._memory(map(_escaped, lines))
 
     def _encode(self, words: list[str]) -> list[list[int]]:
         return self._model.encode(words, num_threads=os.cpu_count())
 
     def decode(self, ids: Rows) -> list[str]:
         rows = [text_ids(row) for row in ids]
-        return self._model.decode(rows) if rows else []  # the library takes no rows for one row without ids
+        lines = self._model.decode(rows) if rows else []  # the library takes no rows for one row without ids
+        return [ESCAPED.sub(lambda found: MEANT[found[0]], line) for line in lines]
 
     def pieces(self, line: str) -> list[str]:
-        return self._model.encode(line, out_type=str)
+        return self._model.encode(_escaped(line), out_type=str)
 
     def words(self, line: str) -> list[int]:
         index, word, after_space = [], -1, False
@@ -153,6 +161,11 @@ class SentencePiece(Saved):
         if first != SPECIALS:
             raise ValueError(f"its first pieces are {', '.join(first)} and not {', '.join(SPECIALS)}")
         return tokenizer
+
+
+def _escaped(line: str) -> str:
+    # Looking for three characters is far quicker than to translate a line that has none of them.
+    return line.translate(TO_ESCAPE) if any(character in line for character in ESCAPES) else line
 
 
 def _sample(lines: Iterable[str], most: int, seed: int) -> list[str]:
