@@ -100,10 +100,10 @@ WRONG_STARTS = {
     "blank lines": ({"data.train": "HERE/x"}, {"x.en": " \n", "x.fr": "a\n"}, ["data.train='HERE/x'", "no pairs"]),
     "too long for all": ({"data.max_length": 2}, {}, ["no sentence pairs are left of data.train", "40 with more than"]),
     "no tab": ({"data.train": "HERE/x.tsv"}, {"x.tsv": "a\tb\nplain\n"}, ["HERE/x.tsv:2: no tab", "'plain'"]),
-    "a row of another width": (
+    "no row that fits": (
         {"data.train": "HERE/x.tsv", "data.skip_malformed": "true"},
         {"x.tsv": "plain\n\n"},
-        ["HERE/x.tsv is empty"],
+        ["HERE/x.tsv:1: no tab", "no other row fits"],
     ),
     "another encoding": (
         {"data.train": "HERE/x"},

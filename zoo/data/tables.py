@@ -63,12 +63,17 @@ class Table:
             if problem and not self._skip:
                 raise UserError(f"{self.path}:{number}: {problem}: fix the row, or {SKIP}")
             if problem:
-                skipped.append(f"line {number}: {problem}")
+                skipped.append((number, problem))
             else:
                 count += 1
                 yield number, [cells[place] for place in places]
+        if skipped and not count:
+            number, problem = skipped[0]
+            raise UserError(f"{self.path}:{number}: {problem}, and no other row fits: see that it has a right header")
         if skipped:
-            log.warning("%s: malformed rows left out: %d, the first in %s", self.path, len(skipped), skipped[0])
+            log.warning(
+                "%s: malformed rows left out: %d, the first in line %d: %s", self.path, len(skipped), *skipped[0]
+            )
         if not count:
             raise UserError(f"{self.path} is empty: name a file that holds rows")
 
@@ -114,7 +119,7 @@ def _between_tabs(path: AnyPath) -> Iterator[Record]:
 def _between_commas(path: AnyPath) -> Iterator[Record]:
     """A row that cannot be read costs its first line alone: an open quote would take in all that follows."""
     lines, again = enumerate(files.lines(path), 1), deque[tuple[int, str]]()
-    blank = []
+    blank, long = [], []
     while True:
         taken: list[tuple[int, str]] = []
         try:
@@ -123,13 +128,17 @@ def _between_commas(path: AnyPath) -> Iterator[Record]:
             again.extendleft(reversed(taken[1:]))
             cells = f"no row of a CSV ({error}), see its quotes"
         if cells is None:
-            return
+            break
+        if len(taken) > 1 and not isinstance(cells, str):
+            long.append(taken[0][0])
         if not cells or (cells == [taken[0][1]] and not cells[0].strip(" ")):
             blank.append((taken[0][0], [""]))
             continue
         yield from blank
         blank = []
         yield taken[0][0], cells
+    if long:
+        log.info("%s: rows that span several lines: %d, the first from line %d", path, len(long), long[0])
 
 
 def _fed(
