@@ -266,3 +266,35 @@ def test_an_evaluation_shows_baselines_intervals_and_classes(tuned, tmp_path, ca
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     assert main(["eval", f"--workdir={tuned}", "--format=glue"]) == 2
     assert "--format=glue" in capfd.readouterr().err
+
+
+def test_several_seeds_are_one_call_with_a_mean_and_a_spread(root, tuned, tmp_path, capfd):
+    shutil.copytree(tuned, tmp_path / "runs" / "seed-0")  # trained by the same command: not trained again
+    words = (f"--init_from={root / 'gpt'}", "--seeds=2")
+    assert finetune(root, tmp_path / "runs", *words, **{"optimizer.multipliers": "body=0"}) == 0
+    assert "seed-0 is finished" in capfd.readouterr().err
+    spread = json.loads((tmp_path / "runs" / "seeds.json").read_text())
+    summaries = [json.loads((tmp_path / "runs" / f"seed-{n}" / "summary.json").read_text()) for n in (0, 1)]
+    assert [summary["config"]["seed"] for summary in summaries] == [0, 1]
+    losses = [summary["scores"]["loss"] for summary in summaries]
+    assert spread["loss"]["each"] == losses and losses[0] != losses[1]
+    assert (spread["loss"]["mean"], spread["loss"]["deviation"]) == pytest.approx(
+        (np.mean(losses), np.std(losses, ddof=1))
+    )
+    assert finetune(root, tuned, *words) == 2
+    assert "holds one run" in capfd.readouterr().err
+
+
+def test_own_columns_train_and_rare_labels_are_pointed_out(root, tmp_path, capfd):
+    rows = [{"stars": ["good", "bad"][n % 2], "review": f"in {n} days"} for n in range(120)]
+    rows[3]["stars"] = "baad"
+    for name in ("train.jsonl", "dev.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = FINE | {"data.path": tmp_path, "data.train": "train.jsonl", "data.valid": "dev.jsonl", "data.test": ""}
+    config |= {"train.epochs": "0.01"}
+    words = ["--config=gpt1_finetune:own,text:review,label:stars", f"--like={root / 'gpt'}", *options(config)]
+    assert main(["train", f"--workdir={tmp_path / 'run'}", *words]) == 0
+    told = capfd.readouterr().err
+    assert "120 examples: good 60, bad 59, baad 1" in told
+    assert "few have the label baad: check its spelling" in told
+    assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["baad", "bad", "good"]

@@ -3,8 +3,10 @@
 `python -m zoo train` is a thin skin over this room; a notebook calls `zoo.train`.
 """
 
+import dataclasses
 import json
 import logging
+import statistics
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from itertools import islice
@@ -117,6 +119,33 @@ def carry_out(
     except OSError as error:
         error.filename = error.filename or str(workdir)  # an error of an open file does not know its name
         raise
+
+
+def over_seeds(
+    experiment: Experiment, workdir: AnyPath, count: int, donor: Donor | None = None
+) -> dict[str, Any] | None:
+    """Train the same experiment with `count` seeds, from its own on, each in a directory `seed-N` of `workdir`.
+
+    Gives what `seeds.json` keeps, `{score: {"mean", "deviation", "each"}}`, the sample's standard deviation; or None
+    where a run was asked to stop. The same call goes on with the seeds that are not trained yet.
+    """
+    if (workdir / "config.json").exists():
+        raise UserError(f"{workdir} holds one run: choose another --workdir for those of several seeds")
+    found: dict[str, list[float]] = {}
+    for seed in range(experiment.seed, experiment.seed + count):
+        summary = carry_out(dataclasses.replace(experiment, seed=seed), workdir / f"seed-{seed}", donor)
+        if summary is None:
+            return None
+        for name, value in summary["scores"].items():
+            if isinstance(value, float):
+                found.setdefault(name, []).append(value)
+    spread = {
+        name: {"mean": statistics.mean(each), "deviation": statistics.stdev(each) if count > 1 else 0.0, "each": each}
+        for name, each in found.items()
+    }
+    if is_first():
+        write_whole(workdir / "seeds.json", (json.dumps(spread, indent=2) + "\n").encode())
+    return spread
 
 
 def _prepared(experiment: Experiment, workdir: AnyPath, donor: Donor | None) -> Training:

@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="of --init_from, take the head of a classifier too (default: a new one)",
     )
+    parser.add_argument(
+        "--seeds",
+        type=positive,
+        metavar="N",
+        help="train with N seeds, each in DIR/seed-..., and give the mean and the spread of their scores",
+    )
     together = parser.add_argument_group("several processes (SLURM, Open MPI, TPU and Kubernetes tell by themselves)")
     together.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
     together.add_argument("--process_id", type=natural, metavar="I", help="which process this is, from 0")
@@ -73,9 +79,22 @@ def _run(args: argparse.Namespace) -> None:
     begin_there = args.init_from is not None
     donor = None if source is None else Donor.of(source, begin_there, args.init_checkpoint, args.init_head)
     experiment, workdir = runs.described(args.config, args.workdir, args.changes, donor)
+    if args.seeds is not None:
+        spread = runs.over_seeds(experiment, workdir, args.seeds, donor)
+        _show_spread(workdir, args.seeds, spread or {})
+        return
     summary = runs.carry_out(experiment, workdir, donor)
     if summary is not None:
         _show(workdir, summary)
+
+
+def _show_spread(workdir: "AnyPath", count: int, spread: dict[str, Any]) -> None:
+    log.info("")
+    for name, found in spread.items():
+        each = ", ".join(f"{value:.4f}" for value in found["each"])
+        log.info("%-20s %9.4f ± %.4f  (%s)", name, found["mean"], found["deviation"], each)
+    if spread:
+        log.info("mean and standard deviation of %d seeds: %s", count, workdir / "seeds.json")
 
 
 def _show(workdir: "AnyPath", summary: dict[str, Any]) -> None:

@@ -8,6 +8,9 @@ they begin at random. With neither, the model has GPT-1's size and a tokenizer o
 GLUE gives it out (train.tsv, dev.tsv, test.tsv). SNLI and RACE (high school) are TensorFlow datasets, which
 --config.data.download=true prepares. Story Cloze is trained on its validation file, as the paper does.
 
+Data of one's own is `gpt1_finetune.py:own,text:review,label:stars`: DIR holds train.tsv and dev.tsv, or any files that
+data.train and data.valid name, and these are their columns; `text2:` for pairs, `number:` to predict numbers.
+
 Adam 6.25e-5, linear to it over 0.2 % of the steps and then linear to 0, 32 examples a batch, 3 epochs, λ = 0.5 for the
 language model's loss, clip 1, dropout 0.1, weight decay 0.01. Evaluated after each epoch (train.evaluate_epochs), of
 which the best is kept.
@@ -23,7 +26,7 @@ BATCH = 32
 TASKS = {
     **{"cola": "matthews", "sst2": "accuracy", "stsb": "pearson", "mrpc": "f1", "qqp": "f1", "mnli": "accuracy"},
     **{"qnli": "accuracy", "rte": "accuracy", "wnli": "accuracy", "snli": "accuracy", "race": "accuracy"},
-    **{"storycloze": "accuracy"},
+    **{"storycloze": "accuracy", "own": "accuracy"},
 }
 ELSEWHERE = {
     "mnli": {"valid": "dev_matched.tsv", "test": "test_matched.tsv"},
@@ -38,15 +41,16 @@ ELSEWHERE = {
 
 
 def get_config(argument: str = "rte") -> ml_collections.ConfigDict:
-    task = argument or "rte"
+    task, _, columns = (argument or "rte").partition(",")
     if task not in TASKS:
         raise UserError(f"config argument {argument!r}: no such task: {nearest(task, TASKS)}")
-    select = TASKS[task]
+    select = "pearson" if task == "own" and "number:" in columns else TASKS[task]
     config = ml_collections.ConfigDict()
     config.name = named("gpt1_finetune", task, "")
     config.task = "classification"
     config.model = {"name": "gpt_classifier", "size": "gpt1", **dict.fromkeys(("dropout", "attention_dropout"), 0.1)}
-    config.data = {"task": task, "batch_rows": BATCH, "length": 512, "auxiliary": 0.5, **ELSEWHERE.get(task, {})}
+    where = ELSEWHERE.get(task, {})
+    config.data = {"task": task, "batch_rows": BATCH, "length": 512, "auxiliary": 0.5, "columns": columns, **where}
     config.optimizer = {
         **{"peak": 6.25e-5, "schedule": "linear", "warmup_share": 0.002, "clip": 1.0, "decay": 0.01},
         **{"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "per": "sentence"},

@@ -4,12 +4,15 @@ The tasks are those of Radford et al. 2018, table 1, and of GLUE (Wang et al. 20
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zoo.data import files
+from zoo.data.objects import Objects
 from zoo.data.sources import TfdsRows
 from zoo.data.tables import Table
+from zoo.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,18 @@ class Example:
     place: str = field(default="", compare=False)
 
 
+# "-": SNLI and MNLI, where annotators did not agree; "-1": what TFDS and the Hub write into GLUE's test files.
+NO_LABEL = ("-", "", "-1")
+
+
 @dataclass(frozen=True)
 class Format:
     """How the examples of a task are written, and what they are scored by.
 
     `kind` is one of `zoo.data.transformations.TRANSFORMATIONS`. `first` and `seconds` are columns of text, those of
     `first` joined by spaces. `header` stands in for one that the files lack. `names` are the labels in the order of
-    TFDS's numbers; no names make the task a regression. `tfds` renames the columns that TFDS calls otherwise.
+    TFDS's numbers; without names they are those of the data, or `numbers` to predict. `unlabelled` is what stands in
+    the place of a label where there is none. `tfds` renames the columns that TFDS calls otherwise.
     """
 
     kind: str
@@ -39,11 +47,13 @@ class Format:
     names: tuple[str, ...]
     scores: tuple[str, ...] = ("accuracy",)
     header: tuple[str, ...] = ()
+    numbers: bool = False
+    unlabelled: tuple[str, ...] = NO_LABEL
     tfds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def regression(self) -> bool:
-        return not self.names
+        return self.numbers
 
     @property
     def answers(self) -> int:
@@ -66,7 +76,7 @@ BINARY, ENTAILMENT = ("0", "1"), ("entailment", "not_entailment")
 THREE_WAY = ("entailment", "neutral", "contradiction")
 SENTENCES = (("sentence1",), ("sentence2",))
 PREMISE = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"}
-BOTH = ("accuracy", "f1")
+BOTH, CORRELATIONS = ("accuracy", "f1"), ("pearson", "spearman")
 CONTEXT = ("InputSentence1", "InputSentence2", "InputSentence3", "InputSentence4")
 ENDINGS = ("RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2")
 
@@ -76,7 +86,7 @@ FORMATS: dict[str, Format] = {
         header=("source", "label", "mark", "sentence"),
     ),
     "sst2": Format("classification", ("sentence",), (), "label", BINARY),
-    "stsb": Format("similarity", *SENTENCES, "score", (), ("pearson", "spearman"), tfds={"score": "label"}),
+    "stsb": Format("similarity", *SENTENCES, "score", (), CORRELATIONS, numbers=True, tfds={"score": "label"}),
     "mrpc": Format(
         *("similarity", ("#1 String",), ("#2 String",), "Quality", BINARY, BOTH),
         tfds={"#1 String": "sentence1", "#2 String": "sentence2", "Quality": "label"},
@@ -91,25 +101,56 @@ FORMATS: dict[str, Format] = {
     "wnli": Format("entailment", *SENTENCES, "label", BINARY),
     "race": Format("multiple_choice", ("article", "questions"), ("options",), "answers", ("A", "B", "C", "D")),
     "storycloze": Format("multiple_choice", CONTEXT, ENDINGS, "AnswerRightEnding", ("1", "2")),
+    # Data of one's own: its columns are told by data.columns, and its labels are those of the training split.
+    "own": Format("classification", ("text",), (), "label", (), unlabelled=("",)),
 }
+ROLES = ("text", "text2", "label", "number")
+
+
+def with_columns(form: Format, columns: str) -> Format:
+    """A format whose texts and label are in other columns: `text:NAME,label:NAME`, between them `text2:NAME` where
+    there are pairs; `number:NAME` instead of a label makes the task a regression.
+
+    Raises `UserError` for a role that does not exist, is missing, or does not fit the task.
+    """
+    roles = {}
+    for part in filter(None, columns.split(",")):
+        role, colon, name = part.partition(":")
+        if not colon or not name or role not in ROLES or role in roles:
+            raise UserError(
+                f"data.columns={columns!r}: write ROLE:COLUMN between commas, each of {', '.join(ROLES)} once"
+            )
+        roles[role] = name
+    if "text" not in roles or ("label" in roles) == ("number" in roles):
+        raise UserError(f"data.columns={columns!r}: name the columns of text and of either label or number")
+    seconds = (roles["text2"],) if "text2" in roles else ()
+    changed = replace(form, first=(roles["text"],), seconds=seconds, header=(), tfds={})
+    if form.names or form.numbers:
+        if len(seconds) != len(form.seconds) or ("number" in roles) != form.numbers:
+            raise UserError(f"data.columns={columns!r} does not fit the task, which reads {_expected(form)}")
+        return replace(changed, label=roles.get("label", roles.get("number")))
+    kind = "entailment" if seconds else "classification"
+    if "number" in roles:
+        return replace(changed, kind=kind, label=roles["number"], numbers=True, scores=CORRELATIONS)
+    return replace(changed, kind=kind, label=roles["label"])
+
+
+def _expected(form: Format) -> str:
+    return ", ".join(["text", *["text2"] * len(form.seconds), "number" if form.numbers else "label"])
 
 
 def read(
-    task: str, location: str, split: str, labelled: bool, download: bool = False, skip_malformed: bool = False
+    form: Format, location: str, split: str, labelled: bool, download: bool = False, skip_malformed: bool = False
 ) -> Iterable[Example]:
-    """The examples of a task at `location`: a table of tabs, a `.csv`, `tfds:NAME` or `tfds:DIRECTORY` (then of
-    `split`). With `labelled` the column of the label has to be there; an example may still have none. With
-    `skip_malformed` rows that do not fit the header of a table are left out and counted.
+    """The examples of a format at `location`: a table of tabs, a `.csv`, a `.jsonl` of objects, `tfds:NAME` or
+    `tfds:DIRECTORY` (then of `split`). With `labelled` the column of the label has to be there; an example may still
+    have none. With `skip_malformed` rows that do not fit the header of a table are left out and counted.
 
     Raises `UserError` where there is no such data.
     """
     if location.startswith("tfds:"):
-        return TfdsExamples(FORMATS[task], location.removeprefix("tfds:"), split, download)
-    return TableExamples(FORMATS[task], location, labelled, skip_malformed)
-
-
-# "-": SNLI and MNLI, where annotators did not agree; "-1": what TFDS and the Hub write into GLUE's test files.
-NO_LABEL = ("-", "", "-1")
+        return TfdsExamples(form, location.removeprefix("tfds:"), split, download)
+    return TableExamples(form, location, labelled, skip_malformed)
 
 
 class TableExamples:
@@ -118,7 +159,10 @@ class TableExamples:
     def __init__(self, form: Format, path: str | Path, labelled: bool, skip_malformed: bool = False):
         """Raises `UserError` if there is no such file."""
         self.form, self.labelled = form, labelled
-        self._table = Table(path, form.header, skip_malformed=skip_malformed)
+        jsonl = files.bare(str(path)).endswith(".jsonl")
+        self._table: Table | Objects = (
+            Objects(path, skip_malformed) if jsonl else Table(path, form.header, skip_malformed=skip_malformed)
+        )
 
     def __iter__(self) -> Iterator[Example]:
         """Raises `UserError` as `Table.rows` does."""
@@ -127,7 +171,7 @@ class TableExamples:
         texts, count = (*form.first, *form.seconds), len(form.first)
         for number, cells in self._table.rows((*texts, form.label) if has_label else texts):
             label = cells.pop().strip() if has_label else None
-            label = None if label in NO_LABEL else label
+            label = None if label in form.unlabelled else label
             yield Example(" ".join(cells[:count]), tuple(cells[count:]), label, f"{self._table.path}:{number}")
 
 

@@ -34,7 +34,8 @@ class ClassificationData(Splits):
     tabs, a `.csv` or tfds:NAME.
 
     A batch is `batch_rows` examples of at most `length` tokens a sequence. `train_examples` of the training split are
-    used, drawn at random and the same for every seed (0: all). `auxiliary` is λ, the weight of the language
+    used, drawn at random and the same for every seed (0: all). `columns` such as `text:review,label:stars` says where
+    the texts and the label are (`zoo.data.labelled.with_columns`). `auxiliary` is λ, the weight of the language
     model's loss. `tokenizer` and `vocabulary` are for one of the task's own, where none is taken over. With
     `skip_malformed` rows that do not fit the header of their table are left out and counted.
     """
@@ -51,7 +52,9 @@ class ClassificationData(Splits):
     auxiliary: float = 0.5
     skip_malformed: bool = False
 
-    KINDS: ClassVar[str] = "a .tsv, a .csv or tfds:NAME"
+    columns: str = ""
+
+    KINDS: ClassVar[str] = "a .tsv, a .csv, a .jsonl or tfds:NAME"
 
     def __post_init__(self):
         if self.task not in FORMATS:
@@ -61,15 +64,17 @@ class ClassificationData(Splits):
         for key, bound in least.items():
             if getattr(self, key) < bound:
                 raise UserError(f"data.{key}={getattr(self, key)}: use at least {bound}")
+        _ = self.format  # or its columns are told
 
     @property
     def format(self) -> Format:
-        return FORMATS[self.task]
+        form = FORMATS[self.task]
+        return labelled.with_columns(form, self.columns) if self.columns else form
 
     size_key = "batch_rows"
 
     def planned_vocabularies(self) -> dict[str, int]:
-        outputs = self.format.outputs_per_answer or len(self.format.names)
+        outputs = self.format.outputs_per_answer or len(self.format.names) or 2
         return {"vocabulary": self.vocabulary + Layout.ADDED, "outputs": outputs}
 
     def batch_shapes(self, shards: int) -> list[LabelledBatch]:
@@ -157,7 +162,7 @@ class Classification:
         """Those of a split, or of any other `location`."""
         where, tfds_split = self.data.where(split, location), self.data.tfds_split(split)
         options = {"download": self.data.download, "skip_malformed": self.data.skip_malformed}
-        return labelled.read(self.data.task, where, tfds_split, split != "test", **options)
+        return labelled.read(self.data.format, where, tfds_split, split != "test", **options)
 
     @cached_property
     def labels(self) -> list[str]:
