@@ -1,6 +1,7 @@
-"""Plans of published models on TPU slices that are not here: memory, predicted speed, and the time to compile.
+"""Plans of published models on TPUs and GPUs that are not here: memory, predicted speed, and the time to compile.
 
-The rows are those of docs/pods.md; `--only` runs some of them. Needs libtpu (pip install 'seqzoo[tpu]').
+The rows are those of docs/pods.md; `--only` runs some of them. Those on TPUs need libtpu (pip install 'seqzoo[tpu]'),
+those on GPUs, whose names end with the card, JAX's CUDA plugin (pip install 'seqzoo[gpu]').
 """
 
 import argparse
@@ -10,7 +11,8 @@ from typing import Any
 import jax
 
 from zoo.experiment import from_file
-from zoo.parallel.chips import GIB, Topology
+from zoo.parallel.chips import GIB
+from zoo.parallel.gpus import topology as parse
 from zoo.planning.absent import absent_devices
 from zoo.planning.compilation import Plan, plan
 
@@ -58,6 +60,29 @@ ROWS |= {
     )
     for chips, (slice_, data, fsdp) in SCALING.items()
 }
+# Hosts of eight GPUs: rows of a batch as they fit, with all that is trained kept, but for GPT-3 by parts on all hosts.
+_STREAM = {"data.packing": "stream"}
+ROWS |= {
+    "gpt1-h100": ("gpt.py:gpt1", "h100:1", _STREAM),
+    "gpt1-8-h100": ("gpt.py:gpt1", "h100:8", {"data.batch_rows": "512"} | _STREAM),
+    "transformer-big-8-h100": ("wmt14.py:en-de,big", "h100:8", {"data.batch_tokens": "131072"}),
+    "gpt2-1.5b-8-h100": (
+        "gpt.py:gpt2_1558m",
+        "h100:8",
+        {"mesh.fsdp": "8", "data.length": "1024", "data.batch_rows": "128"} | LARGE | _STREAM,
+    ),
+    "gpt3-13b-32-h100": (
+        "gpt.py:gpt3_13b",
+        "h100:4x8",
+        {"mesh.data": "4", "mesh.fsdp": "8", "data.length": "2048", "data.batch_rows": "128"} | LARGE | _STREAM,
+    ),
+    "gpt3-13b-32-h200": (
+        "gpt.py:gpt3_13b",
+        "h200:4x8",
+        {"mesh.data": "4", "mesh.fsdp": "8", "data.length": "2048", "data.batch_rows": "256"} | LARGE | _STREAM,
+    ),
+    "gpt1-8-a100": ("gpt.py:gpt1", "a100:8", {"data.batch_rows": "512"} | _STREAM),
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +92,7 @@ class Plans:
     rows: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"name": "pods", "device": "slices that are not here", "rows": self.rows, "ceiling": {}}
+        return {"name": "pods", "device": "chips that are not here", "rows": self.rows, "ceiling": {}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +104,7 @@ def run(arguments: argparse.Namespace) -> Plans:
     rows = []
     for name in arguments.only:
         config, slice_, changes = ROWS[name]
-        topology = Topology.parse(slice_)
+        topology = parse(slice_)
         experiment = from_file(config, tuple(changes.items()))
         devices = absent_devices(topology)
         chips = int(name.rpartition("-on-")[2]) if "-on-" in name else len(devices)

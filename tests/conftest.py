@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Commands in processes of their own keep nothing in the user's cache; one may still be named for all tests.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
 
 import jax
 import pytest

@@ -39,6 +39,9 @@ class Noise:
     def vocabularies(self):
         return {}
 
+    def training_shapes(self, shards):
+        return []
+
     def training_batches(self, shards, share):
         ids = np.random.default_rng(0).integers(4, 16, (64, 7)).astype(np.int32)
         return training_rows(Rows(HeldTokens(ids), 8, "stream"), 8, shards, 0, share)

@@ -40,7 +40,7 @@ FREE += (
     "train.wandb",
     "train.average_last",
 )
-FREE += ("train.rollbacks", "train.spike", "train.stuck_after")
+FREE += ("train.rollbacks", "train.spike", "train.stuck_after", "train.compile_ahead")
 FREE += ("decoding.", "data.path", "data.cache", "data.vocabulary_files")
 # Where a change sets one key, another that would decide the same in its place is set to 0.
 INSTEAD_OF = {"train.evaluate_every": "train.evaluate_epochs", "optimizer.warmup": "optimizer.warmup_share"}

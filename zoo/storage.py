@@ -90,6 +90,11 @@ def scratch(workdir: AnyPath, name: str) -> Path:
     cache, where runs share it."""
     if not is_remote(workdir):
         return Path(workdir) / name
+    return user_cache(name)
+
+
+def user_cache(name: str) -> Path:
+    """A directory of the user's for what can be made again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqzoo" / name
 
 

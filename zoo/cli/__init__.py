@@ -12,6 +12,7 @@ from typing import NoReturn
 from zoo import logs
 from zoo.cli import average, classify, convert, evaluate, generate, models, plan, plot, score, train, translate
 from zoo.cli.arguments import parse
+from zoo.cli.compilation_cache import keep_programs
 from zoo.cli.lines import speak_utf8
 from zoo.errors import REMEDIES, UserError, refused
 
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def enter(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command as this process, and end with its exit code."""
+    keep_programs()
     code = main(argv)
     if code == INTERRUPTED:
         # XLA may be compiling in a thread that would crash while Python takes itself apart; all files are closed.

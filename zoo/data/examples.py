@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -86,6 +87,11 @@ class StoredPairs:
         source, target = self._sides
         return [(source[i], target[i]) for i in indices]
 
+    @cached_property
+    def longest(self) -> int:
+        """Positions that the longest pair needs, as `zoo.data.batching.length` counts them."""
+        return max(side.longest for side in self._sides) + 1
+
 
 class StreamedPairs:
     """Pairs of an endless source, tokenized when they are fetched."""
@@ -111,6 +117,10 @@ class _Ragged:
 
     def __len__(self) -> int:
         return len(self._starts) - 1
+
+    @property
+    def longest(self) -> int:
+        return int(np.diff(self._starts).max(initial=0))
 
     def __getitem__(self, index: int | np.integer) -> Ids:
         return self._flat[self._starts[index] : self._starts[index + 1]]

@@ -1,6 +1,7 @@
 """Supervised fine-tuning (Radford et al. 2018, sections 3.2 and 3.3): labelled examples, and scores by GLUE's names."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -209,6 +210,16 @@ class Classification:
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
         return training_examples(self._training, self.data.batch_rows, shards, self.seed, share)
+
+    def training_shapes(self, shards: int) -> list[LabelledBatch]:
+        """Batches are as long as their longest example: none is shorter than as many examples as it has."""
+        lengths = Counter(self._training.longest([i]) for i in range(len(self._training)))
+        shapes, enough = [], 0
+        for shape in self.data.batch_shapes(shards):
+            count = lengths[shape.inputs.shape[-1]]
+            enough += count
+            shapes += [shape] * (count > 0 and enough >= min(self.data.batch_rows, len(self._training)))
+        return shapes
 
     def example_batch(self) -> LabelledBatch:
         """The smallest batch, to initialize a model with."""

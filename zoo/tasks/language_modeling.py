@@ -142,6 +142,9 @@ class LanguageModeling:
         rows = self._rows(tokenized(self.documents("train"), self.tokenizer, cache, "data.train"))
         return training_rows(rows, self.data.batch_rows, shards, self.seed, share)
 
+    def training_shapes(self, shards: int) -> list[LanguageBatch]:
+        return self.data.batch_shapes(shards)
+
     def example_batch(self) -> LanguageBatch:
         """The smallest batch, to initialize a model with."""
         return LanguageBatch.example()

@@ -203,9 +203,19 @@ class Translation:
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
-        data, buckets = self.data, self.data.buckets(shards)
-        examples = self._examples("train", Limits(data.max_length, data.max_ratio))
-        return training_batches(examples, buckets, data.pool or len(examples), self.seed, share)
+        buckets, examples = self.data.buckets(shards), self._training
+        return training_batches(examples, buckets, self.data.pool or len(examples), self.seed, share)
+
+    @cached_property
+    def _training(self) -> Examples:
+        return self._examples("train", Limits(self.data.max_length, self.data.max_ratio))
+
+    def training_shapes(self, shards: int) -> list[Seq2SeqBatch]:
+        shapes, examples = self.data.batch_shapes(shards), self._training
+        if not isinstance(examples, StoredPairs):
+            return shapes
+        shorter = sum(shape.inputs.shape[1] < examples.longest for shape in shapes)
+        return shapes[: shorter + 1]
 
     def example_batch(self) -> Seq2SeqBatch:
         return Seq2SeqBatch.example()

@@ -15,7 +15,8 @@ class TrainConfig:
     `patience` evaluations (0: never). An evaluation reads the first `evaluation_size` examples (0: all). `average_last`
     checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate` cuts each batch into
     parts that go through one after the other. `profile_at` is the step from which five are traced for TensorBoard's
-    profiler (0: none).
+    profiler (0: none). Where `compile_ahead` steps or more are left, the shapes of all batches are compiled together
+    before the first (0: each when it comes).
 
     With `epochs` the data decides the steps, which `steps` bounds (0: no bound), and without them `steps` does. With
     `evaluate_epochs` there is an evaluation, and a checkpoint, after each so many epochs (fractions too) instead of
@@ -45,6 +46,7 @@ class TrainConfig:
     rollbacks: int = 0
     spike: float = 0.0
     stuck_after: int = 1800
+    compile_ahead: int = 100
 
     def __post_init__(self):
         check_choice("train.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
@@ -62,7 +64,7 @@ class TrainConfig:
             "average_last",
             "profile_at",
         )
-        for key in (*not_negative, "rollbacks", "stuck_after"):
+        for key in (*not_negative, "rollbacks", "stuck_after", "compile_ahead"):
             if getattr(self, key) < 0:
                 raise UserError(f"train.{key}={getattr(self, key)}: use 0 or more")
         if self.spike and self.spike <= 1:

@@ -20,6 +20,7 @@ from zoo.parallel.mesh import batch_shards, check_heads
 from zoo.parallel.multihost import StopNotice, ending_together, is_first
 from zoo.parallel.rules import on_this_process, own_shards, parameter_count, place
 from zoo.tasks.base import Task
+from zoo.training.ahead import compiled_ahead
 from zoo.training.config import TrainConfig
 from zoo.training.listeners import Listener
 from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule
@@ -70,6 +71,7 @@ class Training:
         shards = batch_shards(mesh) * config.accumulate
         groups, own = own_shards(mesh)
         self.batches = task.training_batches(shards, Share(own, len(groups)))
+        self.shards = shards
         self.shapes, self.fresh, self.step = update(task, model, config, optimizer_config, mesh, seed)
         self.count = COUNTS[optimizer_config.per]
         self.flops_per_token = 6 * matrix_parameters(model, self.shapes.params, task.example_batch())
@@ -100,6 +102,7 @@ class Training:
         Raises UserError when the training has diverged for the last time; the checkpoints before it are kept.
         """
         start = self._restore()
+        self._compile(start)
         try:
             with ending_together():
                 while True:
@@ -126,6 +129,14 @@ class Training:
             return finished
         finally:
             reporter.close()
+
+    def _compile(self, start: int) -> None:
+        """Compile for all shapes of batches at once, where there are several and steps enough to need them."""
+        if not 0 < self.config.compile_ahead <= self.config.steps - start:
+            return
+        shapes = self.task.training_shapes(self.shards)
+        if len(shapes) > 1:
+            self.step = compiled_ahead(self.step, self.shapes, shapes, self.mesh)
 
     def _go_back(self, diverged: DivergedError) -> int:
         """Restore the last checkpoint, and pass over the batches up to the one that did the harm."""

@@ -1,0 +1,45 @@
+"""All shapes of a run compiled before its first step, side by side: in a loop each would stop it when it comes."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from zoo.parallel.rules import batch_sharding
+
+log = logging.getLogger("zoo")
+PyTree = Any
+MOST = 16  # programs at a time, each of which takes memory of the host
+
+
+def compiled_ahead(
+    step: Callable, state: PyTree, batches: Iterable[PyTree], mesh: Mesh
+) -> Callable[[PyTree, PyTree], tuple[PyTree, Any]]:
+    """`step`, which `jax.jit` has made, with a program for each of the shapes in `batches`; what has another shape is
+    compiled when it comes. `state` gives shapes and shardings."""
+    where = batch_sharding(mesh)
+    shapes = [
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), batch) for batch in batches
+    ]
+    programs: dict[Any, Callable] = {}
+    began = time.perf_counter()
+    with ThreadPoolExecutor(min(MOST, len(shapes), os.cpu_count() or 1)) as threads:
+        waiting = {threads.submit(lambda batch: step.lower(state, batch).compile(), batch): batch for batch in shapes}
+        for done in as_completed(waiting):
+            programs[_shape(waiting[done])] = done.result()
+            elapsed = time.perf_counter() - began
+            log.info("compiled %d of %d shapes of batches in %.0f s", len(programs), len(shapes), elapsed)
+
+    def run(state: PyTree, batch: PyTree) -> tuple[PyTree, Any]:
+        return programs.get(_shape(batch), step)(state, batch)
+
+    return run
+
+
+def _shape(batch: PyTree) -> tuple[tuple[int, ...], ...]:
+    return tuple(leaf.shape for leaf in jax.tree.leaves(batch))
