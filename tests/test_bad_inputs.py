@@ -321,7 +321,7 @@ def cut_tokenizer(copy: Path) -> None:
 SPOILT = {
     "all checkpoints": (all_truncated, ["no checkpoint in COPY/checkpoints is whole", "checkpoints/3", "start over"]),
     "the model": (of_another_model, ["of another model", "params/decoder", "(16, 2, 8) there, (8, 2, 4) here"]),
-    "no tokenizer": (without("tokenizer"), ["COPY/tokenizer/joint.model", "missing", "copy it from where"]),
+    "no tokenizer": (without("tokenizer"), ["no tokenizer COPY/tokenizer/joint.model:", "copy it from where"]),
     "a cut tokenizer": (cut_tokenizer, ["COPY/tokenizer/joint.model can't be read", "truncated", "copy it again"]),
     "an empty tokenizer": (holding("tokenizer/joint.model", b""), ["joint.model can't be read", "it is empty"]),
     "a cut config": (holding("config.json", b'{"name": "x", '), ["COPY/config.json is damaged", "put back a copy"]),
@@ -345,6 +345,12 @@ def test_a_spoilt_working_directory_is_told_and_left_as_it_is(mistake, copy, nam
     for files in (before, after):
         files.pop("logs/host-0.log")  # where the mistake is told, too
     assert after == before
+
+
+def test_an_average_that_there_is_not_is_told_with_what_makes_one(mistake, copy):
+    shutil.rmtree(copy / "average", ignore_errors=True)
+    line = mistake("eval", copy, "--checkpoint=average")
+    assert f"{copy} holds no average" in line and f"zoo average --last 5 {copy}" in line
 
 
 def test_a_run_that_cannot_go_on_keeps_its_config(mistake, copy):
@@ -432,7 +438,6 @@ OPTIONS = {
     "a checkpoint": (["eval", "DIR", "--checkpoint=bets"], ["'bets'", "best, latest, average"]),
     "a step": (["eval", "DIR", "--checkpoint=77"], ["no checkpoint of step 77", "there are: 1, 2, 3"]),
     "a digit that is no number": (["eval", "DIR", "--checkpoint=²"], ["'²'", "the number of a step"]),
-    "an average": (["eval", "DIR", "--checkpoint=average"], ["no checkpoint in DIR/average"]),
     "other data": (["eval", "DIR", "--data=nowhere"], ["no file nowhere.en or nowhere.en.gz"]),
     "no directory": (["eval"], ["--workdir=DIR"]),
     "a beam": (["translate", "DIR", "--beam-size=x"], ["--beam-size", "'x' is not a whole number"]),
@@ -462,6 +467,12 @@ OPTIONS = {
     "bytes in a text": (["generate", "DIR", "--prompt", "a\udce9"], ["--prompt: 'a\\\\udce9' is not UTF-8"]),
     "bytes in another": (["translate", "DIR", "--prefix=\udcff"], ["--prefix: ", "is not UTF-8 at character 10"]),
     "bytes in a name": (["translate", "run\udcff"], ["argument 1: ", "is not UTF-8", "rename the file"]),
+    "a layer of no attention": (["plot", "DIR", "--layer=1"], ["--layer changes nothing of learning curves", "--text"]),
+    "a beam of no translation": (["plot", "DIR", "--no-unk"], ["--no-unk changes nothing of learning curves"]),
+    "a split of a sentence": (["plot", "DIR", "--text=a", "--split=valid"], ["--split changes nothing of --text"]),
+    "a head of lengths": (["plot", "DIR", "--by-length", "--head=1"], ["--head changes nothing of --by-length"]),
+    "a format": (["plot", "DIR", "--out=x.docx"], ["x.docx", ".docx", ".png"]),
+    "a tokenizer for BLEU": (["eval", "DIR", "--bleu-tokenizer=13b"], ["data.bleu_tokenizer='13b'", "13a"]),
     "an average of too many": (["average", "DIR", "--last=9"], ["keeps 3", "[1, 2, 3]", "train.keep=9"]),
     "a beginning": (["train", "--init_from=nowhere", "--workdir=run"], ["nowhere is not a working directory"]),
 }

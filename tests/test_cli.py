@@ -166,15 +166,16 @@ def test_every_word_of_a_translation_is_linked_to_a_word_of_its_source(translate
     assert (empty["translation"], empty["alignment"]) == ("", [])
 
 
-def test_the_score_of_a_translation_is_the_one_that_it_was_translated_with(workdir, score):
-    opened = zoo.load(workdir)
+@pytest.mark.parametrize("penalty", ["0.0", "0.3"])
+def test_the_score_of_a_translation_is_the_one_that_it_was_translated_with(workdir, score, penalty):
+    opened = zoo.load(workdir, changes=(("decoding.coverage_penalty", penalty),))
     lines = [f"in {n} days" for n in range(40)]
     found = [(line, t) for line, best in zip(lines, opened.translator()(lines), strict=True) for t in best]
     target = opened.task.tokenizers[1]
     # A beam may cut a text into other pieces than its tokenizer does.
     found = [(line, t) for line, t in found if target.encode([t.text])[0] == t.tokens]
     assert any(t.tokens for _, t in found)
-    code, out, _ = score("".join(f"{line}\t{t.text}\n" for line, t in found).encode())
+    code, out, _ = score("".join(f"{line}\t{t.text}\n" for line, t in found).encode(), f"--coverage-penalty={penalty}")
     assert code == 0
     assert [float(line) for line in out] == pytest.approx([t.score for _, t in found], abs=2e-4)
 

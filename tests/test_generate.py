@@ -221,6 +221,13 @@ def test_a_model_of_another_task_is_told_with_its_command(tmp_path, capfd, confi
     assert f"python -m zoo {right} {tmp_path / 'run'}" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("picture", ["--by-length", "--text=in"])
+def test_pictures_of_translations_are_refused_to_a_model_that_makes_none(tmp_path, capfd, picture):
+    open_workdir(tmp_path / "run", from_file("gpt"))
+    assert main(["plot", str(tmp_path / "run"), picture]) == 2
+    assert f"the model of {tmp_path / 'run'} does not translate" in capfd.readouterr().err
+
+
 def test_a_working_directory_writes_in_a_notebook_too(written):
     opened = zoo.load(written, changes=(("decoding.temperature", "0"),))
     (one,), (again, other) = opened.generate(["in 1"]), opened.generate(["in 1", "days"])

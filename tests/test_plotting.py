@@ -6,6 +6,7 @@ import logging
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib import font_manager
 
 import zoo
 from zoo.errors import UserError
@@ -35,18 +36,63 @@ def test_dollars_are_no_mathematics(tmp_path):
     assert picture(tmp_path / "a.png").shape[-1] == 4
 
 
-def test_a_character_without_a_glyph_is_told(caplog, monkeypatch):
+@pytest.fixture
+def only_matplotlibs_fonts(monkeypatch):
+    """As on a machine where none is installed."""
+    manager = font_manager.fontManager
+    monkeypatch.setattr(manager, "ttflist", [font for font in manager.ttflist if font.name == "DejaVu Sans"])
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
     monkeypatch.setattr(logging.getLogger("zoo"), "propagate", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "package"),
+    [("\u6211\u306d\uac00", "fonts-noto-cjk"), ("\u0e41\u0939", "fonts-noto-core"), ("\U0003fffd", "fonts-noto-core")],
+)
+def test_a_character_without_a_glyph_is_told_with_the_package_that_has_one(
+    caplog, only_matplotlibs_fonts, text, package
+):
     assert families("abc ▁é →") == ["DejaVu Sans"]
     assert not caplog.records
-    families("\U0003fffd")
-    assert "no installed font has a glyph" in caplog.text
+    assert families(text) == ["DejaVu Sans"]
+    assert f"apt install {package}`" in caplog.text
+
+
+def test_a_font_that_was_installed_since_is_found(caplog, only_matplotlibs_fonts, monkeypatch):
+    path = f"{matplotlib.get_data_path()}/fonts/ttf/STIXNonUni.ttf"
+    known = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    character = next(chr(code) for code in font_manager.get_font(path).get_charmap() if code not in known)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [__file__, path])  # the first is no font
+    assert families(f"a{character}") == ["DejaVu Sans", font_manager.get_font(path).family_name]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PDF", "a.svg", "a.jpg", "a"])
+def test_a_picture_has_the_format_of_its_name(tmp_path, name):
+    draw_attention(np.eye(2, dtype=np.float32)[None, None], ["a", "b"], ["x", "y"], "a", tmp_path / name)
+    begins = {"pdf": b"%PDF", "svg": b"<?xml", "jpg": b"\xff\xd8"}
+    assert (tmp_path / name).read_bytes().startswith(begins.get(name[2:].lower(), b"\x89PNG"))
+
+
+LONG = "▁" + "Donaudampfschifffahrtsgesellschaftskapitän" * 2
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "panels"),
+    [(["a", LONG, "</s>"], ["x", LONG[:50], "</s>"], 1), (["W" * 30] * 3, ["W" * 30] * 3, 1), (["a"], ["W" * 60], 2)],
+)
+def test_nothing_is_cut_off_at_the_edges(tmp_path, source, target, panels):
+    weights = np.ones((1, panels, len(target), len(source)), np.float32)
+    draw_attention(weights, source, target, "a title", tmp_path / "a.png", [1], range(1, panels + 1))
+    drawn = picture(tmp_path / "a.png")
+    for edge in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]):
+        assert (edge == 1).all()
 
 
 def test_a_long_sentence_stays_a_picture_that_can_be_opened(tmp_path):
     pieces = ["▁word"] * 80
-    weights = np.zeros((1, 5, 80, 80), np.float32)
-    draw_attention(weights, pieces, pieces, "word " * 300, tmp_path / "long.png", [1], range(1, 6))
+    weights = np.zeros((1, 4, 80, 80), np.float32)
+    draw_attention(weights, pieces, pieces, "word " * 300, tmp_path / "long.png", [1], range(1, 5))
     assert max(picture(tmp_path / "long.png").shape) <= 8000
 
 

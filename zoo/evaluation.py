@@ -113,10 +113,11 @@ def by_length(workdirs: Sequence[Workdir], split: str = "test", location: str = 
         if list(other.task.pairs(split, location)) != pairs:
             raise UserError(f"{other.path} has other {split} data than {one.path}: name one for all, --data=PATH")
     bins = metrics.length_bins([source for source, _ in pairs])
+    tokenizer = one.task.bleu_tokenizer()
     bleu, signature = {}, ""
     for each in workdirs:
         samples = each.task.translated(each.model, each.params, split, location)
-        bleu[str(each.path)], signature = metrics.bleu_of_bins(samples, bins)
+        bleu[str(each.path)], signature = metrics.bleu_of_bins(samples, bins, tokenizer)
     return {
         "split": split,
         "data": location or getattr(data, split),

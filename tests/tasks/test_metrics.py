@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
+from zoo.errors import UserError
 from zoo.tasks import metrics
 from zoo.tasks.metrics import BINS, LEAST_SENTENCES, bleu_of_bins, length_bins
 
@@ -34,10 +35,43 @@ def test_a_bin_is_scored_by_its_own_sentences_alone():
     references = ["x y"] * 30 + ["a b c d e f g h z z z z"] * 30
     samples = list(zip(sources(lengths), references, outputs, strict=True))
     bins = length_bins(sources(lengths))
-    (short, long), signature = bleu_of_bins(samples, bins)
+    (short, long), signature = bleu_of_bins(samples, bins, "13a")
     assert short == pytest.approx(100)  # though no sentence of it has a 4-gram
     assert long == pytest.approx(BLEU().corpus_score(outputs[30:], [references[30:]]).score)
     assert "eff:yes" in signature
+
+
+@pytest.mark.parametrize("code", ["zh", "zh-Hans", "zh_TW", "ZH", "zho", "cmn_Hans"])
+def test_chinese_is_scored_by_its_own_characters_and_the_signature_says_so(code):
+    samples = [("a dog runs across the grass", "一只狗跑过草地。", "一只狗跑在草地上。")] * 3
+    scores = metrics.translation(samples, metrics.bleu_tokenizer(code))
+    outputs, references = [o for *_, o in samples], [[r for _, r, _ in samples]]
+    assert scores["bleu"] == BLEU(tokenize="zh").corpus_score(outputs, references).score > 10
+    assert "tok:zh" in scores["bleu_signature"] and "tok:zh" in scores["bleu_lowercase_signature"]
+    _, signature = bleu_of_bins(samples, length_bins([s for s, *_ in samples]), metrics.bleu_tokenizer(code))
+    assert "tok:zh" in signature
+    assert "tok:char" in metrics.translation(samples, metrics.bleu_tokenizer(code, "char"))["bleu_signature"]
+
+
+def test_other_languages_are_scored_as_ever():
+    assert {metrics.bleu_tokenizer(code) for code in ("de", "fr", "en-GB", "th", "xx", "")} == {"13a"}
+
+
+@pytest.mark.parametrize(("code", "name"), [("ja", "ja-mecab"), ("jpn", "ja-mecab"), ("ko-KR", "ko-mecab")])
+def test_a_tokenizer_that_lacks_its_package_is_told_with_the_package(monkeypatch, code, name):
+    class Lacking(BLEU):
+        def __init__(self, tokenize):
+            assert tokenize == name
+            raise RuntimeError("no MeCab")
+
+    monkeypatch.setattr("sacrebleu.metrics.BLEU", Lacking)
+    with pytest.raises(UserError, match=rf"{name}: pip install 'sacrebleu\[{name[:2]}\]'.*bleu_tokenizer"):
+        metrics.bleu_tokenizer(code)
+
+
+def test_a_tokenizer_that_there_is_not_is_told_with_those_there_are():
+    with pytest.raises(UserError, match=r"data\.bleu_tokenizer='13b'.*13a"):
+        metrics.bleu_tokenizer("de", "13b")
 
 
 PREDICTED, TRUE = np.array([1, 1, 0, 1, 0, 0, 0]), np.array([1, 0, 0, 1, 1, 0, 0])  # 2 found, 1 too many, 1 missed

@@ -46,6 +46,9 @@ def find(workdir: epath.Path, which: str) -> tuple[int, epath.Path]:
             return int(path.name.split(".")[0]), path
     if which == "best" and not steps:
         return find(workdir, "latest")
+    if which == "average" and not steps:
+        place = shlex.quote(str(workdir))
+        raise UserError(f"{workdir} holds no average: make one with `python -m zoo average --last 5 {place}`")
     if not steps:
         raise UserError(
             f"no checkpoint in {directory}: train one with `train.py --workdir={shlex.quote(str(workdir))}`"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from zoo.storage import AnyPath
 
 Change = tuple[str, str]
+# The keys of a config's `decoding` that have an option.
+DECODING = ("beam_size", "length_penalty", "coverage_penalty", "max_length", "forbid_unknown", "compute_dtype")
 Options = argparse.ArgumentParser | argparse._ArgumentGroup  # what takes options
 
 
@@ -108,12 +110,11 @@ def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
 
 def add_decoding(parser: Options) -> None:
     """The options of beam search, the same wherever something is decoded."""
-    add_scoring(parser)
+    _add_penalties(parser)
+    parser.add_argument("--max-length", type=positive, metavar="N", help="cut sources and translations after N tokens")
+    parser.add_argument("--batch-tokens", type=positive, metavar="N", help="padded source tokens decoded together")
     parser.add_argument(
         "--beam-size", "--beam", type=positive, metavar="K", help="hypotheses kept at each step (1: greedy)"
-    )
-    parser.add_argument(
-        "--coverage-penalty", type=number, metavar="B", help="beta of GNMT: larger favours those that leave nothing out"
     )
     parser.add_argument(
         "--no-unk", dest="forbid_unknown", action="store_const", const=True, help="never say <unk>, but the next best"
@@ -122,11 +123,20 @@ def add_decoding(parser: Options) -> None:
 
 def add_scoring(parser: Options) -> None:
     """Those of them that also decide the score of a given translation."""
+    _add_penalties(parser)
+    parser.add_argument(
+        "--max-length", type=positive, metavar="N", help="cut sources after N tokens; given translations are never cut"
+    )
+    parser.add_argument("--batch-tokens", type=positive, metavar="N", help="padded tokens of a side scored together")
+
+
+def _add_penalties(parser: Options) -> None:
     parser.add_argument(
         "--length-penalty", "--lenpen", type=number, metavar="A", help="alpha of GNMT: larger favours longer ones"
     )
-    parser.add_argument("--max-length", type=positive, metavar="N", help="cut sources and translations after N tokens")
-    parser.add_argument("--batch-tokens", type=positive, metavar="N", help="padded source tokens decoded together")
+    parser.add_argument(
+        "--coverage-penalty", type=number, metavar="B", help="beta of GNMT: larger favours those that leave nothing out"
+    )
     parser.add_argument(
         "--compute-dtype", metavar="DTYPE", help="float32 (default), bfloat16 or auto: the device's fastest"
     )
@@ -134,15 +144,25 @@ def add_scoring(parser: Options) -> None:
 
 def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
     """The keys of the config that the options of `add_decoding` or `add_scoring` set."""
-    keys = ("beam_size", "length_penalty", "coverage_penalty", "max_length", "forbid_unknown", "compute_dtype")
-    given = ((key, getattr(args, key, None)) for key in keys)
+    given = ((key, getattr(args, key, None)) for key in DECODING)
     return tuple((f"decoding.{key}", str(value)) for key, value in given if value is not None)
 
 
+def add_bleu(parser: Options) -> None:
+    """The option of BLEU, the same wherever it is measured."""
+    parser.add_argument(
+        "--bleu-tokenizer",
+        metavar="NAME",
+        help="sacreBLEU's tokenizer: 13a, zh, ja-mecab, ko-mecab, char, ... (default: by the target language)",
+    )
+
+
 def evaluation_changes(args: argparse.Namespace) -> tuple[Change, ...]:
-    """Those, and the key that says how much an evaluation decodes together."""
-    tokens = () if args.batch_tokens is None else (("data.batch_tokens", str(args.batch_tokens)),)
-    return decoding_changes(args) + tokens
+    """Those, and the keys that say how much an evaluation decodes together and how BLEU cuts text into words."""
+    given = {"batch_tokens": args.batch_tokens, "bleu_tokenizer": args.bleu_tokenizer}
+    return decoding_changes(args) + tuple(
+        (f"data.{key}", str(value)) for key, value in given.items() if value is not None
+    )
 
 
 def add_sampling(parser: Options) -> None:

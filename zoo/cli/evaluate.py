@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 
-from zoo.cli.arguments import add_checkpoint, add_decoding, directory, evaluation_changes, output, positive
+from zoo.cli.arguments import add_bleu, add_checkpoint, add_decoding, directory, evaluation_changes, output, positive
 from zoo.errors import UserError
 
 HELP = "score a working directory on its validation or test split, or on other data"
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a language model on other text: tokens by which the window slides (default: half of it)",
     )
     add_decoding(parser)
+    add_bleu(parser)
     parser.add_argument(
         "--predictions",
         type=output,

@@ -5,6 +5,8 @@ import json
 from typing import TYPE_CHECKING
 
 from zoo.cli.arguments import (
+    DECODING,
+    add_bleu,
     add_checkpoint,
     add_decoding,
     decoding_changes,
@@ -22,6 +24,14 @@ HELP = "draw learning curves, BLEU against sentence length, or the attention of 
 EXAMPLE = """python -m zoo plot runs/phrases --text "Thursday, March 3, 2022" --layer 1 --head 2
   python -m zoo plot runs/rnnsearch runs/cho --by-length --split=test"""
 
+# The options that change something of a picture, by the option that asks for it; learning curves have none.
+OPTIONS = {
+    "html": ("text", "checkpoint", *DECODING),
+    "text": ("layer", "head", "checkpoint", *DECODING),
+    "by_length": ("split", "data", "json", "batch_tokens", "bleu_tokenizer", "checkpoint", *DECODING),
+    "confusion": ("split", "data", "checkpoint"),
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -31,20 +41,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--text", metavar="TEXT", help="the attention of one's translation of this sentence")
     what.add_argument("--by-length", action="store_true", help="BLEU against the length of the source")
     what.add_argument("--confusion", action="store_true", help="which labels one classifier takes for which")
-    parser.add_argument("--out", type=output, metavar="FILE.png", help="the picture (default: in the first WORKDIR)")
+    parser.add_argument(
+        "--out",
+        type=output,
+        metavar="FILE",
+        help="the picture: .png, .pdf, .svg (default: a .png in the first WORKDIR)",
+    )
     parser.add_argument(
         "--html", type=output, metavar="FILE.html", help="of --text, a page to explore every attention, not a picture"
     )
     parser.add_argument("--layer", type=positive, metavar="L", help="of --text, only this layer, 1 the lowest")
     parser.add_argument("--head", type=positive, metavar="H", help="of --text, only this head, from 1 on")
-    parser.add_argument("--split", choices=("valid", "test"), default="test", help="of --by-length (default: test)")
-    parser.add_argument("--data", default="", metavar="PATH", help="other data: a prefix, a .tsv or tfds:NAME")
+    parser.add_argument("--split", choices=("valid", "test"), help="of --by-length, --confusion (default: test)")
+    parser.add_argument("--data", metavar="PATH", help="of both: other data, a prefix, a .tsv or tfds:NAME")
     parser.add_argument("--json", action="store_true", help="of --by-length, one JSON object on standard output")
     add_checkpoint(parser)
     add_decoding(parser)
+    add_bleu(parser)
 
 
 def run(args: argparse.Namespace) -> None:
+    _check_options(args)
+    if args.out:
+        from zoo.plotting.pictures import format_of
+
+        format_of(args.out)
     if len(set(args.workdirs)) < len(args.workdirs):
         raise UserError(f"{' '.join(map(str, args.workdirs))}: name every working directory once")
     if args.html is not None and args.text is None:
@@ -61,6 +82,35 @@ def run(args: argparse.Namespace) -> None:
         _curves(args)
 
 
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse what would change nothing of the picture that is asked for."""
+    picture = next((picture for picture in OPTIONS if _given(args, picture)), None)
+    apply = () if picture is None else (picture, *OPTIONS[picture])
+    for name in dict.fromkeys(name for of_picture in OPTIONS.values() for name in of_picture):
+        if name not in apply and _given(args, name):
+            asked = "learning curves" if picture is None else _option(picture)
+            others = " or ".join(_option(other) for other, names in OPTIONS.items() if name in names)
+            raise UserError(f"{_option(name)} changes nothing of {asked}: leave it out, or draw {others}")
+
+
+def _given(args: argparse.Namespace, name: str) -> bool:
+    return getattr(args, name) not in (None, False, "best")
+
+
+def _option(name: str) -> str:
+    return "--" + {"forbid_unknown": "no-unk"}.get(name, name).replace("_", "-")
+
+
+def _check_translates(args: argparse.Namespace, option: str) -> None:
+    from zoo.experiment import from_workdir
+
+    for path in args.workdirs:
+        if from_workdir(path).task != "translation":
+            raise UserError(
+                f"{option}: the model of {path} does not translate: leave it out to draw its learning curves"
+            )
+
+
 def _place(args: argparse.Namespace, name: str) -> "AnyPath":
     return args.out or args.workdirs[0] / name
 
@@ -73,7 +123,7 @@ def _confusion(args: argparse.Namespace) -> None:
     workdir, *others = args.workdirs
     if others:
         raise UserError(f"--confusion draws one classifier, not {len(args.workdirs)}: name one")
-    scores = score(load(workdir, args.checkpoint, task="classification"), args.split, args.data)
+    scores = score(load(workdir, args.checkpoint, task="classification"), args.split or "test", args.data or "")
     if "confusion" not in scores:
         raise UserError(f"{scores['data']} has no labels, or the task predicts numbers: there is nothing to confuse")
     out = _place(args, "confusion.png")
@@ -94,8 +144,9 @@ def _by_length(args: argparse.Namespace) -> None:
     from zoo.plotting.lengths import draw_by_length
     from zoo.workdirs import load
 
-    workdirs = [load(path, args.checkpoint, evaluation_changes(args), task="translation") for path in args.workdirs]
-    scores = by_length(workdirs, args.split, args.data)
+    _check_translates(args, "--by-length")
+    workdirs = [load(path, args.checkpoint, evaluation_changes(args)) for path in args.workdirs]
+    scores = by_length(workdirs, args.split or "test", args.data or "")
     out = _place(args, "bleu_by_length.png")
     bins = [(b["first"], b["last"], b["sentences"]) for b in scores["bins"]]
     title = f"{scores['direction'].replace('-', '→', 1)}, {scores['split']} ({scores['data']})"
@@ -124,7 +175,8 @@ def _attention(args: argparse.Namespace) -> None:
     from zoo.workdirs import load
 
     workdir = _only(args)
-    opened = load(workdir, args.checkpoint, decoding_changes(args), task="translation")
+    _check_translates(args, "--text")
+    opened = load(workdir, args.checkpoint, decoding_changes(args))
     attention = opened.cross_attention(args.text)
     if attention is None:
         raise UserError(f"the model of {workdir} has no attention to its source: nothing to draw")

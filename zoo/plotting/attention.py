@@ -2,7 +2,8 @@
 piece that is looked at, named across the top."""
 
 import logging
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from os import PathLike
 
 import matplotlib
@@ -17,7 +18,8 @@ from matplotlib.image import AxesImage
 from zoo.plotting.pictures import save
 
 log = logging.getLogger("zoo")
-LONGEST_SIDE = 8000  # pixels, of a picture that viewers still open
+LONGEST_SIDE = 7500  # pixels, of a picture that viewers still open
+EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH", "IDEOGRAPHIC")
 
 
 def draw_attention(
@@ -29,13 +31,13 @@ def draw_attention(
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
 ) -> None:
-    """Write a PNG with a panel for each layer (down) and head (across); `layers` and `heads` are their numbers, if they
-    are to stand above the panels. All panels share one scale from 0 to 1."""
+    """Write a picture with a panel for each layer (down) and head (across); `layers` and `heads` are their numbers, if
+    they are to stand above the panels. All panels share one scale from 0 to 1."""
     rows, columns = weights.shape[:2]
     cell = 0.28 if rows * columns == 1 else 0.19  # inches
-    margin = 0.09 * max(map(len, [*source, *target])) + 0.35
-    width = max(columns * (cell * len(source) + 0.25) + margin + 0.9, 4.0)
-    height = rows * (cell * len(target) + 0.35) + margin + 0.5
+    left, top = (0.09 * max(map(len, labels)) + 0.35 for labels in (target, source))
+    width = max(columns * (cell * len(source) + 0.25) + left + 0.9, 4.0)
+    height = rows * (cell * len(target) + 0.35) + top + 0.5
     with matplotlib.rc_context({"font.family": families("".join([*source, *target, title])), "font.size": 36 * cell}):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=min(150, LONGEST_SIDE / max(width, height)))
         FigureCanvasAgg(figure)
@@ -85,18 +87,42 @@ def families(text: str) -> list[str]:
     """
     chosen = ["DejaVu Sans"]
     missing = _without_glyph(set(text), font_manager.findfont(chosen[0]))
+    for font in _others() if missing else ():
+        still = _without_glyph(missing, font.fname)
+        if len(still) < len(missing) and font.name not in chosen:
+            chosen, missing = [*chosen, font.name], still
+        if not missing:
+            break
     if missing:
-        # "Last Resort" has a box for everything.
-        fonts = (font for font in font_manager.fontManager.ttflist if not font.name.startswith("Last Resort"))
-        for font in sorted(fonts, key=lambda font: font.fname):
-            still = _without_glyph(missing, font.fname)
-            if len(still) < len(missing) and font.name not in chosen:
-                chosen, missing = [*chosen, font.name], still
-            if not missing:
-                break
-    if missing:
-        log.warning("no installed font has a glyph for %s: it is drawn as a box", " ".join(sorted(missing)[:5]))
+        named = " ".join(sorted(missing)[:5])
+        log.warning(
+            "no installed font has a glyph for %s: it is drawn as a box; install one that has, on Debian and Ubuntu by "
+            "`apt install %s`",
+            *(named, " ".join(sorted({_package(character) for character in missing}))),
+        )
     return chosen
+
+
+def _others() -> Iterator[font_manager.FontEntry]:
+    """Every installed font, those that matplotlib knows first; it remembers what it once found, and misses what was
+    installed since."""
+    manager = font_manager.fontManager
+    # "Last Resort" has a box for everything.
+    yield from sorted(
+        (font for font in manager.ttflist if not font.name.startswith("Last Resort")), key=lambda font: font.fname
+    )
+    for path in sorted({*font_manager.findSystemFonts()} - {font.fname for font in manager.ttflist}):
+        try:
+            manager.addfont(path)
+        except (OSError, RuntimeError):  # a kind of font that cannot be drawn with, as one of bitmaps
+            continue
+        yield manager.ttflist[-1]
+
+
+def _package(character: str) -> str:
+    """Debian's package of fonts for a character's script."""
+    script = unicodedata.name(character, "").split(" ")[0]
+    return "fonts-noto-cjk" if script in EAST_ASIAN else "fonts-noto-core"
 
 
 def _without_glyph(characters: set[str], font: str) -> set[str]:

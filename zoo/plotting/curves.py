@@ -46,7 +46,7 @@ def read_curves(path: AnyPath) -> dict[str, dict[str, Curve]]:
 
 
 def draw_curves(runs: Mapping[str, AnyPath], picture: str | PathLike) -> None:
-    """Write a PNG with a panel for every value of the `metrics.jsonl` of each run, by the run's name: of one run,
+    """Write a picture with a panel for every value of the `metrics.jsonl` of each run, by the run's name: of one run,
     training and validation in two colours; of several, a colour for each, and what isn't training dashed."""
     read = {run: read_curves(path) for run, path in runs.items()}
     names = {name for curves in read.values() for name in curves} - set(LEFT_OUT)

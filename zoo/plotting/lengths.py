@@ -16,7 +16,7 @@ def draw_by_length(
     caption: str,
     path: str | PathLike,
 ) -> None:
-    """Write a PNG after Bahdanau et al. 2015, Figure 2: a line for each name of `lines`, its BLEU in every bin, and
+    """Write a picture after Bahdanau et al. 2015, Figure 2: a line for each name of `lines`, its BLEU in every bin, and
     below how many sentences a bin (its shortest and longest source in words, its sentences) holds."""
     figure = Figure(figsize=(8, 5.5), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)

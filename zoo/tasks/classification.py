@@ -175,7 +175,7 @@ class Classification:
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
         """From the working directory, where `prepare` has left it."""
-        return tokenizers.load(self.workdir / "tokenizer", "text")
+        return tokenizers.load(self.workdir / "tokenizer", "text", self.data.tokenizer)
 
     def vocabularies(self) -> dict[str, int]:
         """The fields of a model's config that the data decides."""

@@ -119,7 +119,7 @@ class LanguageModeling:
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
         """From the working directory, where `prepare` has left it."""
-        return tokenizers.load(self.workdir / "tokenizer", "text")
+        return tokenizers.load(self.workdir / "tokenizer", "text", self.data.tokenizer)
 
     def use_tokenizers(self, found: Mapping[str, tokenizers.Tokenizer]) -> None:
         """Take that of a foreign folder, where there is no working directory."""

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
+from zoo.errors import UserError, check_choice
+
 Sample = tuple[str, str, str]  # source, reference, output
 BINS = 12  # of sentence lengths, at most
 LEAST_SENTENCES = 20  # of a bin, for its BLEU to say something
@@ -26,15 +28,48 @@ class Evaluation:
     predictions: Any = None  # of a classifier, `zoo.tasks.label_reports.Predictions`
 
 
-def translation(samples: Sequence[Sample]) -> dict[str, Any]:
+# The languages that sacreBLEU has tokenizers for, by every code that they go under (ISO 639-1, -2 and -3).
+_TOKENIZERS = {
+    "zh": ("zh", ("zh", "zho", "chi", "cmn")),
+    "ja-mecab": ("ja", ("ja", "jpn")),
+    "ko-mecab": ("ko", ("ko", "kor")),
+}
+
+
+def bleu_tokenizer(language: str, override: str = "") -> str:
+    """The name of sacreBLEU's tokenizer for BLEU: `override`, or by its own rule the one for the target `language`.
+
+    The code of a language may be followed by that of a script or a country (`zh-Hans`, `zh_TW`).
+
+    Raises `UserError` for a name that sacreBLEU doesn't know, and where the tokenizer lacks a package.
+    """
+    from sacrebleu.metrics import BLEU
+
+    code = language.replace("_", "-").partition("-")[0].lower()
+    own = next((name for name, (_, codes) in _TOKENIZERS.items() if code in codes), BLEU.TOKENIZER_DEFAULT)
+    name = override or own
+    check_choice("data.bleu_tokenizer", name, sorted(BLEU.TOKENIZERS))
+    try:
+        BLEU(tokenize=name)
+    except RuntimeError as error:
+        extra = f"sacrebleu[{_TOKENIZERS[name][0]}]" if name in _TOKENIZERS else "what sacreBLEU asks for"
+        raise UserError(
+            f"BLEU of {language} needs sacreBLEU's tokenizer {name}: pip install '{extra}', or choose another by "
+            "data.bleu_tokenizer (--bleu-tokenizer of eval and plot), as char"
+        ) from error
+    return name
+
+
+def translation(samples: Sequence[Sample], tokenizer: str) -> dict[str, Any]:
     """BLEU with its signature, chrF (Post 2018, sacreBLEU), and the share of outputs that equal their reference.
 
-    `bleu` is cased and detokenized; `bleu_lowercase` is for references that were published lower-cased.
+    `bleu` is cased and detokenized; `bleu_lowercase` is for references that were published lower-cased. Both cut text
+    by `tokenizer`, a name of `bleu_tokenizer`.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
     references, outputs = [[r for _, r, _ in samples]], [o for _, _, o in samples]
-    bleu, lower, chrf = BLEU(), BLEU(lowercase=True), CHRF()
+    bleu, lower, chrf = BLEU(tokenize=tokenizer), BLEU(tokenize=tokenizer, lowercase=True), CHRF()
     return {
         "bleu": bleu.corpus_score(outputs, references).score,
         "bleu_signature": str(bleu.get_signature()),
@@ -72,15 +107,15 @@ def length_bins(sources: Sequence[str]) -> list[LengthBin]:
     return bins
 
 
-def bleu_of_bins(samples: Sequence[Sample], bins: Sequence[LengthBin]) -> tuple[list[float], str]:
-    """The corpus BLEU of every bin, and its signature.
+def bleu_of_bins(samples: Sequence[Sample], bins: Sequence[LengthBin], tokenizer: str) -> tuple[list[float], str]:
+    """The corpus BLEU of every bin, its text cut by `tokenizer`, and its signature.
 
     Of the effective order: a bin of sentences too short for any 4-gram is scored by the n-grams that there are, where
     it would be 0 otherwise; no other bin is touched.
     """
     from sacrebleu.metrics import BLEU
 
-    bleu = BLEU(effective_order=True)
+    bleu = BLEU(tokenize=tokenizer, effective_order=True)
     scores = [
         bleu.corpus_score([samples[i][2] for i in b.sentences], [[samples[i][1] for i in b.sentences]]).score
         for b in bins

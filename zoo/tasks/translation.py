@@ -40,7 +40,8 @@ class TranslationData(Splits):
     target's where it differs (0: it doesn't). `batch_tokens` bounds the padded tokens of either side of a batch;
     `batch_sentences` says instead how many pairs each batch of training has (0: by tokens). `pool` is how many pairs
     are sorted by length together (0: a whole epoch). `steps` are the padded lengths (empty: chosen). With
-    `skip_malformed` the lines of a `.tsv` that have no tab are left out and counted.
+    `skip_malformed` the lines of a `.tsv` that have no tab are left out and counted. `bleu_tokenizer` is sacreBLEU's
+    tokenizer for BLEU (empty: its own for the target's language code).
     """
 
     source: str = "en"
@@ -56,6 +57,7 @@ class TranslationData(Splits):
     pool: int = 0
     steps: tuple[int, ...] = ()
     skip_malformed: bool = False
+    bleu_tokenizer: str = ""
 
     KINDS: ClassVar[str] = "a PREFIX, a .tsv or tfds:NAME"
 
@@ -122,8 +124,10 @@ class Translation:
         self.workdir, self.seed = workdir, seed
 
     def prepare(self) -> None:
-        """What comes once, before training: see that there is text in every split, read what evaluations will read, and
-        learn the tokenizers that the working directory lacks. Nothing is written when that fails."""
+        """What comes once, before training: see that evaluations can score and that there is text in every split, read
+        what they will read, and learn the tokenizers that the working directory lacks. Nothing is written when that
+        fails."""
+        self.bleu_tokenizer()
         for split in SPLITS if self.data.test else SPLITS[:2]:
             pairs = iter(self.pairs(split))
             if not any(source.strip() and target.strip() for source, target in pairs):
@@ -143,6 +147,10 @@ class Translation:
         options = {"download": self.data.download, "skip_malformed": self.data.skip_malformed}
         return sources.parallel(where, self.data.source, self.data.target, tfds_split, **options)
 
+    def bleu_tokenizer(self) -> str:
+        """The name of the tokenizer for BLEU; see `metrics.bleu_tokenizer`."""
+        return metrics.bleu_tokenizer(self.data.target, self.data.bleu_tokenizer)
+
     def alignments(self, split: str, location: str = "") -> list[frozenset[tuple[int, int]]] | None:
         """The true links (source word, target word) of every pair, or None where nobody knows them: they are known of
         embedded phrases."""
@@ -152,7 +160,7 @@ class Translation:
     @cached_property
     def tokenizers(self) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
         """Source and target tokenizer, from the working directory, where `prepare` has left them."""
-        loaded = [tokenizers.load(self.workdir / "tokenizer", name) for name in self._names()]
+        loaded = [tokenizers.load(self.workdir / "tokenizer", name, self.data.tokenizer) for name in self._names()]
         return loaded[0], loaded[-1]
 
     def use_tokenizers(self, found: Mapping[str, Tokenizer]) -> None:
@@ -232,9 +240,10 @@ class Translation:
 
         Nothing is dropped from it: what is too long for the loss is still translated.
         """
+        tokenizer = self.bleu_tokenizer()  # first: what is lacking is told before all the work
         samples = self.translated(model, params, split, location, most)
         sums = self._summed_loss(model, params, split, location, most)
-        values = sums.means() | metrics.translation(samples)
+        values = sums.means() | metrics.translation(samples, tokenizer)
         note = f"BLEU {self.data.source}→{self.data.target} {values['bleu_signature']}"
         measured = {"direction": f"{self.data.source}-{self.data.target}", "sentences": len(samples)}
         return metrics.Evaluation(values, samples, note, measured)

@@ -53,6 +53,8 @@ KINDS = ("unigram", "bpe", "word", "bytes", "characters")
 LEARNED = ("bpe", "unigram", "bytes", "characters")  # those that a language model may learn from its own text
 PUBLISHED: dict[str, type[GPT1] | type[GPT2]] = {"gpt1": GPT1, "gpt2": GPT2}
 READERS = (SentencePiece, WordVocabulary, Bytes, Characters, GPT1, GPT2, MarianPieces)
+_OF_KIND = {"unigram": SentencePiece, "bpe": SentencePiece, "word": WordVocabulary, "bytes": Bytes}
+_OF_KIND |= {"characters": Characters} | PUBLISHED
 
 
 def train(kind: str, lines: Iterable[str], size: int, **options: Any) -> Tokenizer:
@@ -82,14 +84,17 @@ def published(name: str, directory: str | Path, key: str = "data.vocabulary_file
     return PUBLISHED[name].published(directory, key)
 
 
-def load(directory: str | PathLike, name: str) -> Tokenizer:
-    """Read back what `save` wrote. Raises UserError when the file is missing, truncated or foreign."""
+def load(directory: str | PathLike, name: str, kind: str = "") -> Tokenizer:
+    """Read back what `save` wrote. Raises UserError when the file is missing, truncated or foreign.
+
+    `kind` is the one that a missing file would be of; any other is read as well."""
     paths = {epath.Path(directory) / (name + reader.suffix): reader for reader in READERS}
     present = [path for path in paths if path.exists()]
-    if len(present) != 1:
-        state = "all there" if present else "missing"
-        remedy = "delete those not trained with" if present else "copy it from where it was trained, or train again"
-        raise UserError(f"tokenizer files {' and '.join(map(str, present or paths))} are {state}: {remedy}")
+    if not present:
+        missed = epath.Path(directory) / (name + (_OF_KIND[kind].suffix if kind else ".*"))
+        raise UserError(f"no tokenizer {missed}: copy it from where it was trained, or train again")
+    if len(present) > 1:
+        raise UserError(f"tokenizers {' and '.join(map(str, present))} are all there: delete those not trained with")
     (path,) = present
     try:
         return paths[path].load(path.read_bytes())
