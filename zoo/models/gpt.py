@@ -21,9 +21,10 @@ from zoo.models.base import Output, Readout, check_excluded
 from zoo.nn.attention import Ancestry, Heads, KeyValue
 from zoo.nn.attention_backends import BACKENDS
 from zoo.nn.dropout import Dropout
-from zoo.nn.layers import ACTIVATIONS, NORMS, EncoderLayer, LayerConfig, StepView, layer_norm
+from zoo.nn.layers import ACTIVATIONS, NORMS, EncoderLayer, LayerConfig, StepView
 from zoo.nn.linear import Embedding
 from zoo.nn.masks import Mask
+from zoo.nn.norms import LayerNorm
 from zoo.nn.placement import placed
 from zoo.nn.positions import LearnedPositions
 from zoo.nn.stacks import Stack
@@ -137,7 +138,7 @@ class GPT(nn.Module):
         layer = LayerConfig(self.heads, c.ffn, c.norm, c.activation, c.dropout, kernel_init=init)
         self.decoder = Stack(partial(EncoderLayer, config=layer), length=c.layers, scan=c.scan_layers, remat=c.remat)
         if c.norm == "pre":
-            self.decoder_norm = layer_norm(dtype)
+            self.decoder_norm = LayerNorm(dtype)
 
     def __call__(self, batch: LanguageBatch, train: bool = False, weights: bool = False) -> Output:
         """Every position predicts its label from the tokens before it in its own segment, and itself."""

@@ -29,10 +29,10 @@ from zoo.nn.layers import (
     LayerConfig,
     Memory,
     StepView,
-    layer_norm,
 )
 from zoo.nn.linear import Embedding
 from zoo.nn.masks import Mask
+from zoo.nn.norms import LayerNorm
 from zoo.nn.placement import placed
 from zoo.nn.positions import LAYOUTS, LearnedPositions, sinusoids
 from zoo.nn.stacks import Stack
@@ -159,8 +159,8 @@ class Transformer(nn.Module):
         self.encoder = Stack(partial(EncoderLayer, config=encoder), c.layers, **depth)
         self.decoder = Stack(partial(DecoderLayer, config=decoder), c.decoder.layers, **depth)
         if c.norm == "pre":
-            self.encoder_norm = layer_norm(dtype)
-            self.decoder_norm = layer_norm(dtype)
+            self.encoder_norm = LayerNorm(dtype)
+            self.decoder_norm = LayerNorm(dtype)
         if c.tying == "none":
             init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "vocab"))
             self.output = self.param("output", init, (c.width, c.target_vocabulary))

@@ -14,7 +14,8 @@ from zoo.nn.attention import Heads, KeyValue, MultiHeadAttention
 from zoo.nn.dropout import Dropout
 from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer
 from zoo.nn.masks import Mask
-from zoo.nn.placement import placed
+from zoo.nn.norms import LayerNorm
+from zoo.nn.placement import placed, platform
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -23,6 +24,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "swish": jax.nn.silu,
 }
 NORMS = ("post", "pre")
+
+
+def activated(x: Float[Array, "*B F"], name: str) -> Float[Array, "*B F"]:
+    """`x` after the activation of this name. The backward pass keeps `x` alone, and computes the rest again, where
+    that costs less than to write and read it: everywhere but on a CPU."""
+    activation = ACTIVATIONS[name]
+    return activation(x) if platform() == "cpu" else jax.checkpoint(activation)(x)
 
 
 @dataclass(frozen=True)
@@ -49,17 +57,6 @@ class LayerConfig:
         return self.attention.dtype
 
 
-def layer_norm(dtype, name: str | None = None) -> nn.LayerNorm:
-    """Ba et al. 2016, statistics in float32."""
-    return nn.LayerNorm(
-        epsilon=1e-5,
-        dtype=dtype,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
-        name=name,
-    )
-
-
 class AddAndNorm(nn.Module):
     """The residual around a sublayer: `norm(x + f(x))` after, or `x + f(norm(x))` before (section 3.1)."""
 
@@ -70,7 +67,7 @@ class AddAndNorm(nn.Module):
         self, x: Float[Array, "B T E"], sublayer: Callable, train: bool
     ) -> tuple[Float[Array, "B T E"], object]:
         """`sublayer` maps `x` to its output and anything else, which is handed through."""
-        norm = layer_norm(self.config.dtype, name="norm")
+        norm = LayerNorm(self.config.dtype, name="norm")
         dropout = Dropout(self.config.dropout)
         before = self.config.norm == "pre"
         y, extra = sublayer(norm(x) if before else x)
@@ -87,7 +84,7 @@ class FeedForward(nn.Module):
     def __call__(self, x: Float[Array, "B T E"], train: bool = False) -> Float[Array, "B T E"]:
         c = self.config
         shared = {"dtype": c.dtype, "kernel_init": c.kernel_init}
-        hidden = ACTIVATIONS[c.activation](Dense(c.ffn, axes=("embed", "mlp"), name="expand", **shared)(x))
+        hidden = activated(Dense(c.ffn, axes=("embed", "mlp"), name="expand", **shared)(x), c.activation)
         hidden = Dropout(c.ffn_dropout)(placed(hidden, "batch", "length", "mlp"), train)
         shared["kernel_init"] = c.attention.residual_init or c.kernel_init
         return Dense(c.width, axes=("mlp", "embed"), name="contract", **shared)(hidden)

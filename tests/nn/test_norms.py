@@ -1,0 +1,71 @@
+"""The laws of layer normalization: the numbers of float64 wherever a row lies, and gradients to match."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from zoo.data.batching import LanguageBatch
+from zoo.models import build
+from zoo.nn.norms import EPSILON, LayerNorm, normalized
+
+WIDTH = 96
+RANDOM = np.random.default_rng(0)
+SCALE, BIAS, COTANGENT = (jnp.asarray(RANDOM.normal(size=shape), jnp.float32) for shape in (WIDTH, WIDTH, (4, WIDTH)))
+
+
+def rows(place):
+    """Rows of deviation 1 and this mean; for `outlier`, of mean 0 with a first element that outweighs the rest."""
+    x = np.random.default_rng(1).normal(size=(4, WIDTH))
+    if place == "outlier":
+        x[:, 0] = 3e4
+    else:
+        x += place
+    return jnp.asarray(x, jnp.float32)
+
+
+def in_float64(x):
+    """Ba et al. 2016, eq. 4, and its gradients by hand."""
+    x, scale, bias, given = (np.asarray(a, np.float64) for a in (x, SCALE, BIAS, COTANGENT))
+    deviation = np.sqrt(x.var(axis=-1, keepdims=True) + EPSILON)
+    standard = (x - x.mean(axis=-1, keepdims=True)) / deviation
+    inner = given * scale
+    along = (inner * standard).mean(axis=-1, keepdims=True)
+    to_x = (inner - inner.mean(axis=-1, keepdims=True) - standard * along) / deviation
+    return standard * scale + bias, to_x, (given * standard).sum(axis=0), given.sum(axis=0)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("place", [0.0, 1e3, -1e3, "outlier"])
+def test_rows_anywhere_are_normalized_as_in_float64(place):
+    x = rows(place)
+    y, back = jax.vjp(lambda *given: normalized(*given, jnp.float32), x, SCALE, BIAS)
+    for ours, exact in zip((y, *back(COTANGENT)), in_float64(x), strict=True):
+        # The mean itself is one rounding of 1,000 away from exact, a ten-thousandth of a deviation.
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=3e-4 * np.abs(exact).max())
+
+
+def test_rows_of_one_value_become_the_bias():
+    x = jnp.full((2, WIDTH), 7.0)
+    assert (normalized(x, SCALE, BIAS, jnp.float32) == BIAS).all()
+    assert jnp.isfinite(jax.grad(lambda x: normalized(x, SCALE, BIAS, jnp.float32).sum())(x)).all()
+
+
+def test_the_layer_is_born_as_the_plain_standardization():
+    layer = LayerNorm(jnp.bfloat16)
+    boxed = layer.init(jax.random.key(0), rows(0.0))["params"]
+    assert {name: box.names for name, box in boxed.items()} == {"scale": ("embed",), "bias": ("embed",)}
+    y = layer.apply({"params": nn.unbox(boxed)}, rows(5.0))
+    assert y.dtype == jnp.bfloat16
+    assert jnp.abs(y.astype(jnp.float32).mean(axis=-1)).max() < 1e-2 and abs(float(jnp.std(y)) - 1) < 1e-2
+
+
+def test_a_constant_added_to_every_position_vector_changes_logits_by_rounding_only():
+    model = build("gpt", "nano", layers=2)
+    batch = LanguageBatch(*(np.arange(20).reshape(2, 10) + 4 for _ in range(2)))
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), batch)["params"])
+    moved = params | {"positions": {"table": params["positions"]["table"] + 100.0}}
+    run = jax.jit(lambda params: model.apply({"params": params}, batch).logits)
+    logits, others = run(params), run(moved)
+    assert jnp.abs(logits - others).max() < 1e-3 * jnp.abs(logits).max()
