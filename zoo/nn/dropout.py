@@ -1,5 +1,7 @@
 """Dropout (Srivastava et al. 2014) whose bits cost less than the layer that they fall on."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -73,6 +75,27 @@ class WeightDropout:
         return jnp.where(kept, weights / (1 - self.rate), 0)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def dropped(x: Float[Array, "*B"], key: Array, rate: float) -> Float[Array, "*B"]:
+    """`x` with zeros where `keep` says no, the rest divided by `1 - rate`.
+
+    The backward pass draws the bits again: no mask is kept for it.
+    """
+    return jnp.where(keep(key, rate, x.shape), x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
+
+
+def _dropped_forward(x, key, rate):
+    return dropped(x, key, rate), key
+
+
+def _dropped_backward(rate, key, gradient):
+    # The barrier keeps XLA from saving the mask after all, since both passes compute the same.
+    return dropped(gradient, jax.lax.optimization_barrier(key), rate), None
+
+
+dropped.defvjp(_dropped_forward, _dropped_backward)
+
+
 class Dropout(nn.Module):
     """Zeroes elements with probability `rate` while training, and scales the others by `1 / (1 - rate)`."""
 
@@ -82,8 +105,7 @@ class Dropout(nn.Module):
     def __call__(self, x: Float[Array, "*B"], train: bool) -> Float[Array, "*B"]:
         if not train or self.rate == 0.0:
             return x
-        kept = keep(self.make_rng("dropout"), self.rate, x.shape)
-        return jnp.where(kept, x / jnp.asarray(1 - self.rate, x.dtype), jnp.zeros_like(x))
+        return dropped(x, self.make_rng("dropout"), self.rate)
 
     def of_weights(self, heads: int) -> WeightDropout | None:
         """This dropout for the weights of `heads` heads, for attention to apply; `None` where the rate is 0."""
