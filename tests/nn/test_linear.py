@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from zoo.nn.linear import Dense, Embedding, as_matrix, dot, summed_outer
+from zoo.nn.linear import Dense, Embedding, add_bias, as_matrix, dot, summed_outer, together
 
 BF16_STEP = 2**-8  # the relative spacing of bfloat16
 
@@ -72,6 +72,55 @@ def test_no_product_of_bfloat16_is_computed_from_float32(contract):
     inputs = re.findall(r"dot_general.*: \(tensor<([^>]*)>, tensor<([^>]*)>\)", lowered)
     assert len(inputs) >= 3  # forward, to x, to the kernel
     assert all(operand.endswith("xbf16") for pair in inputs for operand in pair)
+
+
+def products_on(device, dtype):
+    """The results of every product in `dot` and its gradients, as they are traced for a device of this kind."""
+    kind = jax.sharding.AbstractDevice("any", 1, device)
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), (jax.sharding.AxisType.Auto,), abstract_device=kind)
+    x, kernel, _ = operands(0)
+    with jax.sharding.use_abstract_mesh(mesh):
+        step = jax.make_jaxpr(jax.grad(lambda x, k: dot(x, k, dtype).astype(jnp.float32).sum(), (0, 1)))(x, kernel)
+    return re.findall(r":(\w+)\[([\d,]+)\] = dot_general", str(step))
+
+
+@pytest.mark.parametrize("device", ["gpu", "tpu"])
+def test_on_accelerators_products_of_bfloat16_give_bfloat16_but_for_gradients_of_weights(device):
+    assert set(products_on(device, jnp.bfloat16)) == {("bf16", "12,5"), ("bf16", "12,8"), ("f32", "8,5")}
+    assert {dtype for dtype, _ in products_on(device, jnp.float32)} == {"f32"}
+    assert {dtype for dtype, _ in products_on("cpu", jnp.bfloat16)} == {"f32"}
+
+
+def test_the_gradient_of_a_bias_is_summed_in_its_own_type():
+    y = jnp.ones((1000, 3), jnp.bfloat16)
+    given = jnp.asarray(np.random.default_rng(0).uniform(1, 2, y.shape), jnp.bfloat16)
+    gradient = jax.grad(lambda b: (add_bias(y, b) * given).astype(jnp.float32).sum())(jnp.zeros(3))
+    assert gradient.dtype == jnp.float32
+    np.testing.assert_allclose(gradient, np.asarray(given, np.float64).sum(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_together_are_the_layers_apart(bias):
+    class Two(nn.Module):
+        joined: bool
+
+        def setup(self):
+            self.one, self.other = (Dense((4, 3), ("embed", "heads", "kv"), bias=bias) for _ in range(2))
+
+        def __call__(self, x):
+            if self.joined and not self.is_initializing():
+                return together((self.one, self.other), x)
+            return jnp.stack([self.one(x), self.other(x)], axis=-3)
+
+    x, cotangent = normal(2, 5, 8), normal(2, 5, 2, 4, 3)
+    shapes = nn.unbox(Two(True).init(jax.random.key(0), x))
+    params = jax.tree.map(lambda p: normal(*p.shape), shapes)
+
+    def outcome(joined):
+        y, back = jax.vjp(lambda params, x: Two(joined).apply(params, x), params, x)
+        return y, back(cotangent)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), outcome(True), outcome(False))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])

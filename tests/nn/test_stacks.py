@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from zoo.nn import stacks
 from zoo.nn.attention import Heads
 from zoo.nn.layers import EncoderLayer, LayerConfig
 from zoo.nn.masks import Mask
@@ -58,6 +59,16 @@ def test_scan_and_remat_change_nothing(parameters, plain, scan, remat):
         gradient = {f"layers_{i}": layer for i, layer in enumerate(unstacked(gradient["layers"]))}
     assert_same(outputs, plain[0])
     assert_same(gradient, plain[1])
+
+
+@pytest.mark.parametrize("remat", [True, False])
+def test_a_stack_that_is_written_out_is_the_same_stack_without_its_loop(parameters, plain, remat, monkeypatch):
+    monkeypatch.setitem(stacks.WRITTEN_OUT, "cpu", LENGTH)
+    outputs, gradient = outputs_and_gradients(True, remat, parameters[True])
+    assert_same(outputs, plain[0])
+    assert_same({f"layers_{i}": layer for i, layer in enumerate(unstacked(gradient["layers"]))}, plain[1])
+    step = jax.jit(jax.grad(lambda p: objective(True, remat, p, False)[0]))
+    assert "while" not in step.lower(parameters[True]).as_text()
 
 
 @pytest.mark.parametrize("scan", [True, False])

@@ -9,10 +9,11 @@ from flax import struct
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.nn.attention_backends import attend, attend_with_weights
+from zoo.nn.attention_backends import attend, attend_with_weights, self_attend
 from zoo.nn.dropout import Dropout
-from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer
+from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer, together
 from zoo.nn.masks import Mask
+from zoo.nn.placement import parts, platform
 
 
 @struct.dataclass
@@ -116,13 +117,20 @@ class MultiHeadAttention(nn.Module):
         weights: bool = False,
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T S"] | None]:
         """Queries from `x`, keys and values from `memory`; the attention weights on request, else `None`."""
-        query, pair = self.query(x), self.keys_values(memory)
         dropout = self.dropout.of_weights(self.heads.heads) if train else None
+        if x is memory and dropout is not None and not weights and self._one_product():
+            operands = together((self.query, self.key, self.value), x)
+            return self.output(self_attend(operands, mask, self.heads.backend, dropout)), None
+        query, pair = self.query(x), self.keys_values(memory)
         if not weights:
             mixed = attend(query, pair.key, pair.value, mask, self.heads.backend, dropout)
             return self.output(mixed), None
         mixed, seen = attend_with_weights(query, pair.key, pair.value, mask.dense(x.shape[1], memory.shape[1]), dropout)
         return self.output(mixed), seen
+
+    def _one_product(self) -> bool:
+        """Whether queries, keys and values are made together: where their kernel reads them so, and heads are whole."""
+        return platform() == "gpu" and parts("heads") == 1 and not self.is_initializing()
 
     def keys_values(self, memory: Float[Array, "B S E"]) -> KeyValue:
         return KeyValue(self.key(memory), self.value(memory))

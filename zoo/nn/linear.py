@@ -11,20 +11,30 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
-from zoo.nn.placement import parts, placed
+from zoo.nn.placement import parts, placed, platform
 
 Initializer = Callable[..., Array]
 GLOROT_UNIFORM: Initializer = nn.initializers.xavier_uniform()  # Glorot & Bengio 2010, eq. 16
 
 
-def product(x: Float[Array, "*N _"], y: Float[Array, "_ _"], contract: int) -> Float[Array, "*N _"]:
-    """The last axis of `x` against axis `contract` of `y`, summed in float32.
+def result_of(dtype: DTypeLike) -> DTypeLike:
+    """What a product of `dtype` gives. All sum in float32 inside; where memory is slow beside the products, as on GPU
+    and TPU, a sum that would be rounded next leaves the product rounded. On a CPU, results of bfloat16 are slow."""
+    return jnp.float32 if platform() == "cpu" else dtype
 
-    The axes before it are never merged: where two are cut over a mesh, or the inner one is, the devices would have to
-    send each other everything.
+
+def product(
+    x: Float[Array, "*N _"], y: Float[Array, "_ _"], contract: int, result: DTypeLike = jnp.float32
+) -> Float[Array, "*N _"]:
+    """The last axis of `x` against axis `contract` of `y`, summed in float32, given in `result`.
+
+    The axes before it are merged, so that XLA lays out what comes before and after as rows too, unless the mesh cuts
+    positions: devices would then have to send each other everything.
     """
-    axes = (x.ndim - 1,), (contract,)
-    return lax.dot_general(x, y, (axes, ((), ())), preferred_element_type=jnp.float32)
+    rows = _flat(x) if _mergeable(x) else x
+    axes = (rows.ndim - 1,), (contract,)
+    y = lax.dot_general(rows, y, (axes, ((), ())), preferred_element_type=result)
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def summed_outer(a: Float[Array, "*N I"], b: Float[Array, "*N O"]) -> Float[Array, "I O"]:
@@ -37,6 +47,8 @@ def summed_outer(a: Float[Array, "*N I"], b: Float[Array, "*N O"]) -> Float[Arra
     """
 
     def whole(a, b):
+        if _mergeable(a):
+            a, b = _flat(a), _flat(b)
         summed = tuple(range(a.ndim - 1))
         return lax.dot_general(a, b, ((summed, summed), ((), ())), preferred_element_type=jnp.float32)
 
@@ -59,30 +71,54 @@ def _flat(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
+def _mergeable(x: Array) -> bool:
+    """Whether the axes of rows become one without moving anything: the mesh may cut the first, and no other."""
+    return x.ndim > 2 and platform() != "cpu" and parts("length") == 1
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def dot(x: Float[Array, "*N I"], kernel: Float[Array, "_ _"], dtype=jnp.float32, contract: int = 0) -> Array:
-    """`x @ kernel`, or `x @ kernel.T` with `contract=1`; inputs in `dtype`, sum and result in float32.
+    """`x @ kernel`, or `x @ kernel.T` with `contract=1`; inputs in `dtype`, sums in float32, the result in float32 or,
+    on accelerators, in `dtype`.
 
     The two products of the backward pass take inputs in `dtype` as well; the gradient keeps the kernel's own dtype.
     """
-    return product(x.astype(dtype), kernel.astype(dtype), contract)
+    return product(x.astype(dtype), kernel.astype(dtype), contract, result_of(dtype))
 
 
 def _dot_forward(x, kernel, dtype, contract):
     low_x, low_kernel = x.astype(dtype), kernel.astype(dtype)
     # Zero-sized witnesses carry the original dtypes to the backward pass.
-    return product(low_x, low_kernel, contract), (low_x, low_kernel, x[..., :0], kernel[:0])
+    return product(low_x, low_kernel, contract, result_of(dtype)), (low_x, low_kernel, x[..., :0], kernel[:0])
 
 
 def _dot_backward(dtype, contract, residuals, gradient):
     x, kernel, x_like, kernel_like = residuals
     gradient = gradient.astype(dtype)  # a float32 cotangent would drag both products out of bfloat16
-    to_x = product(gradient, kernel, 1 - contract)
+    to_x = product(gradient, kernel, 1 - contract, result_of(dtype))
     to_kernel = summed_outer(x, gradient) if contract == 0 else summed_outer(gradient, x)
     return to_x.astype(x_like.dtype), to_kernel.astype(kernel_like.dtype)
 
 
 dot.defvjp(_dot_forward, _dot_backward)
+
+
+@jax.custom_vjp
+def add_bias(y: Float[Array, "*N O"], bias: Float[Array, "O"]) -> Float[Array, "*N O"]:
+    """`y + bias` in the type of `y`, which a GPU adds inside the product, before it rounds; the gradient of `bias` is
+    summed in its own type."""
+    return y + bias.astype(y.dtype)
+
+
+def _add_bias_forward(y, bias):
+    return add_bias(y, bias), bias[:0]
+
+
+def _add_bias_backward(like, gradient):
+    return gradient, gradient.sum(axis=tuple(range(gradient.ndim - 1)), dtype=like.dtype)
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 def as_matrix(initializer: Initializer, inputs: int) -> Initializer:
@@ -120,8 +156,21 @@ class Dense(nn.Module):
             y = y.astype(self.dtype)  # each device has a part of the sum (the width alone is gathered): half to send
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros_init(), tuple(self.axes[self.inputs :]))
-            y = y + self.param("bias", init, features).reshape(-1)
+            y = add_bias(y, self.param("bias", init, features).reshape(-1))
         return y.astype(self.dtype).reshape(*batch, *features)
+
+
+def together(layers: Sequence[Dense], x: Float[Array, "*N I"]) -> Float[Array, "..."]:
+    """What each of `layers` makes of the last axis of `x`, by one product of their kernels side by side.
+
+    They have parameters already, and features alike. `x` is read once, and its gradient is written once.
+    """
+    of_each, dtype = [layer.variables["params"] for layer in layers], layers[0].dtype
+    kernels = jnp.stack([params["kernel"].astype(dtype) for params in of_each], axis=1)
+    y = dot(x, kernels.reshape(x.shape[-1], -1), dtype)
+    if layers[0].bias:
+        y = add_bias(y, jnp.stack([params["bias"] for params in of_each]).reshape(-1))
+    return y.astype(dtype).reshape(*x.shape[:-1], *kernels.shape[1:])
 
 
 class Embedding(nn.Module):

@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from zoo.nn.placement import platform
+
 PyTree = Any
+
+# The deepest stack whose scan is written out, layer by layer, where it runs: a loop copies all that a layer keeps for
+# the backward pass into arrays of all layers and out again, which costs more there than compiling every layer.
+WRITTEN_OUT = {"gpu": 16}
 
 
 class Stack(nn.Module):
@@ -30,10 +36,11 @@ class Stack(nn.Module):
 
     def setup(self):
         layer = self.layer
+        loop = self.scan and self.length > WRITTEN_OUT.get(platform(), 0)
         if self.remat:
-            layer = nn.remat(layer, prevent_cse=not self.scan, static_argnums=(3, 4), methods=["__call__"])
+            layer = nn.remat(layer, prevent_cse=not loop, static_argnums=(3, 4), methods=["__call__"])
         if self.scan:
-            self.layers = _scanned(layer, self.length)()
+            self.layers = _scanned(layer, self.length, unroll=1 if loop else self.length)()
         else:
             self.layers = [layer() for _ in range(self.length)]
 
@@ -62,12 +69,13 @@ class Stack(nn.Module):
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *extras)
 
 
-def _scanned(layer: Callable[..., nn.Module], length: int) -> Callable[..., nn.Module]:
+def _scanned(layer: Callable[..., nn.Module], length: int, unroll: int) -> Callable[..., nn.Module]:
     """`layer` with its methods scanned over the axis `layers`."""
     lifted = {
         "variable_axes": {"params": 0},
         "split_rngs": {"params": True, "dropout": True},
         "length": length,
+        "unroll": unroll,
         "metadata_params": {nn.PARTITION_NAME: "layers"},
     }
     axes = {"__call__": (nn.broadcast, nn.broadcast, nn.broadcast), "step": (0, nn.broadcast), "remember": ()}

@@ -15,7 +15,7 @@ from zoo.nn.placement import parts, placed, platform
 
 # Logits of one device that are in memory at a time: a CPU is fastest where they stay in its cache; elsewhere every part
 # costs a pass over the gradient of the matrix.
-CHUNK = {"cpu": 2**22}
+CHUNK = {"cpu": 2**22, "gpu": 2**29}
 ROOMY_CHUNK = 2**26
 
 
