@@ -1,10 +1,14 @@
 """The laws of attention: the formula, weights that sum to one where one may look, and the multi-head layer."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
+from zoo.nn import attention
 from zoo.nn.attention import Heads, KeyValue, MultiHeadAttention
 from zoo.nn.attention_backends import attend_with_weights
 from zoo.nn.masks import Mask
@@ -52,6 +56,22 @@ def by_numpy(query, key, value, seen):
         weights[b, h, t, keys] = np.exp(logits) / np.exp(logits).sum()
         mixed[b, t, h] = weights[b, h, t] @ value[b, :, h]
     return mixed, weights
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_queries_keys_and_values_of_one_product_are_those_of_three(monkeypatch, bias):
+    layer = MultiHeadAttention(Heads(width=16, heads=H, bias=bias, dropout=0.3))
+    x, cotangent, mask = normal(B, T, 16), normal(B, T, 16, seed=1), MASKS["padded causal"]
+    params = nn.unbox(layer.init(jax.random.key(0), x, x, mask))
+
+    def outcome(device):
+        monkeypatch.setattr(attention, "platform", lambda: device)
+        run = partial(layer.apply, train=True, rngs={"dropout": jax.random.key(1)})
+        y, back = jax.vjp(jax.jit(lambda params, x: run(params, x, x, mask)[0]), params, x)
+        return y, back(cotangent)
+
+    one, three = outcome("gpu"), outcome("cpu")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, three)
 
 
 @pytest.mark.parametrize("name", MASKS)

@@ -51,6 +51,18 @@ def by_numpy(readout, smoothing):
     return -(target * log_probs * REAL[..., None]).sum(), errors @ matrix.T, to_matrix, errors.sum(axis=(0, 1))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_logits_that_are_read_once_give_the_same_sums_as_logits_that_are_read_again(monkeypatch, smoothing):
+    def outcome(device):
+        monkeypatch.setattr(losses, "platform", lambda: device)
+        readout = readout_of().replace(bias=100 * normal(V), excluded=(3,))  # as far apart as exp can tell, and one out
+        labels = jnp.where(LABELS == 3, 4, LABELS)
+        gradient = jax.grad(lambda r: cross_entropy(r, labels, smoothing).objective)(readout)
+        return gradient, cross_entropy(readout, labels, smoothing)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), outcome("gpu"), outcome("cpu"))
+
+
 @kinds
 @smoothings
 def test_the_objective_is_the_smoothed_cross_entropy(contract, bias, smoothing):
@@ -61,9 +73,11 @@ def test_the_objective_is_the_smoothed_cross_entropy(contract, bias, smoothing):
 
 
 @kinds
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
 @parts
-def test_its_value_and_gradient_are_those_of_the_formula_in_any_parts(monkeypatch, contract, bias, chunk):
-    monkeypatch.setattr(losses, "CHUNK", {"cpu": chunk})
+def test_its_value_and_gradient_are_those_of_the_formula_in_any_parts(monkeypatch, contract, bias, chunk, device):
+    monkeypatch.setattr(losses, "CHUNK", {device: chunk})
+    monkeypatch.setattr(losses, "platform", lambda: device)
     readout = readout_of(contract, bias)
     value, gradient = jax.value_and_grad(lambda r: cross_entropy(r, LABELS, 0.1).objective)(readout)
     expected, *gradients = by_numpy(readout, 0.1)

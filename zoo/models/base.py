@@ -8,12 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from flax import struct
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.batching import LanguageBatch, Seq2SeqBatch
 from zoo.errors import UserError
-from zoo.nn.linear import dot
+from zoo.nn.linear import add_bias, dot
 
 EXCLUDED = -1e9  # the logit of an excluded row: its probability is 0 in float32
 Cache = Any  # a tree of arrays that only its own model looks into
@@ -38,11 +38,11 @@ class Readout:
     def vocabulary(self) -> int:
         return self.matrix.shape[1 - self.contract]
 
-    def logits(self) -> Float[Array, "B T V"]:
-        """Float32, from inputs in `dtype`."""
-        logits = dot(self.states, self.matrix, self.dtype, self.contract)
+    def logits(self, result: DTypeLike = jnp.float32) -> Float[Array, "B T V"]:
+        """From inputs in `dtype`; a search compares them, so they are not rounded unless another `result` is named."""
+        logits = dot(self.states, self.matrix, self.dtype, self.contract, result)
         if self.bias is not None:
-            logits = logits + self.bias
+            logits = add_bias(logits, self.bias)
         return jnp.where(self.predicted(), logits, EXCLUDED) if self.excluded else logits
 
     def predicted(self) -> Bool[Array, "V"]:

@@ -76,23 +76,30 @@ def _mergeable(x: Array) -> bool:
     return x.ndim > 2 and platform() != "cpu" and parts("length") == 1
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def dot(x: Float[Array, "*N I"], kernel: Float[Array, "_ _"], dtype=jnp.float32, contract: int = 0) -> Array:
-    """`x @ kernel`, or `x @ kernel.T` with `contract=1`; inputs in `dtype`, sums in float32, the result in float32 or,
-    on accelerators, in `dtype`.
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def dot(
+    x: Float[Array, "*N I"],
+    kernel: Float[Array, "_ _"],
+    dtype: DTypeLike = jnp.float32,
+    contract: int = 0,
+    result: DTypeLike | None = None,
+) -> Array:
+    """`x @ kernel`, or `x @ kernel.T` with `contract=1`; inputs in `dtype`, sums in float32, the result in `result` or,
+    if that is `None`, in `result_of(dtype)`.
 
     The two products of the backward pass take inputs in `dtype` as well; the gradient keeps the kernel's own dtype.
     """
-    return product(x.astype(dtype), kernel.astype(dtype), contract, result_of(dtype))
+    return product(x.astype(dtype), kernel.astype(dtype), contract, result or result_of(dtype))
 
 
-def _dot_forward(x, kernel, dtype, contract):
+def _dot_forward(x, kernel, dtype, contract, result):
     low_x, low_kernel = x.astype(dtype), kernel.astype(dtype)
     # Zero-sized witnesses carry the original dtypes to the backward pass.
-    return product(low_x, low_kernel, contract, result_of(dtype)), (low_x, low_kernel, x[..., :0], kernel[:0])
+    y = product(low_x, low_kernel, contract, result or result_of(dtype))
+    return y, (low_x, low_kernel, x[..., :0], kernel[:0])
 
 
-def _dot_backward(dtype, contract, residuals, gradient):
+def _dot_backward(dtype, contract, result, residuals, gradient):
     x, kernel, x_like, kernel_like = residuals
     gradient = gradient.astype(dtype)  # a float32 cotangent would drag both products out of bfloat16
     to_x = product(gradient, kernel, 1 - contract, result_of(dtype))

@@ -9,8 +9,8 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.models.base import Readout
-from zoo.nn.linear import product, summed_outer
+from zoo.models.base import EXCLUDED, Readout
+from zoo.nn.linear import product, result_of, summed_outer
 from zoo.nn.placement import parts, placed, platform
 
 # Logits of one device that are in memory at a time: a CPU is fastest where they stay in its cache; elsewhere every part
@@ -111,26 +111,66 @@ def _sums_and_errors(
 ) -> tuple[Sums, Float[Array, "B T V"]]:
     """The sums of a part, no sentences counted since it may hold but some of their tokens; and the gradient of its
     objective with respect to the logits."""
-    places = jnp.arange(logits.shape[-1])
-    is_label, is_before = places == labels[..., None], places < labels[..., None]
-    highest_before = jnp.where(is_before, logits, -jnp.inf).max(axis=-1)
-    highest = jnp.maximum(highest_before, jnp.where(is_before, -jnp.inf, logits).max(axis=-1))[..., None]
+    logits = logits.astype(jnp.float32)
+    is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
+    highest_before, highest, normalizer, of_label, total = _of_rows(logits, labels, predicted)
     exponentials = jnp.exp(logits - highest)
-    normalizer = exponentials.sum(axis=-1, keepdims=True)
-    of_label = jnp.where(is_label, logits, 0).sum(axis=-1)
     log_normalizer = (jnp.log(normalizer) + highest)[..., 0]
     loss = log_normalizer - of_label
     objective = loss
     if smoothing:
         spread = predicted / predicted.sum()
-        mean = jnp.where(predicted, logits, 0).sum(axis=-1) / predicted.sum()
-        objective = (1 - smoothing) * loss + smoothing * (log_normalizer - mean)
+        objective = (1 - smoothing) * loss + smoothing * (log_normalizer - total / predicted.sum())
     # As greedy decoding, which of equal logits takes the first.
     correct = (of_label >= highest[..., 0]) & (of_label > highest_before)
     objective, loss, correct, tokens = ((x * real).sum() for x in (objective * weights, loss, correct, 1.0))
     sums = Sums(objective, loss, correct, tokens, sentences=jnp.zeros(()))
     target = jnp.where(is_label, 1 - smoothing, 0.0) + (smoothing * spread if smoothing else 0.0)
     return sums, (exponentials / normalizer - target) * (real * weights)[..., None]
+
+
+def _of_rows(
+    logits: Float[Array, "B T V"], labels: Int[Array, "B T"], predicted: Bool[Array, "V"]
+) -> tuple[Float[Array, "B T"], Float[Array, "B T 1"], Float[Array, "B T 1"], Float[Array, "B T"], Float[Array, "B T"]]:
+    """Of each row: the highest logit before the label, and of all; the sum of `exp(logit - highest)`; the label's
+    logit; and the sum of those that are predicted."""
+    places = jnp.arange(logits.shape[-1])
+    is_label, is_before = places == labels[..., None], places < labels[..., None]
+    before, label = jnp.where(is_before, logits, EXCLUDED), jnp.where(is_label, logits, 0)
+    to_sum = jnp.where(predicted, logits, 0)
+    if platform() == "gpu":
+        return _in_one_pass(before, logits, label, to_sum)
+    highest_before = before.max(axis=-1)
+    highest = jnp.maximum(highest_before, jnp.where(is_before, EXCLUDED, logits).max(axis=-1))[..., None]
+    normalizer = jnp.exp(logits - highest).sum(axis=-1, keepdims=True)
+    return highest_before, highest, normalizer, label.sum(axis=-1), to_sum.sum(axis=-1)
+
+
+def _in_one_pass(before: Array, logits: Array, label: Array, to_sum: Array) -> tuple[Array, ...]:
+    """The same, of logits that are read once: the sum of exponentials is scaled as the highest logit rises (Milakov &
+    Gimelshein 2018, algorithm 3)."""
+
+    def joined(one, other):
+        highest = jnp.maximum(one[1], other[1])
+        normalizer = sum(part[2] * jnp.exp(part[1] - highest) for part in (one, other))
+        return jnp.maximum(one[0], other[0]), highest, normalizer, one[3] + other[3], one[4] + other[4]
+
+    start = tuple(map(jnp.float32, (EXCLUDED, EXCLUDED, 0, 0, 0)))
+    operands = (before, logits, jnp.ones_like(logits), label, to_sum)
+    highest_before, highest, normalizer, *sums = jax.lax.reduce(operands, start, joined, (logits.ndim - 1,))
+    return highest_before, highest[..., None], normalizer[..., None], *sums
+
+
+def _filled(readout: Readout) -> Readout:
+    """With rows of zeros that are not predicted, up to a multiple of 128, where the device would else copy the matrix
+    and its gradient to fill them up itself at every product."""
+    more = -readout.vocabulary % 128
+    if platform() != "gpu" or parts("vocab") > 1 or not more:
+        return readout
+    axis, rows = 1 - readout.contract, range(readout.vocabulary, readout.vocabulary + more)
+    matrix = jnp.pad(readout.matrix, [(0, more if i == axis else 0) for i in range(2)])
+    bias = None if readout.bias is None else jnp.pad(readout.bias, (0, more))
+    return readout.replace(matrix=matrix, bias=bias, excluded=(*readout.excluded, *rows))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -150,28 +190,29 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
     # The matrix is gathered once for all columns, and its gradient is sent once, after them.
     gathered = tuple(name if name == "vocab" else None for name in names)
     matrix = placed(readout.matrix.astype(dtype), *gathered)
-    low, cuts = readout.replace(matrix=matrix, states=readout.states.astype(dtype)), _cuts(labels.shape)
+    low, cuts = _filled(readout.replace(matrix=matrix, states=readout.states.astype(dtype))), _cuts(labels.shape)
 
     def add(carry, part):
         total, to_matrix, to_bias = carry
         states, labels, real, weights = part
-        logits = low.replace(states=states).logits()
+        logits = low.replace(states=states).logits(result_of(dtype))
         sums, errors = _sums_and_errors(logits, labels, real, weights, smoothing, low.predicted())
         to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
         errors = errors.astype(dtype)
         operands = (states, errors) if contract == 0 else (errors, states)
         to_matrix = placed(to_matrix + _outer_of_shards(*operands, cuts), "batch", "length", *gathered)
-        to_states = product(errors, matrix, 1 - contract)
+        to_states = product(errors, low.matrix, 1 - contract, result_of(dtype))
         return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype)
 
     start = (
         Sums.zero(),
-        placed(jnp.zeros((*cuts, *matrix.shape)), "batch", "length", *gathered),
+        placed(jnp.zeros((*cuts, *low.matrix.shape)), "batch", "length", *gathered),
         None if low.bias is None else jnp.zeros(low.bias.shape),
     )
     chunks = [_chunks(x, columns) for x in (low.states, labels, real, weights)]
     (total, to_matrix, to_bias), to_states = jax.lax.scan(add, start, chunks)
-    to_matrix = placed(to_matrix.sum(axis=(0, 1)), *names)
+    to_matrix = to_matrix.sum(axis=(0, 1))[tuple(map(slice, matrix.shape))]
+    to_matrix, to_bias = placed(to_matrix, *names), None if to_bias is None else to_bias[: readout.vocabulary]
     return total, readout.replace(states=_whole(to_states), matrix=to_matrix, bias=to_bias)
 
 
