@@ -10,8 +10,10 @@ from matplotlib import font_manager
 
 import zoo
 from zoo.errors import UserError
-from zoo.plotting.attention import draw_attention, families
+from zoo.plotting.attention import draw_attention
+from zoo.plotting.confusion import draw_confusion
 from zoo.plotting.curves import draw_curves, read_curves
+from zoo.plotting.fonts import families
 from zoo.plotting.lengths import draw_by_length
 
 
@@ -65,6 +67,15 @@ def test_a_font_that_was_installed_since_is_found(caplog, only_matplotlibs_fonts
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [__file__, path])  # the first is no font
     assert families(f"a{character}") == ["DejaVu Sans", font_manager.get_font(path).family_name]
     assert not caplog.records
+
+
+def test_every_picture_looks_for_the_glyphs_of_what_it_names(tmp_path, caplog, only_matplotlibs_fonts):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train/loss": 1.0}\n{"step": 2, "train/loss": 0.5}\n')
+    draw_curves({"\u6211": tmp_path / "metrics.jsonl"}, tmp_path / "curves.png")
+    draw_by_length([(1, 2, 3)], {"\u6211": [1.0]}, "a", "b", tmp_path / "lengths.png")
+    draw_confusion([[1, 0], [0, 1]], ["\u6211", "a"], "a", tmp_path / "confusion.png")
+    draw_attention(np.eye(1, dtype=np.float32)[None, None], ["\u6211"], ["a"], "a", tmp_path / "attention.png")
+    assert caplog.text.count("fonts-noto-cjk") == 4
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.PDF", "a.svg", "a.jpg", "a"])

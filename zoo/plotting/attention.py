@@ -1,25 +1,21 @@
 """Attention as pictures, as in Bahdanau et al. 2015, Figure 3: a row of a panel is a piece that looks, a column is a
 piece that is looked at, named across the top."""
 
-import logging
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from os import PathLike
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from zoo.plotting.fonts import fonts_for
 from zoo.plotting.pictures import save
 
-log = logging.getLogger("zoo")
 LONGEST_SIDE = 7500  # pixels, of a picture that viewers still open
-EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH", "IDEOGRAPHIC")
 
 
 def draw_attention(
@@ -38,7 +34,7 @@ def draw_attention(
     left, top = (0.09 * max(map(len, labels)) + 0.35 for labels in (target, source))
     width = max(columns * (cell * len(source) + 0.25) + left + 0.9, 4.0)
     height = rows * (cell * len(target) + 0.35) + top + 0.5
-    with matplotlib.rc_context({"font.family": families("".join([*source, *target, title])), "font.size": 36 * cell}):
+    with fonts_for(*source, *target, title), matplotlib.rc_context({"font.size": 36 * cell}):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=min(150, LONGEST_SIDE / max(width, height)))
         FigureCanvasAgg(figure)
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
@@ -78,53 +74,3 @@ def _wrapped(text: str, width: int) -> str:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return "\n".join(lines if len(lines) <= 4 else [*lines[:3], f"{lines[3]} …"])
-
-
-def families(text: str) -> list[str]:
-    """Font families that together have a glyph for all of `text`, matplotlib's own first.
-
-    A character that no installed font has is drawn as a box; a warning names the first few.
-    """
-    chosen = ["DejaVu Sans"]
-    missing = _without_glyph(set(text), font_manager.findfont(chosen[0]))
-    for font in _others() if missing else ():
-        still = _without_glyph(missing, font.fname)
-        if len(still) < len(missing) and font.name not in chosen:
-            chosen, missing = [*chosen, font.name], still
-        if not missing:
-            break
-    if missing:
-        named = " ".join(sorted(missing)[:5])
-        log.warning(
-            "no installed font has a glyph for %s: it is drawn as a box; install one that has, on Debian and Ubuntu by "
-            "`apt install %s`",
-            *(named, " ".join(sorted({_package(character) for character in missing}))),
-        )
-    return chosen
-
-
-def _others() -> Iterator[font_manager.FontEntry]:
-    """Every installed font, those that matplotlib knows first; it remembers what it once found, and misses what was
-    installed since."""
-    manager = font_manager.fontManager
-    # "Last Resort" has a box for everything.
-    yield from sorted(
-        (font for font in manager.ttflist if not font.name.startswith("Last Resort")), key=lambda font: font.fname
-    )
-    for path in sorted({*font_manager.findSystemFonts()} - {font.fname for font in manager.ttflist}):
-        try:
-            manager.addfont(path)
-        except (OSError, RuntimeError):  # a kind of font that cannot be drawn with, as one of bitmaps
-            continue
-        yield manager.ttflist[-1]
-
-
-def _package(character: str) -> str:
-    """Debian's package of fonts for a character's script."""
-    script = unicodedata.name(character, "").split(" ")[0]
-    return "fonts-noto-cjk" if script in EAST_ASIAN else "fonts-noto-core"
-
-
-def _without_glyph(characters: set[str], font: str) -> set[str]:
-    glyphs = font_manager.get_font(font)
-    return {c for c in characters if not c.isspace() and not glyphs.get_char_index(ord(c))}

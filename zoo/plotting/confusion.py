@@ -7,28 +7,30 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from zoo.plotting.fonts import fonts_for
 from zoo.plotting.pictures import save
 
 
 def draw_confusion(table: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: str | PathLike) -> None:
-    """Write a PNG of how many examples of each label (a row) were given each label (a column), shaded by the share of
-    the row."""
+    """Write a picture of how many examples of each label (a row) were given each label (a column), shaded by the share
+    of the row."""
     counts = np.asarray(table)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.5 + 0.8 * len(labels)
-    figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        dark = shares[row, column] > 0.5
-        text = f"{count:,}\n{100 * shares[row, column]:.0f} %"
-        axes.text(column, row, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(labels)), labels)
-    for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        text.set_parse_math(False)
-    axes.set_xlabel("said")
-    axes.set_ylabel("true")
-    axes.set_title(title, fontsize="medium", parse_math=False)
-    save(figure, path)
+    with fonts_for(*labels, title):
+        figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=120)
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(counts):
+            dark = shares[row, column] > 0.5
+            text = f"{count:,}\n{100 * shares[row, column]:.0f} %"
+            axes.text(column, row, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), labels)
+        for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+            text.set_parse_math(False)
+        axes.set_xlabel("said")
+        axes.set_ylabel("true")
+        axes.set_title(title, fontsize="medium", parse_math=False)
+        save(figure, path)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from zoo.errors import UserError
+from zoo.plotting.fonts import fonts_for
 from zoo.plotting.pictures import name_entries, save
 from zoo.storage import AnyPath
 
@@ -52,24 +53,25 @@ def draw_curves(runs: Mapping[str, AnyPath], picture: str | PathLike) -> None:
     names = {name for curves in read.values() for name in curves} - set(LEFT_OUT)
     names = sorted(names, key=_rank)
     rows = -(-len(names) // COLUMNS)
-    figure = Figure(figsize=(4 * COLUMNS, 2.8 * rows + 0.4), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
-    for axes, name in zip(panels, names, strict=False):
-        of_runs = [dict(sorted(curves.get(name, {}).items())) for curves in read.values()]
-        if len(of_runs) == 1:
-            draw_panel(axes, *of_runs, name)
+    with fonts_for(*read):
+        figure = Figure(figsize=(4 * COLUMNS, 2.8 * rows + 0.4), layout="constrained", dpi=120)
+        FigureCanvasAgg(figure)
+        panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+        for axes, name in zip(panels, names, strict=False):
+            of_runs = [dict(sorted(curves.get(name, {}).items())) for curves in read.values()]
+            if len(of_runs) == 1:
+                draw_panel(axes, *of_runs, name)
+            else:
+                _compare(axes, of_runs, name)
+        for axes in panels[len(names) :]:
+            axes.set_axis_off()
+        for axes in panels[max(len(names) - COLUMNS, 0) : len(names)]:
+            axes.set_xlabel("step")
+        if len(read) == 1:
+            figure.suptitle(*read, parse_math=False)
         else:
-            _compare(axes, of_runs, name)
-    for axes in panels[len(names) :]:
-        axes.set_axis_off()
-    for axes in panels[max(len(names) - COLUMNS, 0) : len(names)]:
-        axes.set_xlabel("step")
-    if len(read) == 1:
-        figure.suptitle(*read, parse_math=False)
-    else:
-        _name_runs(figure, list(read))
-    save(figure, picture)
+            _name_runs(figure, list(read))
+        save(figure, picture)
 
 
 def draw_panel(axes: Axes, curves: Mapping[str, Curve], name: str) -> None:

@@ -6,6 +6,7 @@ from os import PathLike
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from zoo.plotting.fonts import fonts_for
 from zoo.plotting.pictures import name_entries, save
 
 
@@ -18,25 +19,26 @@ def draw_by_length(
 ) -> None:
     """Write a picture after Bahdanau et al. 2015, Figure 2: a line for each name of `lines`, its BLEU in every bin, and
     below how many sentences a bin (its shortest and longest source in words, its sentences) holds."""
-    figure = Figure(figsize=(8, 5.5), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    middles = [(first + last) / 2 for first, last, _ in bins]
-    for number, values in enumerate(lines.values()):
-        above.plot(middles, values, marker="o", markersize=4, label=str(number))
-    above.set_ylabel("BLEU")
-    above.set_ylim(0, min(105.0, 1.15 * max(max(values) for values in lines.values()) + 1))
-    above.set_title(title, fontsize="medium", parse_math=False)
-    above.grid(alpha=0.3)
-    name_entries(above.legend(fontsize="small", frameon=False), list(lines))
+    with fonts_for(*lines, title, caption):
+        figure = Figure(figsize=(8, 5.5), layout="constrained", dpi=120)
+        FigureCanvasAgg(figure)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        middles = [(first + last) / 2 for first, last, _ in bins]
+        for number, values in enumerate(lines.values()):
+            above.plot(middles, values, marker="o", markersize=4, label=str(number))
+        above.set_ylabel("BLEU")
+        above.set_ylim(0, min(105.0, 1.15 * max(max(values) for values in lines.values()) + 1))
+        above.set_title(title, fontsize="medium", parse_math=False)
+        above.grid(alpha=0.3)
+        name_entries(above.legend(fontsize="small", frameon=False), list(lines))
 
-    counts = [count for _, _, count in bins]
-    bars = below.bar(middles, counts, [0.9 * (last - first + 1) for first, last, _ in bins], color="0.85")
-    below.bar_label(bars, [f"{count:,}" for count in counts], fontsize="x-small", color="0.3")
-    below.set_ylim(0, 1.4 * max(counts))
-    below.set_ylabel("sentences")
-    below.set_yticks([])
-    below.set_xlabel("words of the source")
-    below.set_xticks(middles, [f"{first}–{last}" if last > first else str(first) for first, last, _ in bins])
-    figure.supxlabel(caption, fontsize="x-small", color="0.3", parse_math=False)
-    save(figure, path)
+        counts = [count for _, _, count in bins]
+        bars = below.bar(middles, counts, [0.9 * (last - first + 1) for first, last, _ in bins], color="0.85")
+        below.bar_label(bars, [f"{count:,}" for count in counts], fontsize="x-small", color="0.3")
+        below.set_ylim(0, 1.4 * max(counts))
+        below.set_ylabel("sentences")
+        below.set_yticks([])
+        below.set_xlabel("words of the source")
+        below.set_xticks(middles, [f"{first}–{last}" if last > first else str(first) for first, last, _ in bins])
+        figure.supxlabel(caption, fontsize="x-small", color="0.3", parse_math=False)
+        save(figure, path)
