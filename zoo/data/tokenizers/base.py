@@ -41,6 +41,9 @@ class Tokenizer(Protocol):
     def pieces(self, line: str) -> list[str]:
         """The surface of each id of `encode([line])`, for axis labels; SentencePiece marks a space as "▁"."""
 
+    def piece(self, row: int) -> str:
+        """The piece of a row of the embeddings, as it is kept."""
+
     def words(self, line: str) -> list[int]:
         """The index in `line.split()` of the word that each id belongs to, for alignments between whole words."""
 

@@ -19,6 +19,10 @@ class Bytes(Saved):
     def size(self) -> int:
         return len(SPECIALS) + 256
 
+    def piece(self, row: int) -> str:
+        """The byte of a row of the embeddings."""
+        return SPECIALS[row] if row < len(SPECIALS) else f"<0x{row - len(SPECIALS):02X}>"
+
     def encode(self, lines: list[str]) -> list[list[int]]:
         return [(np.frombuffer(line.encode(), np.uint8) + np.int32(len(SPECIALS))).tolist() for line in lines]
 

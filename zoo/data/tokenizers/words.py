@@ -50,6 +50,10 @@ class WordVocabulary(Saved):
     def size(self) -> int:
         return len(self._words)
 
+    def piece(self, row: int) -> str:
+        """The word of a row of the embeddings."""
+        return self._words[row]
+
     def encode(self, lines: list[str]) -> list[list[int]]:
         return [[self._ids.get(word, UNK) for word in line.split()] for line in lines]
 
