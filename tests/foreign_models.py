@@ -80,3 +80,35 @@ def openai_folder(folder: Path, width: int = 128, layers: int = 2) -> Path:
         np.save(folder / f"params_{i}.npy", part)
     json_file(folder / "params_shapes.json", [list(shape) for shape in shapes])
     return folder
+
+
+def marian_shapes(vocabulary: int, width: int = 16, ffn: int = 32) -> dict[str, tuple[int, ...]]:
+    """One layer on each side."""
+    attention = {f"{name}_proj": (width, width) for name in "qkv"} | {"out_proj": (width, width)}
+    shapes = {"model.shared.weight": (vocabulary, width), "final_logits_bias": (1, vocabulary)}
+    for side, kinds in (("encoder", ("self_attn",)), ("decoder", ("self_attn", "encoder_attn"))):
+        layer = f"model.{side}.layers.0."
+        maps = {f"{kind}.{name}": shape for kind in kinds for name, shape in attention.items()}
+        maps |= {"fc1": (ffn, width), "fc2": (width, ffn)}
+        for name, shape in maps.items():
+            shapes |= {f"{layer}{name}.weight": shape, f"{layer}{name}.bias": shape[:1]}
+        for norm in (*(f"{kind}_layer_norm" for kind in kinds), "final_layer_norm"):
+            shapes |= {f"{layer}{norm}.weight": (width,), f"{layer}{norm}.bias": (width,)}
+    return shapes
+
+
+def marian_folder(folder: Path, model: bytes, pieces: list[str]) -> Path:
+    """A Marian whose sides share one SentencePiece model with these pieces, the specials not among them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    surfaces = ["</s>", "<unk>", *pieces, "<pad>"]
+    json_file(folder / "vocab.json", {piece: i for i, piece in enumerate(surfaces)})
+    for side in ("source", "target"):
+        (folder / f"{side}.spm").write_bytes(model)
+    sides = {"layers": 1, "ffn_dim": 32, "attention_heads": 2}
+    config = {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in sides.items()}
+    config |= {"model_type": "marian", "vocab_size": len(surfaces), "d_model": 16, "activation_function": "swish"}
+    config |= {"pad_token_id": len(surfaces) - 1, "eos_token_id": 0, "decoder_start_token_id": len(surfaces) - 1}
+    json_file(folder / "config.json", config | {"scale_embedding": True})
+    json_file(folder / "generation_config.json", {"num_beams": 4, "max_length": 20})
+    save_file(random_arrays(marian_shapes(len(surfaces))), folder / "model.safetensors")
+    return folder

@@ -7,11 +7,14 @@ from typing import Any
 
 from zoo import interop
 from zoo.data import labels
-from zoo.data.tokenizers import EOS
+from zoo.data.tokenizers import EOS, SPECIALS
 from zoo.errors import UserError
 from zoo.experiment import Change, Experiment, from_workdir
-from zoo.models import gpt
+from zoo.models import gpt, registry
 from zoo.storage import AnyPath, located, write_whole
+from zoo.tasks.base import Task
+from zoo.training.lora import LoRAConfig
+from zoo.training.vocabulary import Transfer
 
 # Fields of a model's config that do not describe its parameters, or that the data decides.
 _NOT_SIZES = ("dtype", "remat", "attention_backend", "vocabulary", "source_vocabulary", "target_vocabulary", "outputs")
@@ -21,15 +24,24 @@ _TOKENIZER = ("tokenizer", "vocabulary", "target_vocabulary", "joint")  # keys o
 @dataclass(frozen=True)
 class Donor:
     """A working directory that a run begins from: it takes the tokenizer and, if `parameters`, those of `checkpoint`
-    (best, latest, average or the number of a step). A classifier's head is taken only if `head`."""
+    (best, latest, average or the number of a step). A classifier's head is taken only if `head`. Without `vocabulary`,
+    the run learns its own, and parameters are taken piece by piece."""
 
     path: AnyPath
     parameters: bool = True
     checkpoint: str = "best"
     head: bool = False
+    vocabulary: bool = True
 
     @classmethod
-    def of(cls, spec: str | PathLike, parameters: bool = True, checkpoint: str = "", head: bool = False) -> "Donor":
+    def of(
+        cls,
+        spec: str | PathLike,
+        parameters: bool = True,
+        checkpoint: str = "",
+        head: bool = False,
+        vocabulary: bool = True,
+    ) -> "Donor":
         """The donor that `spec` names: `DIR`, `DIR@STEP` (or `DIR@average`), `DIR/average`, `DIR/best/STEP`, ...
 
         Raises `UserError` for two checkpoints at once, and for a head or a checkpoint without parameters.
@@ -40,7 +52,9 @@ class Donor:
         if not parameters and (head or checkpoint or named):
             what = "--init_head" if head else f"the checkpoint {checkpoint or named}"
             raise UserError(f"{what} goes with --init_from: --like={spec} takes no parameters")
-        return cls(path, parameters, checkpoint or named or "best", head)
+        if not vocabulary and (head or not parameters):
+            raise UserError("--new_vocabulary goes with --init_from, and without --init_head")
+        return cls(path, parameters, checkpoint or named or "best", head, vocabulary)
 
     def changes(self, experiment: Experiment, given: Sequence[Change]) -> list[Change]:
         """The changes by which `experiment` has the donor's sizes and tokenizer, before the user's own, `given`.
@@ -48,6 +62,8 @@ class Donor:
         Raises `UserError` where those ask for another tokenizer.
         """
         donor = from_workdir(self.path)
+        if not self.vocabulary:
+            return [(key, _of_any_vocabulary(key, value)) for key, value in _sizes(donor, experiment)]
         tokenizer = _tokenizer(donor, experiment)
         wanted = dict(given)
         for key, value in tokenizer:
@@ -57,6 +73,20 @@ class Donor:
                     "the key out"
                 )
         return [*_sizes(donor, experiment), *tokenizer]
+
+    @property
+    def lora(self) -> LoRAConfig:
+        """How its adapters were made."""
+        return from_workdir(self.path).lora
+
+    def transfer(self, task: Task, config: Any) -> Transfer | None:
+        """How parameters come to the vocabulary of `task`, whose model has `config`; None where that is the donor's."""
+        if self.vocabulary:
+            return None
+        foreign = interop.opened(self.path)
+        donor = from_workdir(self.path).make_task(self.path)
+        old = donor.named_tokenizers() if foreign is None else foreign.tokenizers
+        return Transfer.of(old, task.named_tokenizers(), registry.boxed_shapes(config))
 
     def check_head(self, known: Sequence[str]) -> None:
         """Raises `UserError` where the head is to be taken and its outputs are other labels than the `known`."""
@@ -94,6 +124,11 @@ def _split(path: AnyPath) -> tuple[AnyPath, str]:
     if path.name.isdecimal() and path.parent.name in ("checkpoints", "best", "average"):
         return path.parent.parent, path.name if path.parent.name == "checkpoints" else path.parent.name
     return path, ""
+
+
+def _of_any_vocabulary(key: str, value: Any) -> Any:
+    """Of the excluded rows, those of the specials, which every vocabulary has."""
+    return tuple(row for row in value if row < len(SPECIALS)) if key == "model.excluded_rows" else value
 
 
 def _sizes(donor: Experiment, experiment: Experiment) -> list[Change]:

@@ -26,6 +26,7 @@ from zoo.storage import AnyPath, expanded, reached, remove, write_whole
 from zoo.tasks import registry as tasks
 from zoo.tasks.base import Task
 from zoo.training.config import TrainConfig
+from zoo.training.lora import LoRAConfig
 from zoo.training.optimizers import OptimizerConfig
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -74,6 +75,7 @@ class Experiment:
     data: Any = None
     train: TrainConfig = field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
     decoding: Any = None
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
@@ -99,6 +101,10 @@ class Experiment:
 
     def make_task(self, workdir: AnyPath) -> Task:
         return tasks.kind(self.task).task(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
+
+    def rule(self) -> OptimizerConfig:
+        """The optimizer, with what adapters leave as it is."""
+        return dataclasses.replace(self.optimizer, multipliers=(*self.optimizer.multipliers, *self.lora.multipliers))
 
     def train_config(self, task: Task) -> TrainConfig:
         """How to train, with `train.epochs` of the data of `task` as steps, `train.steps` at most."""

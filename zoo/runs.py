@@ -28,6 +28,7 @@ from zoo.plotting.attention import draw_attention
 from zoo.storage import AnyPath, located, write_whole
 from zoo.training.listeners import Listener
 from zoo.training.loop import Training
+from zoo.training.lora import adapted
 from zoo.workdirs import Workdir, load
 
 CONFIG = "phrases.py"
@@ -42,6 +43,7 @@ def train(
     init_from: str | PathLike | None = None,
     init_checkpoint: str = "",
     init_head: bool = False,
+    new_vocabulary: bool = False,
     like: str | PathLike | None = None,
     listeners: Sequence[Listener] | None = None,
     **changes: Any,
@@ -61,6 +63,7 @@ def train(
         `DIR@STEP` or `DIR/average`.
       init_checkpoint: which of its checkpoints, where `init_from` does not say it.
       init_head: take the head of a classifier too, which otherwise begins at random.
+      new_vocabulary: with `init_from`, learn a vocabulary of the run's own text; pieces that both have keep their rows.
       like: a working directory whose tokenizer alone the run takes.
       listeners: what hears the reports, instead of the terminal's lines and progress bar (`zoo.training.listeners`).
       changes: keys of the config by their dotted path, with values as text or as Python has them.
@@ -72,7 +75,11 @@ def train(
     if init_from is not None and like is not None:
         raise UserError("init_from and like exclude each other: init_from takes the tokenizer too")
     given = init_from if init_from is not None else like
-    donor = None if given is None else Donor.of(given, init_from is not None, init_checkpoint, init_head)
+    donor = (
+        None
+        if given is None
+        else Donor.of(given, init_from is not None, init_checkpoint, init_head, not new_vocabulary)
+    )
     experiment, path = described(config, None if workdir is None else located(workdir), tuple(changes.items()), donor)
     carry_out(experiment, path, donor, True, listeners)
     return load(path)
@@ -157,17 +164,20 @@ def _prepared(experiment: Experiment, workdir: AnyPath, donor: Donor | None) -> 
         task = experiment.make_task(workdir)
 
         def prepare():
-            if donor is not None:
+            if donor is not None and donor.vocabulary:
                 donor.give_tokenizer(workdir)
             task.prepare()
 
         first_does(prepare)
         model = registry.of(experiment.model_config(task, experiment.train.compute_dtype))
         config = experiment.train_config(task)
-        training = Training(task, model, config, experiment.optimizer, mesh, experiment.seed)
+        model, rule = adapted(model, experiment.lora), experiment.rule()
+        training = Training(task, model, config, rule, mesh, experiment.seed)
         if donor is not None and donor.parameters and not training.checkpoints.steps():
             donor.check_head(getattr(task, "labels", ()))
-            log.info("%s", training.begin_with(donor.path, donor.checkpoint, donor.head))
+            transfer = donor.transfer(task, experiment.model_config(task, "float32"))
+            begun = training.begin_with(donor.path, donor.checkpoint, donor.head, donor.lora, transfer)
+            log.info("%s", begun)
     return training
 
 

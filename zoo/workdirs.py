@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from zoo.models import registry
 from zoo.storage import AnyPath, located, reached, remove, write_whole
 from zoo.tasks import registry as tasks
 from zoo.tasks.label_reports import Classified
+from zoo.training.lora import LoRAConfig, adapted, merged
 
 if TYPE_CHECKING:
     from zoo.plotting.explorer import Explorer
@@ -83,18 +84,19 @@ class Workdir:
 
     @cached_property
     def _loaded(self) -> tuple[int, Any]:
-        like = self.shapes or self._on_one_device()
+        like, lora = self.shapes or self._on_one_device(), self.experiment.lora
         if self._foreign is not None:
             return 0, self._foreign.parameters(like)
-        return load_parameters(self.path, self.checkpoint, like)
+        step, params = load_parameters(self.path, self.checkpoint, like)
+        return step, merged(params, lora) if lora.rank else params
 
     @cached_property
     def _foreign(self) -> interop.Foreign | None:
         return interop.opened(self.path)
 
     def _on_one_device(self) -> Any:
-        batch = self.task.example_batch()
-        shapes = jax.eval_shape(lambda key: nn.unbox(self.model.init(key, batch))["params"], jax.random.key(0))
+        batch, model = self.task.example_batch(), adapted(self.model, self.experiment.lora)
+        shapes = jax.eval_shape(lambda key: nn.unbox(model.init(key, batch))["params"], jax.random.key(0))
         where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes)
 
@@ -189,7 +191,8 @@ class Workdir:
         for name, tokenizer in self.task.named_tokenizers().items():
             tokenizer.save(directory / "tokenizer", name)
         save_parameters(directory / "best", self.step, self.params, {})
-        content = json.dumps(self.experiment.as_dict(), indent=2) + "\n"
+        merged_in = replace(self.experiment, lora=LoRAConfig())
+        content = json.dumps(merged_in.as_dict(), indent=2) + "\n"
         write_whole(directory / "config.json", content.encode())
 
     def _export(self, directory: AnyPath, to: str, quantization: str) -> None:

@@ -49,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="train with N seeds, each in DIR/seed-..., and give the mean and the spread of their scores",
     )
+    parser.add_argument(
+        "--new_vocabulary",
+        action="store_true",
+        help="of --init_from, leave the tokenizer: learn one of this text, where pieces that both have keep their rows",
+    )
     together = parser.add_argument_group("several processes (SLURM, Open MPI, TPU and Kubernetes tell by themselves)")
     together.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
     together.add_argument("--process_id", type=natural, metavar="I", help="which process this is, from 0")
@@ -74,10 +79,17 @@ def _run(args: argparse.Namespace) -> None:
     from zoo.donors import Donor
 
     source = args.init_from or args.like
-    if source is None and (args.init_head or args.init_checkpoint):
-        raise UserError("--init_head and --init_checkpoint say what to take of a donor: name one by --init_from=DIR")
+    if source is None and (args.init_head or args.init_checkpoint or args.new_vocabulary):
+        raise UserError(
+            "--init_head, --init_checkpoint and --new_vocabulary say what to take of a donor: name one by "
+            "--init_from=DIR"
+        )
     begin_there = args.init_from is not None
-    donor = None if source is None else Donor.of(source, begin_there, args.init_checkpoint, args.init_head)
+    donor = (
+        None
+        if source is None
+        else Donor.of(source, begin_there, args.init_checkpoint, args.init_head, not args.new_vocabulary)
+    )
     experiment, workdir = runs.described(args.config, args.workdir, args.changes, donor)
     if args.seeds is not None:
         spread = runs.over_seeds(experiment, workdir, args.seeds, donor)

@@ -20,6 +20,7 @@ from zoo.parallel.rules import batch_sharding, parameter_count
 from zoo.planning.absent import compiled, compiler, needed_bytes
 from zoo.planning.prediction import Prediction, predict
 from zoo.training.loop import matrix_parameters, update
+from zoo.training.lora import adapted
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ def plan(experiment: Experiment, topology: Topology | Hosts, devices: list[Any])
     config = model_config(experiment)
     model, task = registry.of(config), experiment.make_task(Path())
     batch = abstract_batch(experiment, mesh)
-    shapes, _, step = update(task, model, experiment.train, experiment.optimizer, mesh, experiment.seed)
+    shapes, _, step = update(
+        task, adapted(model, experiment.lora), experiment.train, experiment.rule(), mesh, experiment.seed
+    )
     began = time.perf_counter(), time.process_time()
     lowered = step.lower(shapes, batch)
     known = (topology, within | across, parameter_count(shapes.params), math.prod(batch.inputs.shape))

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from zoo.checkpoints import Checkpoints, average_parameters, best_score, save_parameters
@@ -23,11 +24,13 @@ from zoo.tasks.base import Task
 from zoo.training.ahead import compiled_ahead
 from zoo.training.config import TrainConfig
 from zoo.training.listeners import Listener
-from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule
+from zoo.training.lora import LoRAConfig, unadapted
+from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule, trained_paths
 from zoo.training.profiling import Profile
 from zoo.training.progress import DivergedError, Progress, Window
 from zoo.training.reporting import Reporter
 from zoo.training.step import TrainState, born, make_step
+from zoo.training.vocabulary import Transfer
 from zoo.training.warm_start import WarmStart, taken_over
 from zoo.training.watchdog import Watchdog
 
@@ -57,7 +60,9 @@ def update(
     batch = task.example_batch()
     shapes, fresh = born(lambda key: model.init(key, batch)["params"], rule, mesh, seed, optimizer_config.ema > 0)
     loss, count = partial(task.loss, model), COUNTS[optimizer_config.per]
-    return shapes, fresh, make_step(loss, rule, mesh, shapes, config.accumulate, optimizer_config.ema, count)
+    paths = {path: leaf.shape for path, leaf in flatten_dict(shapes.params, sep="/").items()}
+    trained = trained_paths(optimizer_config, paths, added)
+    return shapes, fresh, make_step(loss, rule, mesh, shapes, config.accumulate, optimizer_config.ema, count, trained)
 
 
 class Training:
@@ -83,9 +88,16 @@ class Training:
         self.last_loss: float | None = None  # a token or a sentence, as the gradient
         self.state: TrainState
 
-    def begin_with(self, workdir: str | PathLike, which: str = "best", head: bool = False) -> WarmStart:
+    def begin_with(
+        self,
+        workdir: str | PathLike,
+        which: str = "best",
+        head: bool = False,
+        lora: LoRAConfig = LoRAConfig(),  # noqa: B008 (it is frozen)
+        transfer: Transfer | None = None,
+    ) -> WarmStart:
         """Take parameters of another working directory to begin with, see `zoo.training.warm_start.taken_over`."""
-        start = taken_over(workdir, self.shapes.params, lambda: self.fresh().params, which, head)
+        start = taken_over(workdir, self.shapes.params, lambda: self.fresh().params, which, head, lora, transfer)
         self.initial = start.params
         return start
 
@@ -260,7 +272,7 @@ class Training:
 
     def _evaluate(self, step: int, reporter: Reporter) -> None:
         evaluation = self.task.evaluate(
-            self.model, self._local(self._weights()), "valid", most=self.config.evaluation_size
+            *unadapted(self.model, self._local(self._weights())), "valid", most=self.config.evaluation_size
         )
         self._report(step, evaluation, reporter)
         if self.progress.see(step, self._selected(evaluation.values), self.config.select):
@@ -291,7 +303,9 @@ class Training:
         params = jax.tree.map(
             lambda leaf, like: jax.device_put(jnp.asarray(leaf), like.sharding), host, self.shapes.params
         )
-        evaluation = self.task.evaluate(self.model, self._local(params), "valid", most=self.config.evaluation_size)
+        evaluation = self.task.evaluate(
+            *unadapted(self.model, self._local(params)), "valid", most=self.config.evaluation_size
+        )
         reporter.message(f"average of the checkpoints at steps {steps[0]} to {steps[-1]}")
         values = evaluation.values
         save_parameters(self.task.workdir / "average", steps[-1], params, values)

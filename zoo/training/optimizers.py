@@ -175,3 +175,11 @@ def optimizer(
     if not c.multipliers and c.layer_decay == 1:
         return rule
     return multiplied(rule, Factors([Multiplier.of(text) for text in c.multipliers], c.layer_decay, added))
+
+
+def trained_paths(
+    c: OptimizerConfig, shapes: Mapping[str, tuple[int, ...]], added: Mapping[str, int] | None = None
+) -> frozenset[str]:
+    """The paths of the parameters that are changed at all, of those with these `shapes`: others need no gradient."""
+    factors = Factors([Multiplier.of(text) for text in c.multipliers], c.layer_decay, added).of(shapes)
+    return frozenset(path for path, factor in factors.items() if factor.any())

@@ -1,6 +1,6 @@
 """One update: the state, how it is born, and the jitted step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
@@ -63,21 +64,27 @@ def make_step(
     accumulate: int = 1,
     ema: float = 0.0,
     count: Callable[[Any], Array] = attrgetter("tokens"),
+    trained: Collection[str] | None = None,
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, dict[str, Any]]]:
     """The jitted update; gives the new state and `sums` and `gradient_norm` of the batch.
+
+    Only the parameters at the paths in `trained` have a gradient; all, if it is None.
 
     The gradient is that of the summed objective divided by the `count` (of tokens, or of sentences) in the sums of the
     whole batch, so that cutting the batch into `accumulate` parts, or over devices, changes nothing but rounding.
     """
 
-    def objective(params, batch, key):
+    def objective(moving, still, batch, key):
         with in_force(mesh):
-            sums = loss(params, batch, key)
+            sums = loss(unflatten_dict(moving | still, sep="/"), batch, key)
         return sums.objective, sums
 
     def gradient_of(params, batch, key):
-        (_, sums), gradient = jax.value_and_grad(objective, has_aux=True)(params, batch, key)
-        return gradient, sums
+        flat = flatten_dict(params, sep="/")
+        moving = {path: leaf for path, leaf in flat.items() if trained is None or path in trained}
+        still = {path: leaf for path, leaf in flat.items() if path not in moving}
+        (_, sums), gradient = jax.value_and_grad(objective, has_aux=True)(moving, still, batch, key)
+        return unflatten_dict(gradient, sep="/"), sums
 
     def accumulated(params, batch, key):
         if accumulate == 1:
