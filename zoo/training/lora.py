@@ -58,6 +58,11 @@ class Adapted:
     def config(self) -> Any:
         return self.model.config
 
+    @property
+    def added_rows(self) -> Any:
+        """The rows that the model adds to a table of its donor, see `zoo.training.multipliers`."""
+        return getattr(self.model, "added_rows", None)
+
     def init(self, key: Array, *args: Any) -> PyTree:
         """The model's parameters, with the adapters under `lora`. Raises UserError where `targets` match nothing."""
         params = self.model.init(key, *args)["params"]
