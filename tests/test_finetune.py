@@ -268,6 +268,22 @@ def test_an_evaluation_shows_baselines_intervals_and_classes(tuned, tmp_path, ca
     assert "--format=glue" in capfd.readouterr().err
 
 
+def test_a_run_that_is_past_its_end_says_so_and_where_its_parameters_are(root, copy, capfd):
+    shutil.rmtree(copy / "best")
+    (copy / "summary.json").unlink()
+    words = (f"--init_from={root / 'gpt'}",)
+    assert finetune(root, copy, *words, **{"optimizer.multipliers": "body=0", "train.epochs": "0.01"}) == 0
+    told = capfd.readouterr().err
+    assert "is at step 1, and trains to 1: nothing is left" in told
+    assert f"parameters  {copy / 'checkpoints' / '1'}" in told
+
+
+def test_a_folder_instead_of_a_file_is_told_with_what_it_holds(root, tmp_path, capfd):
+    changes = {"data.path": "", "data.train": root / "cola"}
+    assert finetune(root, tmp_path / "run", f"--like={root / 'gpt'}", **changes) == 2
+    assert "is a folder, which holds dev.tsv, test.tsv, train.tsv: name a file in it" in capfd.readouterr().err
+
+
 def test_several_seeds_are_one_call_with_a_mean_and_a_spread(root, tuned, tmp_path, capfd):
     shutil.copytree(tuned, tmp_path / "runs" / "seed-0")  # trained by the same command: not trained again
     words = (f"--init_from={root / 'gpt'}", "--seeds=2")
@@ -285,14 +301,16 @@ def test_several_seeds_are_one_call_with_a_mean_and_a_spread(root, tuned, tmp_pa
     assert "holds one run" in capfd.readouterr().err
 
 
-def test_own_columns_train_and_rare_labels_are_pointed_out(root, tmp_path, capfd):
+def test_own_columns_train_from_a_classifier_of_other_labels_and_rare_ones_are_pointed_out(tuned, tmp_path, capfd):
     rows = [{"stars": ["good", "bad"][n % 2], "review": f"in {n} days"} for n in range(120)]
     rows[3]["stars"] = "baad"
     for name in ("train.jsonl", "dev.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = FINE | {"data.path": tmp_path, "data.train": "train.jsonl", "data.valid": "dev.jsonl", "data.test": ""}
     config |= {"train.epochs": "0.01"}
-    words = ["--config=gpt1_finetune:own,text:review,label:stars", f"--like={root / 'gpt'}", *options(config)]
+    words = ["--config=gpt1_finetune:own,text:review,label:stars", f"--init_from={tuned}", *options(config)]
+    assert main(["train", f"--workdir={tmp_path / 'head'}", "--init_head", *words]) == 2
+    assert f"--init_head: the outputs of {tuned} are 0, 1, and this run has baad, bad, good" in capfd.readouterr().err
     assert main(["train", f"--workdir={tmp_path / 'run'}", *words]) == 0
     told = capfd.readouterr().err
     assert "120 examples: good 60, bad 59, baad 1" in told

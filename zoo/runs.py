@@ -199,7 +199,8 @@ def _summarize(experiment: Experiment, workdir: AnyPath, shapes: Any) -> dict[st
     # On the same mesh: where training and decoding compute in one dtype, nothing is compiled again. Each of several
     # processes does it all, on its own device.
     opened = Workdir(workdir, experiment, shapes=shapes if jax.process_count() == 1 else None)
-    summary = {"config": experiment.as_dict(), "checkpoint": f"best/{opened.step}", "scores": {}}
+    kept = "best" if (workdir / "best" / str(opened.step)).is_dir() else "checkpoints"  # no best: the latest was read
+    summary = {"config": experiment.as_dict(), "checkpoint": f"{kept}/{opened.step}", "scores": {}}
     split = opened.task.SUMMARY
     if getattr(experiment.data, split):
         log.info("scoring the %s split", split)

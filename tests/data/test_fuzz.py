@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import pytest
 
 from zoo.data.files import bare
+from zoo.data.labelled import FORMATS, with_columns
 from zoo.data.labelled import read as read_examples
 from zoo.data.sources import parallel
 from zoo.data.tables import Table
@@ -63,7 +64,14 @@ def table(path: str, skip: bool) -> list:
 
 
 def examples(path: str, skip: bool) -> list:
-    return [[e.first, *e.seconds, e.label] for e in read_examples("rte", path, "train", True, skip_malformed=skip)]
+    return [
+        [e.first, *e.seconds, e.label] for e in read_examples(FORMATS["rte"], path, "train", True, skip_malformed=skip)
+    ]
+
+
+def examples_of_json(path: str, skip: bool) -> list:
+    form = with_columns(FORMATS["own"], "text:text,label:text")
+    return [[e.first] for e in read_examples(form, path, "train", True, skip_malformed=skip)]
 
 
 def pairs(path: str, skip: bool) -> list:
@@ -93,6 +101,7 @@ KINDS = (
     Kind("rte.tsv", 3, between_tabs, examples, ("sentence1", "sentence2", "label")),
     Kind("pairs.tsv", 2, between_tabs, pairs),
     Kind("a.jsonl", 1, objects, rows_of_json),
+    Kind("b.jsonl", 1, objects, examples_of_json),
     Kind("a.txt", 1, plain, document),
     Kind("aligned.a", 1, plain, aligned),
 )
@@ -170,7 +179,7 @@ def check(rng: random.Random, folder, kind: Kind, fault: str | None) -> None:
             assert re.search(rf"{re.escape(str(path))}:\d+: ", told), told
         assert str(path).removesuffix(".a") in told
         return
-    if fault == "width" and skip:
+    if fault in ("width", "JSON") and skip:
         assert found == rows[: at - 1 - bool(kind.header)] + rows[at - bool(kind.header) :]
     elif fault == "quote":
         assert len(found) in (len(expected), len(expected) - skip)

@@ -50,7 +50,11 @@ def required(path: str | AnyPath, key: str) -> epath.Path:
     """`find`. Raises `UserError` that names what is beside it; `key` is the option or key that was to name a file."""
     if (found := find(path)) is not None:
         return found
-    folder = epath.Path(expanded(path)).parent
+    itself = epath.Path(expanded(path))
+    if itself.is_dir():
+        inside = ", ".join(sorted(p.name for p in itself.iterdir())[:8]) or "nothing"
+        raise UserError(f"{path} is a folder, which holds {inside}: name a file in it; check {key}")
+    folder = itself.parent
     beside = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     there = f"beside it are {', '.join(beside[:8])}" if beside else "nor is there such a folder"
     raise UserError(f"no file {' or '.join(candidates(path))}: {there}; check {key}")

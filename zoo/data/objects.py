@@ -13,6 +13,24 @@ from zoo.errors import UserError
 log = logging.getLogger("zoo")
 
 
+def json_object(place: str, line: str) -> dict[str, Any]:
+    """The fields of a line. Raises `UserError`, which names its `place`, for a line that is no object of JSON."""
+    try:
+        fields = json.loads(line)
+        json.dumps(fields, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        problem = f"{error.msg} at character {error.pos + 1}"
+        raise UserError(f"{place}: no JSON, {problem}: write an object on each line") from error
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise UserError(f"{place}: {half} is half of a character: write both halves of the pair, or none") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: JSON that is too large or too deep: write a flat object on each line") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{place}: {line.strip()[:40]} is no object: write one on each line")
+    return fields
+
+
 class Objects:
     """A file of one JSON object a line, which can be read again and again and streams. Blank lines are no rows."""
 
@@ -22,47 +40,36 @@ class Objects:
 
     def columns(self) -> tuple[str, ...]:
         """The keys of the first object. Raises `UserError` for a file without any."""
-        for _, row in self._objects():
-            return tuple(row)
+        for number, line in self._lines():
+            return tuple(json_object(f"{self.path}:{number}", line))
         raise UserError(f"{self.path} is empty: name a file that holds rows")
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """The rows, with the values of these `columns` as text: that of null and of a missing label is empty.
+        """The rows, with the values of these `columns` as text, which is empty for null.
 
         Raises `UserError` with file and line for what is no object, and for a key that is missing or holds no text.
         """
         count, skipped = 0, []
-        for number, row in self._objects():
-            problem = next((found for name in columns if (found := _problem(row, name))), "")
-            if problem and not self._skip:
-                raise UserError(f"{self.path}:{number}: {problem}: fix the row, or {SKIP}")
-            if problem:
-                skipped.append(f"line {number}: {problem}")
+        for number, line in self._lines():
+            place = f"{self.path}:{number}"
+            try:
+                row = json_object(place, line)
+                if problem := next((found for name in columns if (found := _problem(row, name))), ""):
+                    raise UserError(f"{place}: {problem}: fix the row, or {SKIP}")
+            except UserError as error:
+                if not self._skip:
+                    raise
+                skipped.append(str(error))
                 continue
             count += 1
             yield number, [_text(row[name]) for name in columns]
         if skipped:
-            log.warning("%s: malformed rows left out: %d, the first in %s", self.path, len(skipped), skipped[0])
+            log.warning("malformed rows left out: %d, the first is %s", len(skipped), skipped[0])
         if not count:
-            raise UserError(f"{self.path} is empty: name a file that holds rows")
+            raise UserError(skipped[0] if skipped else f"{self.path} is empty: name a file that holds rows")
 
-    def _objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, line in enumerate(files.lines(self.path), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                row = f"no JSON ({error})"
-            except RecursionError:
-                row = "JSON that is nested too deeply"
-            if isinstance(row, dict):
-                yield number, row
-            elif not self._skip:
-                what = row if isinstance(row, str) else "JSON, but no object"
-                raise UserError(f"{self.path}:{number}: {what}: fix the row, or {SKIP}")
-            else:
-                log.warning("%s:%d: left out, for it is no JSON object", self.path, number)
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        return ((number, line) for number, line in enumerate(files.lines(self.path), 1) if line.strip())
 
 
 def _problem(row: dict[str, Any], name: str) -> str:

@@ -1,7 +1,6 @@
 """What a language model can do untrained, in the formats of the public test sets: the last word of a passage, minimal
 pairs, the likeliest of several choices, and the perplexity of any text."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from zoo.data import files
+from zoo.data.objects import json_object
 from zoo.decoding.likelihood import Likelihood
 from zoo.errors import UserError
 from zoo.storage import expanded
@@ -179,27 +179,10 @@ def _paths(location: str) -> Sequence[epath.Path]:
 
 def _rows(path: epath.Path) -> list[Row]:
     places = ((f"{path}:{number}", line) for number, line in enumerate(files.lines(path), 1) if line.strip())
-    rows = [Row(place, _fields(place, line) if _of_rows(path) else {"text": line}) for place, line in places]
+    rows = [Row(place, json_object(place, line) if _of_rows(path) else {"text": line}) for place, line in places]
     if not rows:
         raise UserError(f"{path} is empty: name a file with a row on each line")
     return rows
-
-
-def _fields(place: str, line: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-        json.dumps(fields, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        problem = f"{error.msg} at character {error.pos + 1}"
-        raise UserError(f"{place}: no JSON, {problem}: write an object on each line") from error
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])
-        raise UserError(f"{place}: {half} is half of a character: write both halves of the pair, or none") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: JSON that is too large or too deep: write a flat object on each line") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{place}: {line.strip()[:40]} is no object: write one on each line")
-    return fields
 
 
 def _recognised(row: Row) -> str:

@@ -183,7 +183,10 @@ class Training:
         # An average of the last checkpoints may have become the best after they were saved.
         if best is not None and best[0] <= step and self.progress.better(best[1], self.config.select):
             self.progress.best_step, self.progress.best = best
-        log.info("going on from step %d of %d in %s", step, self.config.steps, self.task.workdir)
+        if step < self.config.steps:
+            log.info("going on from step %d of %d in %s", step, self.config.steps, self.task.workdir)
+        else:
+            log.info("%s is at step %d, and trains to %d: nothing is left", self.task.workdir, step, self.config.steps)
         return step
 
     def _first(self) -> TrainState:
