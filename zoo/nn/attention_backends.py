@@ -138,9 +138,11 @@ def _attend_here(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout
 
 
 def _fastest(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout | None) -> str:
-    """On NVIDIA cuDNN without dropout, for no kernel is faster there; with it, and for packed documents, our own.
+    """The fastest back-end of the device for this call.
 
-    On TPU splash without dropout, and blocks of plain JAX with it. On CPU the plain form.
+    NVIDIA GPUs: our own kernel where there is dropout, where documents are packed, and where one array holds queries,
+    keys and values, which cuDNN would have to copy; else cuDNN, whose kernels are tuned for each card. TPUs: splash
+    without dropout, blocks of plain JAX with it. CPUs: the plain form.
     """
     device, (length, source) = platform(), (operands[0].shape[1], operands[-1].shape[1])
     size, half = operands[0].shape[-1], operands[0].dtype in (jnp.bfloat16, jnp.float16)

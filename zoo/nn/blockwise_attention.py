@@ -38,16 +38,16 @@ def _blockwise(operands, given, block: int) -> Float[Array, "B T H D"]:
 
 
 def _forward(operands, given, block):
-    query, key, value = operands
+    (query, key, value), (mask, dropout), source = operands, given, operands[1].shape[1]
     heads_first = (query.shape[0], query.shape[2], query.shape[1])
 
     def step(carry, blocks):
         mixed, highest, total = carry
         key, value, start = blocks
-        logits = _logits(query, key, start, given[0], operands[1].shape[1])
+        logits = _logits(query, key, start, mask, source)
         new = jnp.maximum(highest, logits.max(axis=-1))
         weights, shrink = jnp.exp(logits - new[..., None]), jnp.exp(highest - new)
-        kept = _dropped(weights, start, given[1], operands[1].shape[1])
+        kept = _dropped(weights, start, dropout, source)
         mixed = mixed * shrink[..., None] + _product("bhts,bshd->bhtd", kept, value)
         return (mixed, new, total * shrink + weights.sum(axis=-1)), None
 
