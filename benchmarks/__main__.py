@@ -14,6 +14,7 @@ BENCHMARKS = {
     "tokenize": "benchmarks.tokenize",
     "pods": "benchmarks.pods",
     "compiled": "benchmarks.compiled",
+    "accelerator": "benchmarks.accelerator",
     "chaos": "benchmarks.chaos",
     "checkpoints": "benchmarks.checkpoints",
     "finetune": "benchmarks.finetune",
