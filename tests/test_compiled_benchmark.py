@@ -53,6 +53,20 @@ def test_a_small_model_is_counted_wholly_and_by_place(capsys, monkeypatch):
     assert row["product_flops"] == sum(row["product_flops_by_types"].values()) > 0
 
 
+@NEEDS_CUDA
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "gigabytes"), [("gpt1", 90), ("transformer_big", 80)])
+def test_a_step_moves_and_keeps_no_more_than_it_has_been_brought_to(model, gigabytes, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "compiled", f"--model={model}", "--json"])
+    main()
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["bytes"] <= gigabytes * 1e9
+    assert row["temporary_bytes"] <= 16 * 2**30
+    types = row["product_flops_by_types"]
+    assert all(kind.startswith("bf16 x bf16") for kind in types)
+    assert types["bf16 x bf16 -> f32"] <= 0.34 * row["product_flops"]  # gradients of weights: a third of all
+
+
 def test_every_model_is_one_of_the_zoo():
     parser = argparse.ArgumentParser()
     compiled.add_arguments(parser)

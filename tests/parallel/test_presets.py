@@ -22,6 +22,7 @@ from zoo.models.base import Readout
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.models.rnnsearch import RNNsearch, RNNsearchConfig
 from zoo.models.transformer import Transformer, TransformerConfig
+from zoo.nn import attention, layers, linear, stacks
 from zoo.nn.attention_backends import attend, self_attend
 from zoo.nn.dropout import WeightDropout
 from zoo.nn.masks import Mask
@@ -199,6 +200,12 @@ def test_every_preset_of_eight_devices_trains_a_translator_as_one_device_does(na
     assert result.returncode == 0, result.stderr[-3000:]
 
 
+@pytest.mark.slow
+def test_the_forms_that_are_for_gpus_train_on_a_mesh_as_on_one_device():
+    result = python_on_eight(__file__, "forms for gpus", *PRESETS)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
 def test_fused_kernels_run_on_a_mesh_as_on_one_device():
     result = python_on_eight(__file__, "kernels")
     assert result.returncode == 0, result.stderr[-3000:]
@@ -228,6 +235,10 @@ if __name__ == "__main__":
     what, *presets = sys.argv[1:]
     if what in CASES:
         check_presets(CASES[what](), presets)
+    elif what == "forms for gpus":
+        for module in (attention, layers, linear, losses, stacks):
+            module.platform = lambda: "gpu"
+        check_presets(CASES["gpt"](), presets)
     elif what == "kernels":
         check_kernels()
     else:
