@@ -43,9 +43,9 @@ def test_what_the_budget_has_no_time_for_is_named(monkeypatch):
 
     monkeypatch.setattr(accelerator, "_in_own_process", slow)
     monkeypatch.setattr(accelerator.time, "monotonic", lambda: clock[0])
-    found = accelerator.run(arguments("--budget=210"))
+    found = accelerator.run(arguments("--budget=310"))
     assert [row["system"] for row in found.rows] == ["zoo gpt1, dropout 0.1", "zoo transformer big"]
-    assert found.left_out["zoo gpt1, dropout 0"] == "the budget of 210 s was spent"
+    assert found.left_out["zoo gpt1, dropout 0"] == "the budget of 310 s was spent"
     assert found.left_out["nanoGPT gpt1, dropout 0.1"] == "no --peers"
 
 

@@ -1,0 +1,55 @@
+"""The launch scripts for one GPU: which commands they give, and what they repeat."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+LAUNCH = Path(__file__).parent.parent / "docs" / "launch"
+# Stands in for the zoo: notes its arguments, makes the working directory, and answers `eval` with a score.
+STUB = """
+import pathlib, sys
+name, *rest = sys.argv[1:]
+with open(pathlib.Path(__file__).parent / "commands", "a") as file:
+    print(name, *rest, file=file)
+for argument in rest:
+    if argument.startswith("--workdir="):
+        pathlib.Path(argument.partition("=")[2]).mkdir(parents=True, exist_ok=True)
+if name == "eval":
+    print('{"score": 1}')
+"""
+
+
+def commands(tmp_path: Path, script: str, *arguments: str, **environment: str) -> list[str]:
+    """What the script asks of the zoo."""
+    stub, written = tmp_path / "stub.py", tmp_path / "commands"
+    stub.write_text(STUB)
+    written.unlink(missing_ok=True)
+    run = [str(LAUNCH / script), *arguments]
+    subprocess.run(run, env=os.environ | {"ZOO": f"{sys.executable} {stub}"} | environment, check=True)
+    return written.read_text().splitlines()
+
+
+def test_a_translation_model_is_trained_and_scored(tmp_path):
+    workdir = tmp_path / "run"
+    train, score = commands(tmp_path, "one-gpu-translation.sh", "DATA", str(workdir), "--config.train.steps=3")
+    assert train.startswith("train --config=multi30k.py:en-de ") and train.endswith("--config.train.steps=3")
+    assert "--config.data.path=DATA" in train
+    assert score == f"eval {workdir} --split=test --json"
+    assert (workdir / "test.json").read_text() == '{"score": 1}\n'
+
+
+def test_gpt_is_pretrained_and_each_task_trained_with_it_and_without(tmp_path):
+    arguments = ("one-gpu-gpt1.sh", "BOOKS", "FILES", "GLUE", str(tmp_path / "runs"))
+    first, *others = commands(tmp_path, *arguments, STEPS="7", FINETUNE="--config.train.epochs=1 --config.seed=2")
+    assert "--config=gpt1_books.py:paper" in first and "--config.train.steps=7" in first
+    trained = [line for line in others if line.startswith("train")]
+    assert len(trained) == 8 and all("--config.train.epochs=1 --config.seed=2" in line for line in trained)
+    books = tmp_path / "runs" / "books"
+    assert {f"--{start}={books}" in line for line, start in zip(trained, 4 * ("init_from", "like"), strict=True)} == {
+        True
+    }
+    # What has its score is not trained again; what lost it is.
+    (tmp_path / "runs" / "rte-like" / "valid.json").unlink()
+    _, *again = commands(tmp_path, *arguments)
+    assert [line.split()[0] for line in again] == ["train", "eval"] and "gpt1_finetune.py:rte" in again[0]
