@@ -51,7 +51,6 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, pairs_in_files: Path) -> P
 
     directory = tmp_path_factory.mktemp("runs") / "tiny"
     config = TINY | {f"data.{split}": str(pairs_in_files) for split in ("train", "valid", "test")}
-    config |= {"optimizer.ema": "0.9", "train.average_last": "2"}  # so that there are several sets of parameters
     assert main(["train", f"--workdir={directory}", *(f"--config.{key}={value}" for key, value in config.items())]) == 0
     return directory
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from zoo import interop
 from zoo.errors import UserError, nearest
+from zoo.locks import LOCK
 from zoo.models import registry
 from zoo.parallel.devices import compute_dtype
 from zoo.parallel.mesh import MeshConfig
@@ -301,7 +302,8 @@ def starting(workdir: AnyPath, experiment: Experiment) -> Iterator[None]:
     except (UserError, OSError):
         if new:
             for path in workdir.iterdir() if existed else (workdir,):
-                remove(path)
+                if path.name != LOCK:  # `alone_in` holds it until this run has ended
+                    remove(path)
         raise
     open_workdir(workdir, experiment)
 
@@ -324,6 +326,6 @@ def _is_new(workdir: AnyPath, experiment: Experiment) -> bool:
                 f"its own config: python train.py --workdir={shlex.quote(str(workdir))}"
             )
         return False
-    if workdir.is_dir() and any(workdir.iterdir()):
+    if workdir.is_dir() and any(path.name != LOCK for path in workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and no working directory: choose another --workdir")
     return True

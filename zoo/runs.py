@@ -21,6 +21,7 @@ from zoo.donors import Donor
 from zoo.errors import UserError
 from zoo.evaluation import score
 from zoo.experiment import Change, Experiment, from_file, from_workdir, starting
+from zoo.locks import alone_in
 from zoo.models import registry
 from zoo.parallel.mesh import make_mesh
 from zoo.parallel.multihost import first_does, is_first
@@ -119,10 +120,12 @@ def carry_out(
         log.info("%s is finished: train.%s=N goes on with it", workdir, measure)
         return summary
     try:
-        training = _prepared(experiment, workdir, donor)
-        with logs.kept(workdir / "logs", f"host-{jax.process_index()}.log"):
-            finished = training.run(experiment.as_dict(), interruptible, listeners)
-        return _summarize(experiment, workdir, training.shapes.params) if finished else None
+        # The first of several processes holds the directory for all.
+        with alone_in(workdir) if is_first() else nullcontext():
+            training = _prepared(experiment, workdir, donor)
+            with logs.kept(workdir / "logs", f"host-{jax.process_index()}.log"):
+                finished = training.run(experiment.as_dict(), interruptible, listeners)
+            return _summarize(experiment, workdir, training.shapes.params) if finished else None
     except OSError as error:
         error.filename = error.filename or str(workdir)  # an error of an open file does not know its name
         raise

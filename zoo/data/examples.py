@@ -1,5 +1,6 @@
 """Pairs of sentences as token ids: kept in memory, or made as they are asked for."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from zoo.data.tokenizers import Tokenizer
 from zoo.errors import UserError
 
 CHUNK = 10_000  # pairs that are tokenized together
+PROBED = 1000  # pairs of an endless source that are looked at before training
+
+log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,11 @@ class Encoder:
     target: Tokenizer
     limits: Limits
     dropped: Counter = field(default_factory=Counter)
+
+    @property
+    def reasons(self) -> str:
+        """The pairs that were dropped, in words."""
+        return "; ".join(f"{count} with {reason}" for reason, count in self.dropped.items())
 
     def __call__(self, pairs: Iterable[Pair]) -> Iterator[TokenPair]:
         pairs = iter(pairs)
@@ -76,8 +85,7 @@ class StoredPairs:
         """Tokenize all of `source`; `name` says in errors which data it is."""
         stored = cls(encoder(source))
         if not len(stored):
-            reasons = "; ".join(f"{n} with {reason}" for reason, n in encoder.dropped.items()) or "it is empty"
-            raise UserError(f"no sentence pairs are left of {name}: {reasons}")
+            raise UserError(f"no sentence pairs are left of {name}: {encoder.reasons or 'it is empty'}")
         return stored
 
     def __len__(self) -> int:
@@ -100,6 +108,17 @@ class StreamedPairs:
 
     def __init__(self, source: Sequence[Pair], encoder: Encoder):
         self._source, self._encoder = source, encoder
+
+    @classmethod
+    def begun(cls, source: Sequence[Pair], encoder: Encoder, name: str) -> "StreamedPairs":
+        """After a look at the first pairs: how many of them are dropped is said, and an error if all are."""
+        first = list(encoder(source[i] for i in range(min(PROBED, len(source)))))
+        dropped = encoder.dropped.total()
+        if not first:
+            raise UserError(f"no sentence pairs are left of {name}: {encoder.reasons}, of the first {dropped}")
+        if dropped:
+            log.info("%s: dropped of the first %d pairs: %s", name, dropped + len(first), encoder.reasons)
+        return cls(source, encoder)
 
     def __len__(self) -> int:
         return len(self._source)

@@ -1,6 +1,7 @@
 """Translation: pairs of sentences, a loss over the target's tokens, and BLEU."""
 
 import logging
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from zoo.tasks.losses import Sums, cross_entropy
 
 log = logging.getLogger("zoo")
 PHRASES = "phrases"
+STREAMED_POOL = 10_000  # pairs of an endless source, which has no epoch to be the default
 HELD_OUT_PHRASES = 1000  # of the endless ones, those that valid and test are made of
 
 
@@ -38,7 +40,9 @@ class TranslationData(Splits):
     The locations are a prefix (`PREFIX.en`, `PREFIX.fr`), a `.tsv`, `tfds:NAME`, or `phrases` for the embedded ones.
     `vocabulary` is the size of each side's vocabulary, or of the joint one; `target_vocabulary` that of the
     target's where it differs (0: it doesn't). `batch_tokens` bounds the padded tokens of either side of a batch;
-    `batch_sentences` says instead how many pairs each batch of training has (0: by tokens). `pool` is how many pairs
+    `batch_sentences` says instead how many pairs each batch of training has (0: by tokens). A batch
+    by tokens has a multiple of `rows_multiple` rows, so that any number of devices that divides it trains on the same
+    batches. `pool` is how many pairs
     are sorted by length together (0: a whole epoch). `steps` are the padded lengths (empty: chosen). With
     `skip_malformed` the lines of a `.tsv` that have no tab are left out and counted. `bleu_tokenizer` is sacreBLEU's
     tokenizer for BLEU (empty: its own for the target's language code).
@@ -54,6 +58,7 @@ class TranslationData(Splits):
     max_ratio: float = 0.0
     batch_tokens: int = 4096
     batch_sentences: int = 0
+    rows_multiple: int = 8
     pool: int = 0
     steps: tuple[int, ...] = ()
     skip_malformed: bool = False
@@ -66,6 +71,7 @@ class TranslationData(Splits):
         if self.source == self.target:
             raise UserError(f"data.source and data.target are both {self.source!r}: name two languages, as en-de")
         least = {"max_length": 2, "vocabulary": 5, "target_vocabulary": 0, "batch_sentences": 0, "pool": 0}
+        least |= {"rows_multiple": 1}
         for key, bound in (least | {"max_ratio": 0}).items():
             if getattr(self, key) < bound:
                 raise UserError(f"data.{key}={getattr(self, key)}: use at least {bound}")
@@ -94,7 +100,15 @@ class TranslationData(Splits):
         """The lengths of training batches, and how many rows go with each."""
         if self.batch_sentences:
             return Buckets.of_sentences(self.max_length, self.batch_sentences, shards, self.steps)
-        return Buckets.up_to(self.max_length, self.batch_tokens, shards, self.steps)
+        return Buckets.up_to(self.max_length, self.batch_tokens, self.multiple(shards), self.steps)
+
+    def multiple(self, shards: int) -> int:
+        """The number that the rows of a batch divide by: `rows_multiple`, or the greatest divisor of it that leaves
+        room for the longest pairs; where `shards` do not divide it, a multiple of both."""
+        fits = max(1, self.batch_tokens // self.max_length)
+        fixed = max(n for n in range(1, self.rows_multiple + 1) if self.rows_multiple % n == 0 and n <= fits)
+        both = math.lcm(fixed, shards)
+        return both if both <= fits else shards
 
     def batch_shapes(self, shards: int) -> list[Seq2SeqBatch]:
         buckets = self.buckets(shards)
@@ -201,7 +215,7 @@ class Translation:
         encoder = Encoder(*self.tokenizers, limits)
         pairs = self.pairs(split, location)
         if isinstance(pairs, Phrases) and pairs.size is None:
-            return StreamedPairs(pairs, encoder)
+            return StreamedPairs.begun(pairs, encoder, f"data.{split}={PHRASES!r}")
         if most:
             pairs = (pair for pair, _ in zip(pairs, range(most), strict=False))
         stored = StoredPairs.read(pairs, encoder, location or f"data.{split}={getattr(self.data, split)!r}")
@@ -211,8 +225,16 @@ class Translation:
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
-        buckets, examples = self.data.buckets(shards), self._training
-        return training_batches(examples, buckets, self.data.pool or len(examples), self.seed, share)
+        data, buckets = self.data, self.data.buckets(shards)
+        if not data.batch_sentences and data.multiple(shards) != data.multiple(1):
+            log.info(
+                "batches have multiples of %d rows, for they are cut into %d parts; one device would train on other "
+                "batches, of multiples of %d (data.rows_multiple)",
+                *(data.multiple(shards), shards, data.multiple(1)),
+            )
+        examples = self._training
+        pool = data.pool or (STREAMED_POOL if examples.in_random_order else len(examples))
+        return training_batches(examples, buckets, pool, self.seed, share)
 
     @cached_property
     def _training(self) -> Examples:
