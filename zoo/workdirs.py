@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from zoo import interop
 from zoo.checkpoints import load_parameters, save_parameters
-from zoo.data.batching import padded
+from zoo.data.batching import LanguageBatch, padded
 from zoo.decoding.alignment import aligning
 from zoo.decoding.ancestral import Draws
 from zoo.decoding.ensemble import Ensemble
@@ -136,6 +136,42 @@ class Workdir:
             written = self.translate([text])[0]
             return explore(of_translation(self.model, self.params, *self.task.tokenizers, text, written))
         return explore(of_text(self.model, self.params, self.task.tokenizer, self.task.begin(False), text))
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """How likely the second text of each pair is, given the first: the score that beam search gives a translation,
+        or the natural logarithm of the probability of how a text goes on."""
+        if self.experiment.task == "translation":
+            return [scored.score for scored in self.scorer()(pairs)]
+        names = [f"pair {number}" for number in range(1, len(pairs) + 1)]
+        likelihood = self.task.likelihood(self.model, self.params)
+        return [found.log_probability for found in likelihood.continuations(pairs, names)]
+
+    def logits(self, text: str, target: str = "") -> Float[np.ndarray, "T V"]:
+        """What a language model predicts behind each token of `text`; or a translation model at each token of `target`
+        and at the EOS behind it, from the source `text` and the tokens before."""
+        return np.asarray(jax.jit(self.model.apply)({"params": self.params}, self._batch(text, target)).logits[0])
+
+    def attention(self, text: str, target: str = "") -> dict[str, Float[np.ndarray, "L H T S"]]:
+        """Every attention weight on `text`, by the name of its kind: `decoder`, and for translations into `target` (or
+        what the model makes of the text) `encoder` and `cross`, EOS the last of both sides.
+
+        Raises `UserError` for a model without attention.
+        """
+        if self.experiment.task == "translation":
+            written = target or self.translate([text])[0]
+            found = of_translation(self.model, self.params, *self.task.tokenizers, text, written)
+        else:
+            found = of_text(self.model, self.params, self.task.tokenizer, self.task.begin(False), text)
+        return {look.name: look.weights for look in found.looks}
+
+    def _batch(self, text: str, target: str) -> Any:
+        if self.experiment.task != "translation":
+            ids = [*self.task.begin(False), *self.task.tokenizer.encode([text])[0]]
+            return LanguageBatch(np.array([ids], np.int32), np.array([ids], np.int32))
+        pair = [np.array(t.encode([x])[0], np.int32) for t, x in zip(self.task.tokenizers, (text, target), strict=True)]
+        batch = padded([(pair[0], pair[1])], 1, max(map(len, pair)) + 1)
+        written = len(pair[1]) + 1
+        return replace(batch, inputs=batch.inputs[:, :written], labels=batch.labels[:, :written])
 
     def classify(self, texts: Sequence[str | Sequence[str]], first: int = 1) -> list[Classified]:
         """The label of each text, or tuple of texts where the task reads several, with the probability of every label;

@@ -125,3 +125,19 @@ def test_what_is_there_is_not_written_over(gpt2, tmp_path, capsys):
     assert main(["convert", str(gpt2), str(tmp_path)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "note").read_text() == "mine"
+
+
+def test_a_loaded_folder_answers_every_question(gpt2, workdir):
+    run = load(gpt2)
+    tokens = len(run.task.tokenizer.encode([TEXT])[0])
+    assert run.logits(TEXT).shape == (tokens, run.task.tokenizer.size)
+    assert run.attention(TEXT)["decoder"].shape == (2, 2, tokens, tokens)
+    log_probabilities = jax.nn.log_softmax(run.logits(TEXT))
+    ids = run.task.tokenizer.encode([TEXT])[0]
+    expected = sum(float(log_probabilities[i, ids[i + 1]]) for i in range(len(ids) - 3, len(ids) - 1))
+    begin, end = (run.task.tokenizer.decode([part])[0] for part in (ids[:-2], ids[-2:]))
+    assert run.score([(begin, end)])[0] == pytest.approx(expected, abs=1e-3)
+    translating = load(workdir)
+    written = len(translating.task.tokenizers[1].encode(["dans 3 jours"])[0]) + 1
+    assert translating.logits("in 3 days", "dans 3 jours").shape == (written, 40)
+    assert translating.attention("in 3 days", "dans 3 jours")["cross"].shape[2] == written
