@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from conftest import TINY
 from foreign_models import TEXT, gpt2_folder, marian_folder, openai_folder
 from safetensors.numpy import load_file
@@ -35,6 +36,7 @@ def test_a_gpt_is_fine_tuned_and_goes_back(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_gpt1_learns_to_end_a_text(tmp_path):
     donor = openai_folder(tmp_path / "openai", width=64, layers=1)
     (tmp_path / "text").write_text(f"{TEXT}\n" * 40)
@@ -45,6 +47,7 @@ def test_gpt1_learns_to_end_a_text(tmp_path):
     assert EOS not in load(tmp_path / "run").model.config.excluded_rows
 
 
+@pytest.mark.slow
 def test_a_marian_is_fine_tuned(pairs_in_files, tmp_path):
     lines = pairs_in_files.with_suffix(".fr").read_text().splitlines()
     tokenizer = SentencePiece.train(lines, 24, "unigram")

@@ -30,7 +30,7 @@ def test_a_new_piece_is_composed_of_the_old_ones_that_spell_it():
     assert found.old[4:] == ((6, 4, 5), ()) and (found.composed, found.mean) == (1, 1)
 
 
-@pytest.mark.parametrize("name", ["transformer", "rnnsearch", "seq2seq", "cho"])
+@pytest.mark.parametrize("name", ["transformer", "rnnsearch"])
 def test_every_table_of_every_model_goes_along(name):
     size = next(iter(registry.family(name).sizes))
 

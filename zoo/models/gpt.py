@@ -59,7 +59,6 @@ class GPTConfig:
     dtype: str = "float32"
 
     def __post_init__(self):
-        check_excluded(self.excluded_rows, self.vocabulary)
         for name, known in (
             ("norm", NORMS),
             ("activation", tuple(ACTIVATIONS)),
@@ -125,6 +124,7 @@ class GPT(nn.Module):
 
     def setup(self):
         c = self.config
+        check_excluded(c.excluded_rows, c.vocabulary)
         dtype, init = jnp.dtype(c.dtype), nn.initializers.normal(STD)
         self.embedding = Embedding(c.vocabulary, c.width, dtype, init)
         self.positions = LearnedPositions(c.max_length, c.width, init)

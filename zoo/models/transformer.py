@@ -88,7 +88,6 @@ class TransformerConfig:
         for name, heads in (("heads", self.heads), ("decoder_heads", self.decoder.heads)):
             if self.width % heads:
                 raise UserError(f"model.{name}={heads} does not divide model.width={self.width}: choose a divisor")
-        check_excluded(self.excluded_rows, self.target_vocabulary)
         if self.width % 2:
             raise UserError(f"model.width={self.width} is odd: sinusoids come in pairs, choose an even width")
         if self.tying == "all" and self.source_vocabulary != self.target_vocabulary:
@@ -140,6 +139,7 @@ class Transformer(nn.Module):
 
     def setup(self):
         c = self.config
+        check_excluded(c.excluded_rows, c.target_vocabulary)  # the data decides how many rows there are
         dtype = jnp.dtype(c.dtype)
         embedding_init = nn.initializers.normal(c.width**-0.5)
         embedding = partial(Embedding, width=c.width, dtype=dtype, table_init=embedding_init)
