@@ -20,7 +20,7 @@ import zoo.cli
 from zoo.cli import main
 from zoo.data import tokenizers
 from zoo.tasks.translation import Translation, TranslationData
-from zoo.training import reporting
+from zoo.training import listeners
 
 Files = dict[str, str]
 
@@ -396,26 +396,14 @@ def full(*args: object, **options: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-class FullFile:
-    write = staticmethod(full)
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize("what", ["metrics.jsonl", "tensorboard", "samples"])
-def test_a_disk_that_fills_up_ends_a_run_in_one_line_and_its_checkpoints_stay(mistake, copy, monkeypatch, what):
-    if what == "metrics.jsonl":
-        report = reporting.Reporter.report
-        monkeypatch.setattr(
-            reporting.Reporter,
-            "report",
-            lambda self, *args: setattr(self, "_metrics", FullFile()) or report(self, *args),
-        )
-    elif what == "tensorboard":
-        monkeypatch.setattr(reporting._Events, "add", full)
-    else:
-        monkeypatch.setattr(reporting.Reporter, "samples", full)
+@pytest.mark.parametrize(
+    ("listener", "hears"),
+    [(listeners.Metrics, "report"), (listeners.TensorBoard, "report"), (listeners.Samples, "samples")],
+)
+def test_a_disk_that_fills_up_ends_a_run_in_one_line_and_its_checkpoints_stay(
+    mistake, copy, monkeypatch, listener, hears
+):
+    monkeypatch.setattr(listener, hears, full)
     before = files_under(copy / "checkpoints")
     line = mistake("train", f"--workdir={copy}", "--config.train.steps=6")
     for part in (str(copy), "No space left on device", "make room"):
