@@ -8,7 +8,7 @@
 # each, as GLUE gives them out; the working directories are made in RUNS. The same command again goes on where it
 # stopped, and repeats nothing that is finished.
 #
-#   STEPS      updates of the pretraining (default: 2200, see docs/one-gpu.md)
+#   STEPS      updates of the pretraining (default: 4400, see docs/one-gpu.md)
 #   SIZE       paper or small, of gpt1_books.py (default: paper)
 #   PRETRAIN   more changes for the pretraining, as "--config.KEY=VALUE ..."
 #   FINETUNE   more changes for each task
@@ -19,7 +19,7 @@ BOOKS=${1:?give the directory of the books}
 VOCABULARY=${2:?give the directory of the published vocabulary}
 GLUE=${3:?give the directory of GLUE}
 RUNS=${4:?give the directory for the runs}
-STEPS=${STEPS:-2200}
+STEPS=${STEPS:-4400}
 read -ra zoo <<<"${ZOO:-python -m zoo}"
 read -ra pretrain <<<"${PRETRAIN:-}"
 read -ra finetune <<<"${FINETUNE:-}"
