@@ -1,9 +1,12 @@
-"""The launch scripts for one GPU: which commands they give, and what they repeat."""
+"""The launch scripts for one GPU: which commands they give, what they repeat, and that those commands work."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 LAUNCH = Path(__file__).parent.parent / "docs" / "launch"
 # Stands in for the zoo: notes its arguments, makes the working directory, and answers `eval` with a score.
@@ -53,3 +56,24 @@ def test_gpt_is_pretrained_and_each_task_trained_with_it_and_without(tmp_path):
     (tmp_path / "runs" / "rte-like" / "valid.json").unlink()
     _, *again = commands(tmp_path, *arguments)
     assert [line.split()[0] for line in again] == ["train", "eval"] and "gpt1_finetune.py:rte" in again[0]
+
+
+REAL = {"ZOO": f"{sys.executable} -m zoo", "JAX_PLATFORMS": "cpu"}
+TINY = "--config.model.width=16 --config.model.ffn=32 --config.model.layers=1 --config.model.heads=2"
+
+
+def run(script: str, *arguments: object, **environment: str) -> str:
+    """What the script prints, with the zoo itself."""
+    command = [str(LAUNCH / script), *map(str, arguments)]
+    done = subprocess.run(command, env=os.environ | REAL | environment, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_translation_script_goes_from_sentences_to_scores(tmp_path):
+    for split, rows in {"train": 60, "val": 4, "test_2016_flickr": 4}.items():
+        for language in ("en", "de"):
+            (tmp_path / f"{split}.{language}").write_text("".join(f"{language} {n} {n + 1}\n" for n in range(rows)))
+    changes = "--config.train.steps=2 --config.data.vocabulary=20 --config.data.batch_tokens=64"
+    printed = run("one-gpu-translation.sh", tmp_path, tmp_path / "run", *f"{TINY} {changes}".split())
+    assert json.loads(printed.splitlines()[-1]) == json.loads((tmp_path / "run" / "test.json").read_text())
