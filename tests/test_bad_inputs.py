@@ -238,14 +238,11 @@ def test_a_wrong_config_is_told_and_leaves_nothing_behind(mistake, tmp_path, con
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("place", "told"),
-    [("file", "File exists"), ("file/below", "Not a directory"), ("file/far/below", "Not a directory")],
-)
-def test_a_directory_that_cannot_be_made_is_told(start, tmp_path, place, told):
+@pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])
+def test_a_directory_that_cannot_be_made_is_told(start, tmp_path, place):
     write(tmp_path, {"file": "mine"})
     line = start({}, tmp_path / place)
-    for part in (f"cannot write {tmp_path / place}", told, "choose another --workdir"):
+    for part in (f"cannot write {tmp_path / place}", "Not a directory", "choose another --workdir"):
         assert part in line
     assert (tmp_path / "file").read_text() == "mine"
 

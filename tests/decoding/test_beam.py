@@ -124,10 +124,8 @@ def test_a_row_that_has_ended_takes_no_more_while_others_go_on():
 
 def test_the_length_penalty_is_gnmts():
     """Wu et al. 2016, eq. 14."""
-    assert normalizer(jnp.int32(1), 0.6) == 1
-    assert normalizer(jnp.int32(7), 1.0) == 2
-    assert normalizer(jnp.int32(19), 0.5) == 2
-    assert normalizer(jnp.int32(50), 0.0) == 1
+    for length, penalty, expected in ((1, 0.6, 1), (7, 1.0, 2), (19, 0.5, 2), (50, 0.0, 1)):
+        assert normalizer(jnp.int32(length), BeamConfig(length_penalty=penalty)) == expected
 
 
 @pytest.fixture(scope="module")

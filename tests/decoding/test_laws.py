@@ -37,7 +37,10 @@ def searched(model, params, request, config, prefixes):
     return np.asarray(beam_search(model, params, request, config).scores)[:, 0]
 
 
-@pytest.mark.parametrize("name", SHAPES)
+# The other recurrent models take the same paths as RNNsearch.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("cho", "seq2seq") else []) for name in SHAPES]
+)
 def test_every_path_to_a_score_gives_the_same_score(name):
     """That which found a translation by search or by drawing, the search that is forced to it, alone or in an ensemble,
     and teacher forcing."""

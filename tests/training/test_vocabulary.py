@@ -51,6 +51,7 @@ def test_every_table_of_every_model_goes_along(name):
     assert jax.tree.map(jnp.shape, transfer.shapes(new)) == jax.tree.map(jnp.shape, old)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_vocabulary_of_its_own_begins_with_the_rows_that_it_shares(
     workdir, pairs_in_files, tmp_path, capsys
 ):
