@@ -46,6 +46,9 @@ class Noise:
         ids = np.random.default_rng(0).integers(4, 16, (64, 7)).astype(np.int32)
         return training_rows(Rows(HeldTokens(ids), 8, "stream"), 8, shards, 0, share)
 
+    def training_fingerprint(self):
+        return "noise"
+
     def example_batch(self):
         return LanguageBatch.example()
 

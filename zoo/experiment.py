@@ -121,6 +121,7 @@ class Experiment:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a working directory's `config.json`."""
         plain = dataclasses.asdict(self)
+        del plain["train"]["changed_data"]  # asked for once
         plain["model"] = {"name": self.model.name, "size": self.model.size, **self.model.changes}
         return json.loads(json.dumps(plain))
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import threading
 
 import jax
 import numpy as np
@@ -163,3 +164,39 @@ def test_a_full_disk_names_the_checkpoint_that_is_there(tmp_path, monkeypatch):
     fill_the_disk(monkeypatch)
     with pytest.raises(UserError, match="it goes on from step 2"):
         training(Noise(tmp_path), 4).run({})
+
+
+class Stuck(Noise):
+    """A run whose data do not come from step `at` on; it gets SIGTERM while it waits for them."""
+
+    def __init__(self, workdir, at):
+        super().__init__(workdir)
+        self.at, self.never = at, threading.Event()
+
+    def training_batches(self, shards, share):
+        batches = super().training_batches(shards, share)
+        rows, stuck = [], self
+
+        class Watched(type(batches)):
+            def __next__(self):
+                rows.append(1)
+                if len(rows) == stuck.at:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    if not stuck.never.wait(60):
+                        raise TimeoutError("the run waits on")
+                return super().__next__()
+
+        batches.__class__ = Watched
+        return batches
+
+
+def test_a_run_whose_data_do_not_come_hears_sigterm_and_goes_on_as_an_undisturbed_one_does(tmp_path):
+    settings = {"log_every": 4, "evaluate_every": 3, "checkpoint_every": 5}
+    assert training(Noise(tmp_path / "still"), 6, **settings).run({})
+    for at, saved in ((1, []), (3, [2]), (1, [2])):
+        run = training(stuck := Stuck(tmp_path / "stopped", at), 6, **settings)
+        assert not run.run({})
+        stuck.never.set()
+        assert run.checkpoints.steps() == saved
+    assert training(Noise(tmp_path / "stopped"), 6, **settings).run({})
+    assert computed(tmp_path / "stopped") == computed(tmp_path / "still")

@@ -99,6 +99,10 @@ class Phrases(Sequence[tuple[str, str]]):
         self._forms = _unambiguous(self.source, self.target)
         self._kinds = [kind for kind, share in SHARES.items() for _ in range(share) if self._forms[kind]]
 
+    def identity(self) -> list[str | int | None]:
+        """What decides the phrases, beside the CLDR of this machine."""
+        return ["phrases", str(self.source), str(self.target), self.split, self.seed, self.size]
+
     def __len__(self) -> int:
         return ENDLESS if self.size is None else self.size
 

@@ -9,7 +9,9 @@ from itertools import islice
 
 import numpy as np
 
+from zoo.data import fingerprints
 from zoo.data.batching import Ids, Indices, TokenPair, length
+from zoo.data.embedded import Phrases
 from zoo.data.sources import Pair
 from zoo.data.tokenizers import Tokenizer
 from zoo.errors import UserError
@@ -95,6 +97,11 @@ class StoredPairs:
         source, target = self._sides
         return [(source[i], target[i]) for i in indices]
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the ids of both sides."""
+        return fingerprints.of_arrays(array for side in self._sides for array in side.arrays)
+
     @cached_property
     def longest(self) -> int:
         """Positions that the longest pair needs, as `zoo.data.batching.length` counts them."""
@@ -106,11 +113,12 @@ class StreamedPairs:
 
     in_random_order = True
 
-    def __init__(self, source: Sequence[Pair], encoder: Encoder):
-        self._source, self._encoder = source, encoder
+    def __init__(self, source: Sequence[Pair], encoder: Encoder, fingerprint: str = ""):
+        """`fingerprint` names the source, whose pairs have no end to be read to."""
+        self._source, self._encoder, self.fingerprint = source, encoder, fingerprint
 
     @classmethod
-    def begun(cls, source: Sequence[Pair], encoder: Encoder, name: str) -> "StreamedPairs":
+    def begun(cls, source: Phrases, encoder: Encoder, name: str) -> "StreamedPairs":
         """After a look at the first pairs: how many of them are dropped is said, and an error if all are."""
         first = list(encoder(source[i] for i in range(min(PROBED, len(source)))))
         dropped = encoder.dropped.total()
@@ -118,7 +126,7 @@ class StreamedPairs:
             raise UserError(f"no sentence pairs are left of {name}: {encoder.reasons}, of the first {dropped}")
         if dropped:
             log.info("%s: dropped of the first %d pairs: %s", name, dropped + len(first), encoder.reasons)
-        return cls(source, encoder)
+        return cls(source, encoder, fingerprints.of_values(source.identity()))
 
     def __len__(self) -> int:
         return len(self._source)
@@ -136,6 +144,11 @@ class _Ragged:
 
     def __len__(self) -> int:
         return len(self._starts) - 1
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each row begins, and the rows end to end."""
+        return self._starts, self._flat
 
     @property
     def longest(self) -> int:

@@ -8,6 +8,7 @@ import grain
 import numpy as np
 from jaxtyping import Int, Num
 
+from zoo.data import fingerprints
 from zoo.data.batching import NOTHING, Indices, LabelledBatch, check_rows
 from zoo.data.labelled import Example
 from zoo.data.pipeline import ALONE, Share
@@ -57,6 +58,12 @@ class StoredExamples:
 
     def __len__(self) -> int:
         return len(self.sequences)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all ids and labels."""
+        ids = (np.asarray(row, np.int32) for rows in self.sequences for answer in rows for row in answer)
+        return fingerprints.of_arrays((self.targets, *ids))
 
     def longest(self, indices: Indices) -> int:
         """The padded length of these examples' batch."""

@@ -18,6 +18,9 @@ from zoo.data.batching import Buckets, Indices, Seq2SeqBatch, TokenPair, cut, pa
 class Examples(Protocol):
     in_random_order: bool  # an endless random source is read as it comes, anything else shuffled
 
+    @property
+    def fingerprint(self) -> str: ...
+
     def __len__(self) -> int: ...
 
     def fetch(self, indices: Indices) -> list[TokenPair]: ...

@@ -20,13 +20,14 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from jaxtyping import Int
 
+from zoo.data.fingerprints import Fingerprint
 from zoo.data.text import Documents
 from zoo.data.tokenizers import Tokenizer
 from zoo.data.tokenizers.base import together
 from zoo.errors import UserError
 
 log = logging.getLogger("zoo")
-FORMAT = 1
+FORMAT = 2
 BLOCK = 4096  # tokens of a record: few enough to read a row, many enough for few records
 REPORTED_EVERY = 10.0  # seconds
 OPTIONS = "group_size:1,uncompressed"  # a record can be read without its neighbours
@@ -44,6 +45,7 @@ class TokenCache:
                 raise ValueError("it has no records")
             about = json.loads(self._reader.read([records - 1])[0])
             self._dtype, self._blocks = np.dtype(about["dtype"]), about["blocks"]
+            self.fingerprint: str = about["fingerprint"]  # of the ids of every document
             self.ends = np.frombuffer(b"".join(self._records(self._blocks, about["records"])), np.int64)
         except (RuntimeError, ValueError, KeyError) as error:
             raise UserError(f"{path} is damaged ({error}): delete it, and it is made again") from error
@@ -119,11 +121,14 @@ class _Writer:
     def __init__(self, path: Path, dtype: np.dtype):
         self._file = ArrayRecordWriter(str(path), OPTIONS)
         self._dtype, self._rest = dtype, np.zeros(0, dtype)
+        self._fingerprint = Fingerprint()
         self.ends: list[int] = []
         self.tokens = 0
 
     def add(self, document: list[int]) -> None:
-        ids = np.concatenate([self._rest, np.asarray(document, self._dtype)])
+        added = np.asarray(document, self._dtype)
+        self._fingerprint.add(added)
+        ids = np.concatenate([self._rest, added])
         whole = len(ids) // BLOCK * BLOCK
         for start in range(0, whole, BLOCK):
             self._file.write(ids[start : start + BLOCK].tobytes())
@@ -139,6 +144,7 @@ class _Writer:
         for start in rows:
             self._file.write(ends[start : start + BLOCK].tobytes())
         about: dict[str, Any] = {"dtype": self._dtype.name, "blocks": blocks, "records": blocks + len(rows)}
+        about["fingerprint"] = str(self._fingerprint)
         self._file.write(json.dumps(about).encode())
         self._file.close()
 

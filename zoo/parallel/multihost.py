@@ -162,6 +162,10 @@ class StopNotice:
             raise KeyboardInterrupt
         self._asked = True
 
+    def while_waiting(self) -> bool:
+        """To be asked by a process that waits; of several processes none may stop alone."""
+        return self._asked and jax.process_count() == 1
+
     def after(self, step: int) -> bool:
         """To be asked by every process after every step."""
         return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)

@@ -107,6 +107,10 @@ class Task(Protocol):
         """The endless stream of batches, this process's rows of each; rows divide by `shards`."""
         ...
 
+    def training_fingerprint(self) -> str:
+        """What names the content of the training data, wherever they lie (`zoo.data.fingerprints`)."""
+        ...
+
     def training_shapes(self, shards: int) -> Sequence[PyTree]:
         """Of all whole batches that `training_batches` may give, with `jax.ShapeDtypeStruct` for arrays."""
         ...

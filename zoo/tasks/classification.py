@@ -211,6 +211,9 @@ class Classification:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
         return training_examples(self._training, self.data.batch_rows, shards, self.seed, share)
 
+    def training_fingerprint(self) -> str:
+        return self._training.fingerprint
+
     def training_shapes(self, shards: int) -> list[LabelledBatch]:
         """Batches are as long as their longest example: none is shorter than as many examples as it has."""
         lengths = Counter(self._training.longest([i]) for i in range(len(self._training)))

@@ -15,7 +15,7 @@ from zoo.data import text, tokenizers
 from zoo.data.batching import NOTHING, Ids, LanguageBatch, check_rows, shape_of_ids
 from zoo.data.packing import HeldTokens, Rows, Tokens, evaluation_rows, training_rows
 from zoo.data.pipeline import ALONE, Share
-from zoo.data.token_cache import tokenized
+from zoo.data.token_cache import TokenCache, tokenized
 from zoo.data.tokenizers import BOS, EOS
 from zoo.decoding.generation import GenerationConfig, Generator
 from zoo.decoding.likelihood import Likelihood
@@ -138,9 +138,15 @@ class LanguageModeling:
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
         """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
+        return training_rows(self._rows(self._training), self.data.batch_rows, shards, self.seed, share)
+
+    @cached_property
+    def _training(self) -> TokenCache:
         cache = Path(expanded(self.data.cache)) if self.data.cache else scratch(self.workdir, "tokens")
-        rows = self._rows(tokenized(self.documents("train"), self.tokenizer, cache, "data.train"))
-        return training_rows(rows, self.data.batch_rows, shards, self.seed, share)
+        return tokenized(self.documents("train"), self.tokenizer, cache, "data.train")
+
+    def training_fingerprint(self) -> str:
+        return self._training.fingerprint
 
     def training_shapes(self, shards: int) -> list[LanguageBatch]:
         return self.data.batch_shapes(shards)

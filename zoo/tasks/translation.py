@@ -240,6 +240,9 @@ class Translation:
     def _training(self) -> Examples:
         return self._examples("train", Limits(self.data.max_length, self.data.max_ratio))
 
+    def training_fingerprint(self) -> str:
+        return self._training.fingerprint
+
     def training_shapes(self, shards: int) -> list[Seq2SeqBatch]:
         shapes, examples = self.data.batch_shapes(shards), self._training
         if not isinstance(examples, StoredPairs):

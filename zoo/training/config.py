@@ -25,6 +25,9 @@ class TrainConfig:
     Where a loss or gradient is no number, or a loss is more than `spike` times the one before (0: any may be), the run
     goes back to the last checkpoint and passes over the batches since, `rollbacks` times at most; then it ends. A step
     that has taken `stuck_after` seconds ends the process (0: never).
+
+    A run goes on only with the training data that it began with, unless `changed_data` asks for others. That counts for
+    one call: it is not kept in the working directory.
     """
 
     steps: int = 100_000
@@ -47,6 +50,7 @@ class TrainConfig:
     spike: float = 0.0
     stuck_after: int = 1800
     compile_ahead: int = 100
+    changed_data: bool = False
 
     def __post_init__(self):
         check_choice("train.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)

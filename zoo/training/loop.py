@@ -22,6 +22,7 @@ from zoo.parallel.multihost import StopNotice, ending_together, is_first
 from zoo.parallel.rules import on_this_process, own_shards, parameter_count, place
 from zoo.tasks.base import Task
 from zoo.training.ahead import compiled_ahead
+from zoo.training.awaited import Awaited
 from zoo.training.config import TrainConfig
 from zoo.training.listeners import Listener
 from zoo.training.lora import LoRAConfig, unadapted
@@ -75,7 +76,7 @@ class Training:
         self.rate = schedule(optimizer_config, model.config.width, config.steps)
         shards = batch_shards(mesh) * config.accumulate
         groups, own = own_shards(mesh)
-        self.batches = task.training_batches(shards, Share(own, len(groups)))
+        self.batches = Awaited(task.training_batches(shards, Share(own, len(groups))))
         self.shards = shards
         self.shapes, self.fresh, self.step = update(task, model, config, optimizer_config, mesh, seed)
         self.count = COUNTS[optimizer_config.per]
@@ -174,11 +175,14 @@ class Training:
         found = self.checkpoints.restore(self.shapes, self.batches)
         if found is None:
             self.state = self._first()
+            self.progress.data = self.task.training_fingerprint()
             log.info("training %s parameters from step 0 to %d", f"{self._size():,}", self.config.steps)
             return 0
         step, self.state, progress = found
         self.last_loss = None
         self.progress = Progress(**progress)
+        if step < self.config.steps:
+            self._check_data(step)
         best = best_score(self.task.workdir, self.config.select)
         # An average of the last checkpoints may have become the best after they were saved.
         if best is not None and best[0] <= step and self.progress.better(best[1], self.config.select):
@@ -188,6 +192,19 @@ class Training:
         else:
             log.info("%s is at step %d, and trains to %d: nothing is left", self.task.workdir, step, self.config.steps)
         return step
+
+    def _check_data(self, step: int) -> None:
+        """Raises UserError where the training data are others than before `step`, and nobody asked for that."""
+        before, self.progress.data = self.progress.data, self.task.training_fingerprint()
+        if before in ("", self.progress.data):
+            return
+        changed = f"the training data (data.train) have changed since step {step} of {self.task.workdir}"
+        if not self.config.changed_data:
+            raise UserError(
+                f"{changed}: put the old ones back, train in another --workdir, or go on at the same position in the "
+                "new ones with --config.train.changed_data=true"
+            )
+        log.warning("%s: going on at the same position in the new ones", changed)
 
     def _first(self) -> TrainState:
         state = self.fresh()
@@ -221,7 +238,11 @@ class Training:
             save = step % config.checkpoint_every == 0 or step == config.steps or (evaluate and by_epochs)
             with watchdog.over(step):
                 waiting = time.perf_counter()
-                batch = place(next(self.batches), self.mesh)
+                batch = self.batches.unless(notice.while_waiting)
+                if batch is None:
+                    self._take(window, pending)
+                    return self._stop(step - 1, reporter, window)
+                batch = place(batch, self.mesh)
                 window.waited += time.perf_counter() - waiting
                 self.state, metrics = self.step(self.state, batch)
                 # The numbers of the step before are read while this one runs.
@@ -239,14 +260,22 @@ class Training:
             pausing = time.perf_counter()
             if evaluate:
                 self._evaluate(step, reporter)
+            if stop and step < config.steps:
+                return self._stop(step, reporter, window)
             if save or stop:
                 self._save(step, reporter, window)
-            if stop and step < config.steps:
-                self.checkpoints.wait()
-                log.info("asked to stop: step %d of %d is saved; the same command goes on from it", step, config.steps)
-                return False
             window.paused += time.perf_counter() - pausing
         return True
+
+    def _stop(self, step: int, reporter: Reporter, window: Window) -> bool:
+        """Save `step`, the last one, and return False: the run is not finished."""
+        if step == 0:
+            log.info("asked to stop before the first step: the same command begins again")
+            return False
+        self._save(step, reporter, window)
+        self.checkpoints.wait()
+        log.info("asked to stop: step %d of %d is saved; the same command goes on from it", step, self.config.steps)
+        return False
 
     def _evaluates(self, step: int) -> bool:
         """Whether there is an evaluation after `step`: where another interval is full, which may not be whole steps."""

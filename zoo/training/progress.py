@@ -24,13 +24,17 @@ class DivergedError(Exception):
 
 @dataclass
 class Progress:
-    """What selection has seen, how often the run went back, and the `Window` so far; saved with every checkpoint."""
+    """What selection has seen, how often the run went back, and the `Window` so far; saved with every checkpoint.
+
+    `data` is the fingerprint of the training data; older checkpoints have none.
+    """
 
     best: float | None = None
     best_step: int = 0
     since_best: int = 0
     rollbacks: int = 0
     window: dict[str, Any] | None = None
+    data: str = ""
 
     def better(self, value: float, select: str) -> bool:
         if math.isnan(value):
