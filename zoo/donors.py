@@ -56,6 +56,31 @@ class Donor:
             raise UserError("--new_vocabulary goes with --init_from, and without --init_head")
         return cls(path, parameters, checkpoint or named or "best", head, vocabulary)
 
+    @classmethod
+    def chosen(
+        cls,
+        init_from: str | PathLike | None,
+        like: str | PathLike | None,
+        checkpoint: str = "",
+        head: bool = False,
+        new_vocabulary: bool = False,
+    ) -> "Donor | None":
+        """The donor of a run, if it has one.
+
+        Raises `UserError` for two of them, and for words on what to take of one where there is none.
+        """
+        if init_from is not None and like is not None:
+            raise UserError("init_from and like exclude each other: init_from takes the tokenizer too")
+        spec = like if init_from is None else init_from
+        if spec is not None:
+            return cls.of(spec, init_from is not None, checkpoint, head, not new_vocabulary)
+        if head or checkpoint or new_vocabulary:
+            raise UserError(
+                "--init_head, --init_checkpoint and --new_vocabulary say what to take of a donor: name one by "
+                "--init_from=DIR"
+            )
+        return None
+
     def changes(self, experiment: Experiment, given: Sequence[Change]) -> list[Change]:
         """The changes by which `experiment` has the donor's sizes and tokenizer, before the user's own, `given`.
 

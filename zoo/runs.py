@@ -73,14 +73,7 @@ def train(
     of a notebook, or Ctrl-C) and it saves the step that it has reached, and returns.
     """
     logs.set_up()
-    if init_from is not None and like is not None:
-        raise UserError("init_from and like exclude each other: init_from takes the tokenizer too")
-    given = init_from if init_from is not None else like
-    donor = (
-        None
-        if given is None
-        else Donor.of(given, init_from is not None, init_checkpoint, init_head, not new_vocabulary)
-    )
+    donor = Donor.chosen(init_from, like, init_checkpoint, init_head, new_vocabulary)
     experiment, path = described(config, None if workdir is None else located(workdir), tuple(changes.items()), donor)
     carry_out(experiment, path, donor, True, listeners)
     return load(path)

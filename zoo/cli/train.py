@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from zoo import logs
 from zoo.cli.arguments import directory, natural, positive
-from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.storage import AnyPath
@@ -78,18 +77,7 @@ def _run(args: argparse.Namespace) -> None:
     from zoo import runs
     from zoo.donors import Donor
 
-    source = args.init_from or args.like
-    if source is None and (args.init_head or args.init_checkpoint or args.new_vocabulary):
-        raise UserError(
-            "--init_head, --init_checkpoint and --new_vocabulary say what to take of a donor: name one by "
-            "--init_from=DIR"
-        )
-    begin_there = args.init_from is not None
-    donor = (
-        None
-        if source is None
-        else Donor.of(source, begin_there, args.init_checkpoint, args.init_head, not args.new_vocabulary)
-    )
+    donor = Donor.chosen(args.init_from, args.like, args.init_checkpoint, args.init_head, args.new_vocabulary)
     experiment, workdir = runs.described(args.config, args.workdir, args.changes, donor)
     if args.seeds is not None:
         spread = runs.over_seeds(experiment, workdir, args.seeds, donor)

@@ -8,8 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from zoo.nn.linear import Dense, Initializer
-
-FORBIDDEN = -1e9
+from zoo.nn.masks import FORBIDDEN
 
 
 @struct.dataclass

@@ -11,12 +11,11 @@ from jaxtyping import Array, Bool, Float
 from zoo.nn.blockwise_attention import blockwise_attention
 from zoo.nn.dropout import WeightDropout
 from zoo.nn.fused_attention import fused_attention, fused_self_attention
-from zoo.nn.masks import Mask
+from zoo.nn.masks import FORBIDDEN, Mask
 from zoo.nn.placement import mesh_axes, parts, placed, platform
 
 BACKENDS = ("auto", "einsum", "xla", "blockwise", "triton", "cudnn", "splash")
 WITHOUT_DROPOUT = ("xla", "cudnn", "splash")
-FORBIDDEN = -1e9  # the logit of a key that must not be seen
 
 
 def attend_with_weights(

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.nn.dropout import WeightDropout
-from zoo.nn.masks import Mask
+from zoo.nn.masks import FORBIDDEN, Mask
 
-FORBIDDEN = -1e9  # the logit of a key that must not be seen; finite, so that a block with none stays finite
 BLOCK = 512  # keys in a block
 
 

@@ -20,9 +20,8 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
 from zoo.nn.dropout import WeightDropout
-from zoo.nn.masks import Mask
+from zoo.nn.masks import FORBIDDEN, Mask
 
-FORBIDDEN = -1e9  # the logit of a key that must not be seen; finite, so that a block with none stays finite
 BLOCK = 64  # positions in a block; a tile of tensor cores wants 64 rows on Hopper, and at least 16 anywhere
 
 

@@ -5,6 +5,8 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int
 
+FORBIDDEN = -1e9  # the logit of a key that must not be seen; finite, so that a block with none stays finite
+
 
 @struct.dataclass
 class Mask:
