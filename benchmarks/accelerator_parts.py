@@ -15,8 +15,8 @@ from benchmarks.measuring import peak_memory_bytes, timed
 from zoo.data.batching import LanguageBatch, Seq2SeqBatch
 from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.models import build
-from zoo.parallel.program import Program
 from zoo.parallel.rules import place
+from zoo.planning.program import Program
 from zoo.training.arrays import ArrayTraining, next_token_loss
 from zoo.training.optimizers import OptimizerConfig, optimizer
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UserError
-from zoo.parallel.gpus import topology
-from zoo.parallel.program import Program
 from zoo.planning.absent import GPU_OPTIONS, describe
+from zoo.planning.gpus import topology
 from zoo.planning.places import bytes_by_place
 from zoo.planning.prediction import kernel_seconds
+from zoo.planning.program import Program
 
 ROOT = Path(__file__).parent.parent
 TARGETS = {"h100": "h100:1", "h200": "h200:1", "a100": "a100:1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1"}

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 
 from zoo.experiment import from_file
-from zoo.parallel.chips import GIB
-from zoo.parallel.gpus import topology as parse
 from zoo.planning.absent import absent_devices
+from zoo.planning.chips import GIB
 from zoo.planning.compilation import Plan, plan
+from zoo.planning.gpus import topology as parse
 
 # No dropout where there is more text than will be read; rows of a batch are near those of the papers.
 # The vocabulary is the next multiple of 128, so that `tensor` can cut it.

@@ -27,8 +27,8 @@ from zoo.nn.attention_backends import attend, self_attend
 from zoo.nn.dropout import WeightDropout
 from zoo.nn.masks import Mask
 from zoo.parallel.mesh import AXES, PRESETS, MeshConfig, check_heads, make_mesh
-from zoo.parallel.program import Program
 from zoo.parallel.rules import in_force, place, replicated, sharding
+from zoo.planning.program import Program
 from zoo.tasks import losses
 from zoo.tasks.losses import cross_entropy
 from zoo.training.step import born, make_step

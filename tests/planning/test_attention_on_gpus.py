@@ -8,10 +8,10 @@ import pytest
 
 from zoo.data.batching import LanguageBatch
 from zoo.models import build
-from zoo.parallel.gpus import topology
 from zoo.parallel.mesh import MeshConfig, make_mesh
 from zoo.parallel.rules import in_force, replicated
 from zoo.planning.absent import absent_devices, compiled, has_gpu_compiler
+from zoo.planning.gpus import topology
 
 H100 = "h100:1"
 ROWS, LENGTH = 4, 512

@@ -17,12 +17,12 @@ from zoo.cli import main
 from zoo.errors import UserError
 from zoo.experiment import from_file
 from zoo.models import registry
-from zoo.parallel.chips import Topology
-from zoo.parallel.gpus import topology
 from zoo.parallel.mesh import AXES
 from zoo.planning import absent, compilation
 from zoo.planning.absent import absent_devices, needed_bytes
+from zoo.planning.chips import Topology
 from zoo.planning.compilation import Memory, Plan, abstract_batch, model_config, plan
+from zoo.planning.gpus import topology
 from zoo.planning.prediction import Prediction
 from zoo.planning.remedies import meshes, remedies
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from zoo.parallel.program import Kernel
 from zoo.planning.places import OTHER, bytes_by_place, place
+from zoo.planning.program import Kernel
 
 
 @pytest.mark.parametrize(

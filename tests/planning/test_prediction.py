@@ -8,11 +8,11 @@ from jax.sharding import Mesh
 
 from zoo.data.batching import LanguageBatch
 from zoo.models import registry
-from zoo.parallel.chips import CHIPS, Topology
-from zoo.parallel.gpus import CARDS
 from zoo.parallel.mesh import AXES
-from zoo.parallel.program import Program
+from zoo.planning.chips import CHIPS, Topology
+from zoo.planning.gpus import CARDS
 from zoo.planning.prediction import Prediction, Traffic, attention_flops, kernel_seconds, predict
+from zoo.planning.program import Program
 from zoo.tasks.losses import cross_entropy
 from zoo.training.loop import matrix_parameters
 

@@ -2,8 +2,8 @@
 
 from experiments import experiment
 
-from zoo.parallel.chips import CHIPS, Topology
 from zoo.parallel.mesh import MeshConfig
+from zoo.planning.chips import CHIPS, Topology
 from zoo.planning.remedies import mesh_text, meshes, neighbours, remedies
 
 POD = Topology.parse("v5e:4x4")

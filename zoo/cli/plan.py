@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.parallel.gpus import topology as parse
+    from zoo.planning.gpus import topology as parse
 
     topology = parse(args.topology, args.slices)
     import jax

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 
 from zoo.errors import UserError
-from zoo.parallel.chips import Topology
-from zoo.parallel.gpus import Hosts
+from zoo.planning.chips import Topology
+from zoo.planning.gpus import Hosts
 
 GPU_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
 # Kernels cannot be timed on a card that is not here, and Triton's products need what timing them chooses.

@@ -12,13 +12,13 @@ from jax.sharding import Mesh
 
 from zoo.experiment import Experiment
 from zoo.models import registry
-from zoo.parallel.chips import Topology
-from zoo.parallel.gpus import Hosts
 from zoo.parallel.mesh import batch_shards, make_mesh, resolved
-from zoo.parallel.program import Program
 from zoo.parallel.rules import batch_sharding, parameter_count
 from zoo.planning.absent import compiled, compiler, needed_bytes
+from zoo.planning.chips import Topology
+from zoo.planning.gpus import Hosts
 from zoo.planning.prediction import Prediction, predict
+from zoo.planning.program import Program
 from zoo.training.loop import matrix_parameters, update
 from zoo.training.lora import adapted
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from zoo.parallel.program import Kernel
+from zoo.planning.program import Kernel
 
 # The names of scopes, and the place that each one is part of. The innermost known scope of a label decides.
 _SCOPES = {

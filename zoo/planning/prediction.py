@@ -12,9 +12,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from zoo.parallel.chips import Chip, Topology
-from zoo.parallel.gpus import Hosts
-from zoo.parallel.program import Program
+from zoo.planning.chips import Chip, Topology
+from zoo.planning.gpus import Hosts
+from zoo.planning.program import Program
 
 LEFT_OUT = (
     "the time between kernels and to start a message, products whose shapes leave parts of the matrix unit idle, work "

@@ -11,11 +11,11 @@ import jax
 from zoo.errors import UserError
 from zoo.experiment import Experiment, ModelChoice
 from zoo.models import registry
-from zoo.parallel.chips import Topology
-from zoo.parallel.gpus import Hosts
 from zoo.parallel.mesh import MeshConfig
 from zoo.parallel.rules import parameter_count
+from zoo.planning.chips import Topology
 from zoo.planning.compilation import model_config
+from zoo.planning.gpus import Hosts
 
 BYTES_PER_PARAMETER = 12  # float32 parameters and Adam's two moments
 MOST_TENSOR = 8  # beyond, the messages of every layer outweigh what it saves

@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from functools import cached_property
 
-from zoo.parallel.hlo import Computation, Instruction, arrays, collective
+from zoo.planning.hlo import Computation, Instruction, arrays, collective
 
 _SLICES = ("slice", "dynamic-slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # and which operand replaces parts of the first

@@ -7,8 +7,8 @@ import pytest
 from jax.sharding import Mesh
 
 from zoo.errors import UserError
-from zoo.parallel.chips import Topology
-from zoo.parallel.gpus import CARDS, Hosts, topology
+from zoo.planning.chips import Topology
+from zoo.planning.gpus import CARDS, Hosts, topology
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from zoo.parallel.program import Kernel, Program
+from zoo.planning.program import Kernel, Program
 
 KB = 1024  # of f32[256]
 

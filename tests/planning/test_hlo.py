@@ -2,8 +2,8 @@
 
 import pytest
 
-from zoo.parallel.hlo import Instruction, arrays, parsed, replica_groups
-from zoo.parallel.products import splash_flops
+from zoo.planning.hlo import Instruction, arrays, parsed, replica_groups
+from zoo.planning.products import splash_flops
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from zoo.parallel.program import Collective, Program
+from zoo.planning.program import Collective, Program
 
 MESH = {"data": 2, "fsdp": 4}
 # Three turns of a loop in which a layer's slice of a stacked weight is gathered over fsdp while a product runs; then a

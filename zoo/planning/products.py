@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.parallel.hlo import Array, Instruction, arrays
+from zoo.planning.hlo import Array, Instruction, arrays
 
 # Matrix products of a pass over the table of queries by keys. Forward: q·k and p·v. Backward: q·k again, the gradient
 # of p, and those of q, k and v, which splash divides among two kernels.

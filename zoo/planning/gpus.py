@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from jax.sharding import Mesh
 
 from zoo.errors import UserError, nearest
-from zoo.parallel.chips import CHIPS, Chip, Reached, Topology
+from zoo.parallel.devices import PEAK_FLOPS
+from zoo.planning.chips import CHIPS, Chip, Reached, Topology
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ device_description_str: "{self.name}"
 # Rates that a square product and a copy reached under JAX, one card each, 2026-11-25. Of an A100 nothing was measured:
 # it is given the same shares of its peaks as the H100.
 _HOPPER = {"capability": (9, 0), "cores": 132, "units": 128, "threads": 2048, "shared": 233472, "l2": 50 * 2**20}
-_H100 = Chip(989e12, 84929347584, 3352e9, 450e9, 50e9, reached=Reached(756e12, 3.0e12))
-_H200 = Chip(989e12, 150754820096, 4917e9, 450e9, 50e9, reached=Reached(790e12, 4.3e12))
-_A100 = Chip(312e12, 85094039552, 2039e9, 300e9, 25e9, reached=Reached(238e12, 1.83e12))
+_H100 = Chip(PEAK_FLOPS["NVIDIA H100"], 84929347584, 3352e9, 450e9, 50e9, reached=Reached(756e12, 3.0e12))
+_H200 = Chip(PEAK_FLOPS["NVIDIA H200"], 150754820096, 4917e9, 450e9, 50e9, reached=Reached(790e12, 4.3e12))
+_A100 = Chip(PEAK_FLOPS["NVIDIA A100"], 85094039552, 2039e9, 300e9, 25e9, reached=Reached(238e12, 1.83e12))
 CARDS = {
     "a100": Card(_A100, "NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 2048, 167936, 40 * 2**20, 1.41),
     "h100": Card(_H100, "NVIDIA H100 80GB HBM3", clock=1.98, **_HOPPER),

@@ -11,9 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from zoo.parallel.hlo import Computation, Instruction, arrays, collective, parsed, replica_groups
-from zoo.parallel.products import Product, product
-from zoo.parallel.traffic import moved
+from zoo.planning.hlo import Computation, Instruction, arrays, collective, parsed, replica_groups
+from zoo.planning.products import Product, product
+from zoo.planning.traffic import moved
 
 # Names for values, control flow whose work is counted inside, and beginnings whose end is counted.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "call", "conditional", "after-all"}

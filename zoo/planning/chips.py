@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zoo.errors import UserError, nearest
+from zoo.parallel.devices import PEAK_FLOPS
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ GIB = 2.0**30
 _FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
 CHIPS: dict[str, Chip] = {
-    "v4": Chip(275e12, 32 * GIB, 1228e9, 50e9, 6.25e9, 4, _CUBES),
-    "v5e": Chip(197e12, 16 * GIB, 819e9, 50e9, 3.125e9, 16, _FLAT),
-    "v5p": Chip(459e12, 95 * GIB, 2765e9, 100e9, 6.25e9, 4, _CUBES),
-    "v6e": Chip(918e12, 32 * GIB, 1638e9, 100e9, 12.5e9, 16, _FLAT),
+    "v4": Chip(PEAK_FLOPS["TPU v4"], 32 * GIB, 1228e9, 50e9, 6.25e9, 4, _CUBES),
+    "v5e": Chip(PEAK_FLOPS["TPU v5 lite"], 16 * GIB, 819e9, 50e9, 3.125e9, 16, _FLAT),
+    "v5p": Chip(PEAK_FLOPS["TPU v5"], 95 * GIB, 2765e9, 100e9, 6.25e9, 4, _CUBES),
+    "v6e": Chip(PEAK_FLOPS["TPU v6 lite"], 32 * GIB, 1638e9, 100e9, 12.5e9, 16, _FLAT),
 }
 
 
