@@ -1,12 +1,16 @@
 """The launch scripts for one GPU: which commands they give, what they repeat, and that those commands work."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
+
+from zoo.data.labelled import FORMATS
 
 LAUNCH = Path(__file__).parent.parent / "docs" / "launch"
 # Stands in for the zoo: notes its arguments, makes the working directory, and answers `eval` with a score.
@@ -77,3 +81,40 @@ def test_the_translation_script_goes_from_sentences_to_scores(tmp_path):
     changes = "--config.train.steps=2 --config.data.vocabulary=20 --config.data.batch_tokens=64"
     printed = run("one-gpu-translation.sh", tmp_path, tmp_path / "run", *f"{TINY} {changes}".split())
     assert json.loads(printed.splitlines()[-1]) == json.loads((tmp_path / "run" / "test.json").read_text())
+
+
+def glue(root: Path) -> None:
+    """Twelve examples of each task, in its own columns."""
+    labels = {"cola": ("0", "1"), "sst2": ("0", "1"), "stsb": ("0.0", "5.0"), "rte": ("entailment", "not_entailment")}
+    for name, folder in {"cola": "CoLA", "sst2": "SST-2", "stsb": "STS-B", "rte": "RTE"}.items():
+        form, lines = FORMATS[name], []
+        columns = form.header or (*form.first, *form.seconds, form.label)
+        for number in range(12):
+            cells = [labels[name][number % 2] if column == form.label else f"in {number} days" for column in columns]
+            lines.append("\t".join(cells))
+        if not form.header:
+            lines.insert(0, "\t".join(columns))
+        (root / folder).mkdir(parents=True)
+        for split in ("train", "dev"):
+            (root / folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.slow
+def test_the_script_of_gpt_goes_from_books_to_the_scores_of_four_tasks(tmp_path):
+    glue(tmp_path / "glue")
+    with tarfile.open(tmp_path / "books.tar.xz", "w:xz") as archive:
+        for name, rows in {"train": 400, "valid": 40}.items():
+            text = "".join(f"after {n} days came {n + 1}.\n" for n in range(rows)).encode()
+            member = tarfile.TarInfo(f"books/{name}/one.txt")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text))
+    small = {"SIZE": "small", "STEPS": "2", "FINETUNE": "--config.train.epochs=1 --config.data.batch_rows=4"}
+    small["PRETRAIN"] = f"{TINY} --config.data.vocabulary=300 --config.model.max_length=64 --config.data.length=16"
+    arguments = ("one-gpu-gpt1.sh", tmp_path, "unused", tmp_path / "glue", tmp_path / "runs")
+    printed = run(*arguments, **small)
+    scores = dict(line.split(" ", 1) for line in printed.splitlines()[-8:])
+    tasks = {f"{task}-{start}" for task in ("cola", "sst2", "stsb", "rte") for start in ("init_from", "like")}
+    assert set(scores) == tasks and all(json.loads(score) for score in scores.values())
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/valid.json")}
+    assert run(*arguments, **small).splitlines()[-8:] == printed.splitlines()[-8:]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
