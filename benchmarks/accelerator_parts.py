@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measuring import peak_memory_bytes, timed
-from zoo.data.batching import LanguageBatch, Seq2SeqBatch
+from zoo.data.batches.base import LanguageBatch, Seq2SeqBatch
 from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.models import build
 from zoo.parallel.rules import place

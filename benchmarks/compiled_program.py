@@ -16,7 +16,7 @@ import numpy as np
 
 def lowered(spec: dict[str, Any], devices: list[Any]) -> tuple[Any, int]:
     """The step of the model that `spec` names on one device, and how many parameters it has."""
-    from zoo.data.batching import LanguageBatch, Seq2SeqBatch
+    from zoo.data.batches.base import LanguageBatch, Seq2SeqBatch
     from zoo.models import build
     from zoo.parallel.mesh import MeshConfig, make_mesh
     from zoo.parallel.rules import batch_sharding, parameter_count

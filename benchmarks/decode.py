@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from benchmarks.measuring import Result, matmul_ceiling, median_seconds, peak_memory_bytes, timed
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.models import build
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.measuring import Result
 from zoo.data import tokenizers
-from zoo.data.text import documents
+from zoo.data.examples.documents import documents
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.models.rnnsearch import RNNsearchConfig
 from zoo.models.seq2seq import Seq2SeqConfig
 

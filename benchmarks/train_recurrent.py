@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measuring import Result, matmul_ceiling, timed
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.data.tokenizers import BOS, EOS
 from zoo.models import registry
 from zoo.parallel.rules import place

@@ -90,7 +90,7 @@ def wild():
     import numpy as np
     from flax import linen as nn
 
-    from zoo.data.batching import Seq2SeqBatch
+    from zoo.data.batches.base import Seq2SeqBatch
     from zoo.models.transformer import Transformer, TransformerConfig
 
     config = TransformerConfig(14, 14, layers=2, width=16, ffn=32, heads=2, dropout=0.0)

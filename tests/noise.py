@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from zoo.data.batching import NOTHING, LanguageBatch
-from zoo.data.packing import HeldTokens, Rows, training_rows
-from zoo.data.pipeline import Share
+from zoo.data.batches.base import LanguageBatch, Share
+from zoo.data.batches.packing import HeldTokens, Rows, training_rows
+from zoo.data.specials import NOTHING
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.parallel.mesh import MeshConfig, make_mesh
 from zoo.storage import AnyPath

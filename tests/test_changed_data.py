@@ -8,7 +8,7 @@ import pytest
 from test_finetune import options, root, tuned  # noqa: F401 (fixtures)
 
 from zoo.cli import main
-from zoo.data import fingerprints
+from zoo.data.ids import fingerprints
 from zoo.experiment import from_workdir
 from zoo.training.progress import Progress
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import pytest
 
-from zoo.data.batching import LabelledBatch, LanguageBatch
+from zoo.data.batches.base import LabelledBatch, LanguageBatch
 from zoo.errors import UserError
 from zoo.experiment import CONFIGS, differences, from_file, from_workdir, open_workdir, resolve
 from zoo.models import registry

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 import zoo
 from zoo.cli import main
-from zoo.data.batching import LanguageBatch
+from zoo.data.batches.base import LanguageBatch
 from zoo.data.tokenizers import BOS, train_lossless
 from zoo.decoding.inspection import of_text, of_translation
 from zoo.errors import UserError

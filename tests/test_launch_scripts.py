@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.data.labelled import FORMATS
+from zoo.data.examples.labelled import FORMATS
 
 LAUNCH = Path(__file__).parent.parent / "docs" / "launch"
 # Stands in for the zoo: notes its arguments, makes the working directory, and answers `eval` with a score.

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from zoo.data.batching import padded
+from zoo.data.batches.buckets import padded
 from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.models.transformer import Transformer, TransformerConfig
 from zoo.parallel.mesh import MeshConfig, make_mesh

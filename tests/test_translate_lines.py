@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from zoo.cli import main
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.data.tokenizers import WordVocabulary
 from zoo.decoding.beam import BeamConfig
 from zoo.decoding.translator import Translator

@@ -6,8 +6,8 @@ from os import PathLike
 from typing import Any
 
 from zoo import interop
-from zoo.data import labels
-from zoo.data.tokenizers import EOS, SPECIALS
+from zoo.data.examples import labels
+from zoo.data.specials import EOS, SPECIALS
 from zoo.errors import UserError
 from zoo.experiment import Change, Experiment, from_workdir
 from zoo.models import gpt, registry

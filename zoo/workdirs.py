@@ -15,7 +15,8 @@ from jaxtyping import Float
 
 from zoo import interop
 from zoo.checkpoints import load_parameters, save_parameters
-from zoo.data.batching import LanguageBatch, padded
+from zoo.data.batches.base import LanguageBatch
+from zoo.data.batches.buckets import padded
 from zoo.decoding.alignment import aligning
 from zoo.decoding.ancestral import Draws
 from zoo.decoding.ensemble import Ensemble

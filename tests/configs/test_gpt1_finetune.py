@@ -3,7 +3,7 @@
 import pytest
 
 from zoo.configs.gpt1_finetune import TASKS
-from zoo.data.labelled import FORMATS
+from zoo.data.examples.labelled import FORMATS
 from zoo.errors import UserError
 from zoo.experiment import from_file
 

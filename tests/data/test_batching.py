@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from zoo.data.batching import Buckets, cut, length, padded
-from zoo.data.examples import Limits
+from zoo.data.batches.buckets import Buckets, cut, padded
+from zoo.data.ids.base import length
+from zoo.data.ids.pairs import Limits
 from zoo.data.tokenizers import BOS, EOS, PAD
 from zoo.errors import UserError
 

@@ -13,9 +13,10 @@ from decimal import Decimal
 import pytest
 from babel import Locale, dates, numbers, units
 
-from zoo.data import embedded, phrase_forms
-from zoo.data.embedded import ENDLESS, SHARES, SPLITS, Phrases
-from zoo.data.phrase_forms import FORMS, DateAndTime, Dice, Interval, Measure, Moment, Money, Relative
+from zoo.data.phrases import forms
+from zoo.data.phrases import pairs as phrases
+from zoo.data.phrases.forms import FORMS, DateAndTime, Dice, Interval, Measure, Moment, Money, Relative
+from zoo.data.phrases.pairs import ENDLESS, SHARES, SPLITS, Phrases
 from zoo.errors import UserError
 
 PAIRS = [
@@ -74,7 +75,7 @@ def test_the_style_is_no_part_of_the_meaning(forms):
 
 
 def test_valid_and_test_get_a_twentieth_each():
-    splits = [embedded._split_of(f.kind, f.meaning(f.draw(Dice(f, i)))) for f in FORMS for i in range(30)]
+    splits = [phrases._split_of(f.kind, f.meaning(f.draw(Dice(f, i)))) for f in FORMS for i in range(30)]
     for split in ("valid", "test"):
         assert 0.03 < splits.count(split) / len(splits) < 0.07
 
@@ -101,7 +102,9 @@ def test_any_order_of_access_gives_the_same_phrases():
 
 
 def test_another_process_gives_the_same_phrases():
-    program = "from zoo.data.embedded import Phrases; print([Phrases('en', 'fr', 'test', 7)[i] for i in range(30)])"
+    program = (
+        "from zoo.data.phrases.pairs import Phrases; print([Phrases('en', 'fr', 'test', 7)[i] for i in range(30)])"
+    )
     for hash_seed in "12":
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONIOENCODING": "utf-8"}
         printed = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
@@ -125,7 +128,7 @@ def test_what_a_newcomer_types_first_is_a_phrase_of_every_pair():
     full, day = FORMS[0], datetime(2022, 3, 3)
     assert Phrases("en", "fr", "train")._forms["date"][0] == (full, ())
     for name in ("en", "fr", "de", "es"):
-        assert embedded._text(full, day, Locale.parse(name)) == dates.format_date(day, "full", name)
+        assert phrases._text(full, day, Locale.parse(name)) == dates.format_date(day, "full", name)
 
 
 @pytest.mark.parametrize("name", ["en", "fr", "de", "es", "pt_BR", "ja", "zh"])
@@ -182,8 +185,8 @@ def test_styles_that_write_a_value_alike_translate_alike():
 
 def test_forms_that_write_different_values_alike_are_left_out(monkeypatch):
     two_digits = Moment("date", "%Y-%m-%d", "short")
-    monkeypatch.setattr(embedded, "FORMS", (FORMS[0], two_digits))
-    kept = embedded._unambiguous.__wrapped__(Locale.parse("en"), Locale.parse("fr"))
+    monkeypatch.setattr(phrases, "FORMS", (FORMS[0], two_digits))
+    kept = phrases._unambiguous.__wrapped__(Locale.parse("en"), Locale.parse("fr"))
     assert kept["date"] == [(FORMS[0], ())]
 
 
@@ -198,7 +201,7 @@ def test_phrases_are_lines_of_plain_words(source, target):
 def test_forms_that_a_locale_lacks_are_left_out(monkeypatch):
     """Which words a locale lacks changes with CLDR, so Japanese is made to lack some, in Babel's two ways to say so."""
     japanese = Locale.parse("ja")
-    format_unit, format_timedelta = phrase_forms.format_unit, phrase_forms.format_timedelta
+    format_unit, format_timedelta = forms.format_unit, forms.format_timedelta
 
     def without_durations(value, unit, *style, locale):
         lacks = locale == japanese and unit.startswith("duration-")
@@ -209,9 +212,9 @@ def test_forms_that_a_locale_lacks_are_left_out(monkeypatch):
             raise KeyError(granularity)
         return format_timedelta(delta, granularity, *threshold, locale=locale, **style)
 
-    monkeypatch.setattr(phrase_forms, "format_unit", without_durations)
-    monkeypatch.setattr(phrase_forms, "format_timedelta", without_months)
-    monkeypatch.setattr(embedded, "_unambiguous", embedded._unambiguous.__wrapped__)
+    monkeypatch.setattr(forms, "format_unit", without_durations)
+    monkeypatch.setattr(forms, "format_timedelta", without_months)
+    monkeypatch.setattr(phrases, "_unambiguous", phrases._unambiguous.__wrapped__)
     lacking = Phrases("en", "ja", "train")
     assert lacking._forms["duration"] == [] and "duration" not in lacking._kinds
     units_left = {form.unit for kind in ("measure", "relative") for form, _ in lacking._forms[kind]}
@@ -275,7 +278,7 @@ def segments(text):
 def test_words_that_render_the_same_field_are_aligned(source, target, expected):
     sides = segments(source), segments(target)
     a, b = ("".join(words for _, words in side).split() for side in sides)
-    found = " ".join(f"{a[i]}~{b[j]}" for i, j in sorted(embedded.word_links(*sides)))
+    found = " ".join(f"{a[i]}~{b[j]}" for i, j in sorted(phrases.word_links(*sides)))
     assert found == expected
 
 
@@ -288,4 +291,4 @@ def test_alignments_link_words_and_turn_around(source, target):
         assert pairs and all(i < len(phrase.split()) and j < len(translation.split()) for i, j in pairs)
         form, value = there._phrase(index)
         segments = [form.segments(value, locale) for locale in (back.source, back.target)]
-        assert embedded.word_links(*segments) == {(j, i) for i, j in pairs}
+        assert phrases.word_links(*segments) == {(j, i) for i, j in pairs}

@@ -6,7 +6,7 @@ import lzma
 
 import pytest
 
-from zoo.data import files
+from zoo.data.text import files
 from zoo.errors import UserError
 
 FRENCH = "Où êtes-vous allé à Noël ?\nLe café était fermé.\n"

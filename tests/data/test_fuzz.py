@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from zoo.data.files import bare
-from zoo.data.labelled import FORMATS, with_columns
-from zoo.data.labelled import read as read_examples
-from zoo.data.sources import parallel
-from zoo.data.tables import Table
-from zoo.data.text import documents
+from zoo.data.examples.documents import documents
+from zoo.data.examples.labelled import FORMATS, with_columns
+from zoo.data.examples.labelled import read as read_examples
+from zoo.data.examples.pairs import parallel
+from zoo.data.text.files import bare
+from zoo.data.text.tables import Table
 from zoo.errors import UserError
 from zoo.tasks import zero_shot
 

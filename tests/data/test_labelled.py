@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from zoo.data.labelled import FORMATS, Example, TfdsExamples, read, with_columns
+from zoo.data.examples.labelled import FORMATS, Example, TfdsExamples, read, with_columns
 from zoo.errors import UserError
 
 RTE = "index\tsentence1\tsentence2\tlabel\n"

@@ -5,10 +5,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from zoo.data.batching import NOTHING
-from zoo.data.labelled import Example
-from zoo.data.labelled_batches import StoredExamples, evaluation_examples, fitting_lengths, training_examples
-from zoo.data.pipeline import Share
+from zoo.data.batches.base import Share
+from zoo.data.batches.labelled import StoredExamples, evaluation_examples, fitting_lengths, training_examples
+from zoo.data.examples.labelled import Example
+from zoo.data.specials import NOTHING
 from zoo.data.tokenizers import Bytes
 from zoo.errors import UserError
 

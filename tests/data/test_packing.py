@@ -5,9 +5,9 @@ from itertools import chain, islice, pairwise
 import numpy as np
 import pytest
 
-from zoo.data.batching import NOTHING
-from zoo.data.packing import HeldTokens, Rows, evaluation_rows, training_rows
-from zoo.data.pipeline import Share
+from zoo.data.batches.base import Share
+from zoo.data.batches.packing import HeldTokens, Rows, evaluation_rows, training_rows
+from zoo.data.specials import NOTHING
 from zoo.data.tokenizers import BOS, EOS
 from zoo.errors import UserError
 

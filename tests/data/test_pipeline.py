@@ -6,9 +6,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from zoo.data.batching import Buckets
-from zoo.data.examples import Encoder, Limits, StoredPairs, StreamedPairs
-from zoo.data.pipeline import Share, evaluation_batches, training_batches
+from zoo.data.batches.base import Share
+from zoo.data.batches.buckets import Buckets
+from zoo.data.batches.pairs import evaluation_batches, training_batches
+from zoo.data.ids.pairs import Encoder, Limits, StoredPairs, StreamedPairs
 from zoo.data.tokenizers import EOS, PAD, WordVocabulary
 from zoo.errors import UserError
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from zoo.data.sources import LineAligned, Tfds, Tsv, parallel
-from zoo.data.text import documents
+from zoo.data.examples.documents import documents
+from zoo.data.examples.pairs import LineAligned, Tfds, Tsv, parallel
 from zoo.errors import UserError
 
 PAIRS = [("one", "un"), ("two hundred", "deux cents"), ("", "vide"), ("tea", "thé")]
@@ -169,7 +169,7 @@ def test_a_slice_of_a_split_is_a_part_of_it(prepared):
 
 def test_a_dataset_is_read_without_tensorflow(prepared):
     code = (
-        "import sys; from zoo.data.sources import parallel; "
+        "import sys; from zoo.data.examples.pairs import parallel; "
         f"assert len(list(parallel('tfds:{prepared}/tiny_parallel/1.0.0', 'en', 'fr', 'valid'))) == 2; "
         "assert 'tensorflow' not in sys.modules and 'tensorflow_datasets' in sys.modules"
     )
@@ -189,7 +189,7 @@ def test_a_column_of_a_dataset_is_documents_that_know_what_they_are(prepared):
 def test_files_are_read_without_tensorflow_datasets(tmp_path):
     prefix = write_pairs(tmp_path / "train")
     code = (
-        "import sys; from zoo.data.sources import parallel; "
+        "import sys; from zoo.data.examples.pairs import parallel; "
         f"assert len(list(parallel({prefix!r}, 'en', 'fr'))) == 4; assert 'tensorflow_datasets' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from zoo.data.tables import Table
+from zoo.data.text.tables import Table
 from zoo.errors import UserError
 
 

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from zoo.data.text import documents
+from zoo.data.examples.documents import documents
 from zoo.errors import UserError
 
 TEXTS = {"a.txt": "One.\n\n  Two\tthree.\r\n", "b/c.txt": "Vier fünf\n", "b/d.txt": "six"}

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from zoo.data import token_cache, tokenizers
-from zoo.data.packing import HeldTokens, Rows
-from zoo.data.text import documents
-from zoo.data.token_cache import tokenized
+from zoo.data import tokenizers
+from zoo.data.batches.packing import HeldTokens, Rows
+from zoo.data.examples.documents import documents
+from zoo.data.ids import token_cache
+from zoo.data.ids.token_cache import tokenized
 from zoo.errors import UserError
 
 TEXTS = ["One two.\n", "three " * 9, "\n \n", "vier fünf", "x"]

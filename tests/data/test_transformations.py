@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zoo.data.transformations import TRANSFORMATIONS, Layout
+from zoo.data.ids.transformations import TRANSFORMATIONS, Layout
 
 START, DELIMITER, EXTRACT = 100, 101, 102
 ONE, OTHER, THIRD = np.array([1, 2, 3]), np.array([7, 8]), np.array([9])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.data.tokenizers import BOS, EOS, PAD, UNK
 from zoo.decoding.beam import NEVER, BeamConfig, Request, beam_search, normalizer
 from zoo.errors import UserError

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.data.tokenizers import BOS, EOS
 from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.decoding.ensemble import Ensemble

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from zoo.data.batching import LanguageBatch
+from zoo.data.batches.base import LanguageBatch
 from zoo.data.tokenizers import EOS, SPECIALS, Bytes
 from zoo.decoding import generation
 from zoo.decoding.generation import NEVER_SAID, GenerationConfig, Generator

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from zoo.data.batching import NOTHING, LanguageBatch
-from zoo.data.packing import HeldTokens, Rows, evaluation_rows
+from zoo.data.batches.base import LanguageBatch
+from zoo.data.batches.packing import HeldTokens, Rows, evaluation_rows
+from zoo.data.specials import NOTHING
 from zoo.data.tokenizers import BOS, EOS, Bytes
 from zoo.decoding.likelihood import Likelihood, Span, windows
 from zoo.errors import UserError

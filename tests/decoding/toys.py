@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.data.tokenizers import PAD, WordVocabulary
 from zoo.models import registry
 

@@ -10,7 +10,7 @@ from foreign_models import TEXT, gpt2_folder, json_file, openai_folder
 from safetensors.numpy import load_file, save_file
 
 from zoo.cli import main
-from zoo.data.batching import LanguageBatch
+from zoo.data.batches.base import LanguageBatch
 from zoo.workdirs import load
 
 IDS = np.random.default_rng(0).integers(4, 60, (2, 9)).astype(np.int32)

@@ -9,7 +9,7 @@ import jax
 import pytest
 from foreign_models import gpt2_folder, marian_folder, openai_folder
 
-from zoo.data.embedded import Phrases
+from zoo.data.phrases.pairs import Phrases
 from zoo.data.tokenizers import SentencePiece
 from zoo.errors import UserError
 from zoo.experiment import resolve

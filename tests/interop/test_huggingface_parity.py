@@ -6,8 +6,8 @@ import optax
 import pytest
 from foreign_models import TEXT, gpt1_vocabulary, gpt2_vocabulary, json_file
 
-from zoo.data.batching import LanguageBatch, Seq2SeqBatch
-from zoo.data.embedded import Phrases
+from zoo.data.batches.base import LanguageBatch, Seq2SeqBatch
+from zoo.data.phrases.pairs import Phrases
 from zoo.data.tokenizers import EOS, SHIFT, SentencePiece
 from zoo.interop import opened
 from zoo.training.arrays import ArrayTraining

@@ -9,7 +9,8 @@ import optax
 import pytest
 from flax import linen as nn
 
-from zoo.data.batching import NOTHING, LanguageBatch
+from zoo.data.batches.base import LanguageBatch
+from zoo.data.specials import NOTHING
 from zoo.errors import UserError
 from zoo.models.gpt import GPT, SIZES, GPTConfig
 from zoo.models.registry import parameter_count

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from zoo.data.batching import LabelledBatch, LanguageBatch
-from zoo.data.labelled import Example
-from zoo.data.labelled_batches import StoredExamples
+from zoo.data.batches.base import LabelledBatch, LanguageBatch
+from zoo.data.batches.labelled import StoredExamples
+from zoo.data.examples.labelled import Example
 from zoo.data.tokenizers import Bytes
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.models.gpt_classifier import GPTClassifier, GPTClassifierConfig, begun_with, like_pretrained

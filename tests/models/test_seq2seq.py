@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.errors import UserError
 from zoo.models import build

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.errors import UserError
 from zoo.models.transformer import SIZES, Transformer, TransformerConfig
 from zoo.nn.stacks import unstacked

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from zoo.data.batching import LanguageBatch
+from zoo.data.batches.base import LanguageBatch
 from zoo.models import build
 from zoo.nn.norms import EPSILON, LayerNorm, normalized
 

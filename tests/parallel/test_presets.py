@@ -15,7 +15,8 @@ from eight_devices import python_on_eight
 from flax import linen as nn
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from zoo.data.batching import NOTHING, LanguageBatch, Seq2SeqBatch
+from zoo.data.batches.base import LanguageBatch, Seq2SeqBatch
+from zoo.data.specials import NOTHING
 from zoo.data.tokenizers import PAD, SPECIALS
 from zoo.errors import UserError
 from zoo.models.base import Readout

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from zoo.data.batching import LanguageBatch
+from zoo.data.batches.base import LanguageBatch
 from zoo.models import build
 from zoo.parallel.mesh import MeshConfig, make_mesh
 from zoo.parallel.rules import in_force, replicated

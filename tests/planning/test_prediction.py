@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from zoo.data.batching import LanguageBatch
+from zoo.data.batches.base import LanguageBatch
 from zoo.models import registry
 from zoo.parallel.mesh import AXES
 from zoo.planning.chips import CHIPS, Topology

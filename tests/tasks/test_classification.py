@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from zoo.data.batching import NOTHING, LabelledBatch
+from zoo.data.batches.base import LabelledBatch
+from zoo.data.specials import NOTHING
 from zoo.errors import UserError
 from zoo.models.gpt_classifier import GPTClassifier, GPTClassifierConfig
 from zoo.tasks.base import Task

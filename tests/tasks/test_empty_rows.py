@@ -7,8 +7,10 @@ import pytest
 from flax import linen as nn
 
 import zoo.nn.attention
-from zoo.data.batching import NOTHING, LabelledBatch, LanguageBatch, Seq2SeqBatch, padded
-from zoo.data.packing import HeldTokens, Rows, evaluation_rows
+from zoo.data.batches.base import LabelledBatch, LanguageBatch, Seq2SeqBatch
+from zoo.data.batches.buckets import padded
+from zoo.data.batches.packing import HeldTokens, Rows, evaluation_rows
+from zoo.data.specials import NOTHING
 from zoo.models import build
 from zoo.tasks.label_losses import fine_tuning_loss
 from zoo.tasks.losses import cross_entropy

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from zoo.cli import enter
-from zoo.data.batching import LanguageBatch
+from zoo.data.batches.base import LanguageBatch
 from zoo.experiment import from_file
 from zoo.models import build
 from zoo.parallel.mesh import make_mesh

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from zoo.data.batching import LanguageBatch
+from zoo.data.batches.base import LanguageBatch
 from zoo.models import build
 from zoo.training.arrays import ArrayTraining
 

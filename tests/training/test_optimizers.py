@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.errors import UserError
 from zoo.models import registry
 from zoo.models.transformer import Transformer, TransformerConfig

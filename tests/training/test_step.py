@@ -10,7 +10,8 @@ import optax
 import pytest
 from eight_devices import python_on_eight
 
-from zoo.data.batching import Seq2SeqBatch, padded
+from zoo.data.batches.base import Seq2SeqBatch
+from zoo.data.batches.buckets import padded
 from zoo.models.base import Readout
 from zoo.models.transformer import Transformer, TransformerConfig
 from zoo.parallel.mesh import MeshConfig, make_mesh

@@ -221,7 +221,7 @@ def seed(text: str) -> int:
 
 def lines_of(text: str) -> list[str]:
     r"""The lines of a text file, as an argparse type; only \n ends one."""
-    from zoo.data import files
+    from zoo.data.text import files
 
     if (path := files.find(text)) is None:
         raise argparse.ArgumentTypeError(f"no file {text}")

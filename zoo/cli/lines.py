@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from zoo.data.encodings import Decoder
+from zoo.data.text.encodings import Decoder
 
 SILENCE = 0.05  # seconds without a new line after which what has come is answered
 PIECE = 1 << 16  # bytes read at a time

@@ -1,1 +1,4 @@
-"""From text to batches: sources, tokenizers, batching, and the pipeline that joins them."""
+"""From text to batches, in the order in which the data go:
+
+text -> examples (or `phrases`, which need no file) -> `tokenizers` -> ids -> batches.
+"""

@@ -10,8 +10,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from zoo.data.batching import Seq2SeqBatch, given_batches
-from zoo.data.tokenizers import SPECIALS, UNK, Tokenizer
+from zoo.data.batches.base import Seq2SeqBatch
+from zoo.data.batches.buckets import given_batches
+from zoo.data.specials import SPECIALS, UNK
+from zoo.data.tokenizers import Tokenizer
 from zoo.decoding.translator import Translation
 from zoo.models.base import Seq2SeqModel
 

@@ -15,7 +15,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.data.tokenizers import BOS, EOS, PAD
+from zoo.data.specials import BOS, EOS, PAD
 from zoo.decoding.beam import BeamConfig, Hypotheses, Request, allowed
 from zoo.decoding.sampling import SamplingConfig, draw, penalized, row_keys
 from zoo.models.base import Decodable

@@ -16,7 +16,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.data.tokenizers import BOS, EOS, PAD, UNK
+from zoo.data.specials import BOS, EOS, PAD, UNK
 from zoo.decoding.sampling import NEVER
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Decodable

@@ -17,8 +17,9 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from zoo.data.batching import NOTHING, power_of_two
-from zoo.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
+from zoo.data.batches.buckets import power_of_two
+from zoo.data.specials import BOS, EOS, NOTHING, PAD, UNK
+from zoo.data.tokenizers import Tokenizer
 from zoo.decoding.sampling import SamplingConfig, draw, penalized, row_keys
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Cache, LanguageModel

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from zoo.data.batching import LanguageBatch, padded
-from zoo.data.tokenizers import SPECIALS, Tokenizer
+from zoo.data.batches.base import LanguageBatch
+from zoo.data.batches.buckets import padded
+from zoo.data.specials import SPECIALS
+from zoo.data.tokenizers import Tokenizer
 from zoo.errors import UserError
 from zoo.plotting.explorer import Inspection, Look, Step
 

@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from zoo.data.batching import NOTHING, Ids, LanguageBatch, power_of_two
-from zoo.data.tokenizers import EOS, Tokenizer
+from zoo.data.batches.base import LanguageBatch
+from zoo.data.batches.buckets import power_of_two
+from zoo.data.ids.base import Ids
+from zoo.data.specials import EOS, NOTHING
+from zoo.data.tokenizers import Tokenizer
 from zoo.errors import UserError
 from zoo.models.base import LanguageModel
 

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from zoo.data.batching import Seq2SeqBatch, TokenPair, given_batches
-from zoo.data.tokenizers import PAD, Tokenizer
+from zoo.data.batches.base import Seq2SeqBatch
+from zoo.data.batches.buckets import given_batches
+from zoo.data.ids.base import TokenPair
+from zoo.data.specials import PAD
+from zoo.data.tokenizers import Tokenizer
 from zoo.decoding.alignment import aligning
 from zoo.decoding.beam import BeamConfig, final_score
 from zoo.decoding.translator import encoded

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from zoo.data.tokenizers import BOS, EOS, PAD, Tokenizer
+from zoo.data.specials import BOS, EOS, PAD
+from zoo.data.tokenizers import Tokenizer
 from zoo.decoding.ancestral import Draws, sample
 from zoo.decoding.beam import NEVER, BeamConfig, Hypotheses, Request, beam_search
 from zoo.errors import UserError

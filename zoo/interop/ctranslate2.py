@@ -14,7 +14,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float, PyTree
 
-from zoo.data.tokenizers import BOS, EOS, PAD, SPECIALS, UNK, SentencePiece, Tokenizer
+from zoo.data.specials import BOS, EOS, PAD, SPECIALS, UNK
+from zoo.data.tokenizers import SentencePiece, Tokenizer
 from zoo.errors import UserError, check_choice
 from zoo.interop.exported import Exported
 from zoo.models.base import EXCLUDED

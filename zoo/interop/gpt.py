@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from zoo.data import tokenizers
-from zoo.data.tokenizers import BOS, EOS, PAD, SHIFT, UNK, Tokenizer
+from zoo.data.specials import BOS, EOS, PAD, UNK
+from zoo.data.tokenizers import SHIFT, Tokenizer
 from zoo.errors import UserError
 from zoo.interop.bpe import gpt1_tokenizer, gpt2_tokenizer
 from zoo.interop.files import OpenAIArrays, SafeTensors, Tensors, damaged, openai_shapes

@@ -11,7 +11,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 from safetensors.numpy import save_file
 
-from zoo.data.tokenizers import BOS, EOS, PAD, SHIFT, SPECIALS, UNK, SentencePiece, Tokenizer
+from zoo.data.specials import BOS, EOS, PAD, SPECIALS, UNK
+from zoo.data.tokenizers import SHIFT, SentencePiece, Tokenizer
 from zoo.data.tokenizers.published_bpe import PublishedBPE
 from zoo.errors import UserError
 from zoo.interop import gpt, marian

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.tokenizers import BOS, EOS, PAD, SPECIALS, MarianPieces, Tokenizer
+from zoo.data.specials import BOS, EOS, PAD, SPECIALS
+from zoo.data.tokenizers import MarianPieces, Tokenizer
 from zoo.errors import UserError
 from zoo.interop.files import SafeTensors, Tensors, damaged, read_json
 from zoo.interop.settings import Settings

@@ -6,7 +6,8 @@ from sentencepiece import sentencepiece_model_pb2 as spm
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Library
 
-from zoo.data.tokenizers import EOS, GPT1, GPT2, SHIFT, SPECIALS, Bytes, Characters, SentencePiece, Tokenizer
+from zoo.data.specials import EOS, SPECIALS
+from zoo.data.tokenizers import GPT1, GPT2, SHIFT, Bytes, Characters, SentencePiece, Tokenizer
 from zoo.data.tokenizers.gpt1 import WORD
 from zoo.data.tokenizers.gpt2 import BYTES
 from zoo.errors import UserError

@@ -11,7 +11,7 @@ from flax import struct
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.data.batching import LanguageBatch, Seq2SeqBatch
+from zoo.data.batches.base import LanguageBatch, Seq2SeqBatch
 from zoo.errors import UserError
 from zoo.nn.linear import add_bias, dot
 

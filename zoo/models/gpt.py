@@ -15,7 +15,7 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from zoo.data.batching import LanguageBatch
+from zoo.data.batches.base import LanguageBatch
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Output, Readout, check_excluded
 from zoo.nn.attention import Ancestry, Heads, KeyValue

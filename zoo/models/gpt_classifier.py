@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from zoo.data.batching import LabelledBatch, LanguageBatch
-from zoo.data.transformations import Layout
+from zoo.data.batches.base import LabelledBatch, LanguageBatch
+from zoo.data.ids.transformations import Layout
 from zoo.models import gpt
 from zoo.models.base import Readout
 from zoo.nn.dropout import Dropout

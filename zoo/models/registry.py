@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from zoo.data.batching import LabelledBatch, LanguageBatch, Seq2SeqBatch
+from zoo.data.batches.base import LabelledBatch, LanguageBatch, Seq2SeqBatch
 from zoo.errors import UserError, nearest
 from zoo.models import cho, gpt, gpt_classifier, rnnsearch, seq2seq, transformer
 

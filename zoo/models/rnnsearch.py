@@ -11,8 +11,8 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from zoo.data.batching import Seq2SeqBatch
-from zoo.data.tokenizers import PAD
+from zoo.data.batches.base import Seq2SeqBatch
+from zoo.data.specials import PAD
 from zoo.errors import check_choice
 from zoo.models.base import Output, Readout
 from zoo.nn.additive import AdditiveAlignment, Aligned, additive_weights

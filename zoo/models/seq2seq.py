@@ -12,8 +12,8 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.data.batching import Seq2SeqBatch
-from zoo.data.tokenizers import EOS, PAD
+from zoo.data.batches.base import Seq2SeqBatch
+from zoo.data.specials import EOS, PAD
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Output, Readout
 from zoo.nn.additive import uniform_weights

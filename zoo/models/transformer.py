@@ -14,7 +14,7 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.data.batching import Seq2SeqBatch
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Output, Readout, check_excluded
 from zoo.nn.attention import Ancestry, Heads, KeyValue

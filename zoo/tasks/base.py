@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import grain
 import jax
 
-from zoo.data.pipeline import Share
+from zoo.data.batches.base import Share
 from zoo.data.tokenizers import Tokenizer
 from zoo.errors import UserError
 from zoo.storage import AnyPath, expanded
@@ -108,7 +108,7 @@ class Task(Protocol):
         ...
 
     def training_fingerprint(self) -> str:
-        """What names the content of the training data, wherever they lie (`zoo.data.fingerprints`)."""
+        """What names the content of the training data, wherever they lie (`zoo.data.ids.fingerprints`)."""
         ...
 
     def training_shapes(self, shards: int) -> Sequence[PyTree]:

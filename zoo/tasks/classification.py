@@ -12,12 +12,13 @@ import jax
 import numpy as np
 from jaxtyping import Num
 
-from zoo.data import labelled, labels, tokenizers
-from zoo.data.batching import LabelledBatch, check_rows, padded_lengths, power_of_two, shape_of_ids
-from zoo.data.labelled import FORMATS, Example, Format
-from zoo.data.labelled_batches import StoredExamples, evaluation_examples, training_examples
-from zoo.data.pipeline import ALONE, Share
-from zoo.data.transformations import Layout
+from zoo.data import tokenizers
+from zoo.data.batches.base import ALONE, LabelledBatch, Share
+from zoo.data.batches.buckets import check_rows, padded_lengths, power_of_two, shape_of_ids
+from zoo.data.batches.labelled import StoredExamples, evaluation_examples, training_examples
+from zoo.data.examples import labelled, labels
+from zoo.data.examples.labelled import FORMATS, Example, Format
+from zoo.data.ids.transformations import Layout
 from zoo.errors import UserError, check_choice, nearest
 from zoo.parallel.devices import COMPUTE_DTYPES
 from zoo.storage import AnyPath
@@ -31,13 +32,13 @@ log = logging.getLogger("zoo")
 
 @dataclass(frozen=True)
 class ClassificationData(Splits):
-    """Where the labelled examples come from: `task` is one of `zoo.data.labelled.FORMATS`; the locations are tables of
-    tabs, a `.csv` or tfds:NAME.
+    """Where the labelled examples come from: `task` is one of `zoo.data.examples.labelled.FORMATS`; the locations are
+    tables with tabs, a `.csv` or tfds:NAME.
 
     A batch is `batch_rows` examples of at most `length` tokens a sequence. `train_examples` of the training split are
     used, drawn at random and the same for every seed (0: all). `columns` such as `text:review,label:stars` says where
-    the texts and the label are (`zoo.data.labelled.with_columns`). `auxiliary` is λ, the weight of the language
-    model's loss. `tokenizer` and `vocabulary` are for one of the task's own, where none is taken over. With
+    the texts and the label are (`zoo.data.examples.labelled.with_columns`). `auxiliary` is λ, the weight of the
+    language model's loss. `tokenizer` and `vocabulary` are for one of the task's own, where none is taken over. With
     `skip_malformed` rows that do not fit the header of their table are left out and counted.
     """
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from zoo.data.batching import NOTHING, LabelledBatch
+from zoo.data.batches.base import LabelledBatch
+from zoo.data.specials import NOTHING
 from zoo.models.gpt_classifier import ClassifierOutput
 from zoo.tasks.losses import cross_entropy
 

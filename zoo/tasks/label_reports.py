@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from zoo.data.batching import NOTHING
+from zoo.data.specials import NOTHING
 from zoo.tasks import metrics
 
 RESAMPLES = 1000

@@ -11,12 +11,14 @@ import grain
 import jax
 import numpy as np
 
-from zoo.data import text, tokenizers
-from zoo.data.batching import NOTHING, Ids, LanguageBatch, check_rows, shape_of_ids
-from zoo.data.packing import HeldTokens, Rows, Tokens, evaluation_rows, training_rows
-from zoo.data.pipeline import ALONE, Share
-from zoo.data.token_cache import TokenCache, tokenized
-from zoo.data.tokenizers import BOS, EOS
+from zoo.data import tokenizers
+from zoo.data.batches.base import ALONE, LanguageBatch, Share
+from zoo.data.batches.buckets import check_rows, shape_of_ids
+from zoo.data.batches.packing import HeldTokens, Rows, Tokens, evaluation_rows, training_rows
+from zoo.data.examples.documents import PYDOC, Documents, documents
+from zoo.data.ids.base import Ids
+from zoo.data.ids.token_cache import TokenCache, tokenized
+from zoo.data.specials import BOS, EOS, NOTHING
 from zoo.decoding.generation import GenerationConfig, Generator
 from zoo.decoding.likelihood import Likelihood
 from zoo.errors import UserError, check_choice
@@ -32,8 +34,8 @@ SHOWN = 60  # characters of a document that a sample gives the model, and that i
 class LanguageModelingData(Splits):
     """Where the documents come from and how they are cut.
 
-    The locations are those of `zoo.data.text`; `column` is the text of a TFDS dataset. A batch is `batch_rows` rows of
-    `length` tokens; `packing` is `stream` or `segments` (documents that do not see each other).
+    The locations are those of `zoo.data.examples.documents`; `column` is the text of a TFDS dataset. A batch has
+    `batch_rows` rows of `length` tokens; `packing` is `stream` or `segments` (documents that do not see each other).
 
     A tokenizer of `vocabulary` rows is learned from the training text, or is that of `gpt1` or `gpt2`: its published
     files are in the directory `vocabulary_files`. The training text is tokenized once, into files in the directory
@@ -41,9 +43,9 @@ class LanguageModelingData(Splits):
     store, a common one in ~/.cache/seqzoo.
     """
 
-    train: str = text.PYDOC
-    valid: str = text.PYDOC
-    test: str = text.PYDOC
+    train: str = PYDOC
+    valid: str = PYDOC
+    test: str = PYDOC
     column: str = "text"
     cache: str = ""
     tokenizer: str = "bpe"
@@ -111,10 +113,10 @@ class LanguageModeling:
         lines = (line for document in self.documents("train") for line in document.splitlines(keepends=True))
         return tokenizers.train_lossless(kind, lines, self.data.vocabulary)
 
-    def documents(self, split: str, location: str = "") -> text.Documents:
+    def documents(self, split: str, location: str = "") -> Documents:
         """The text of a split, or of any other `location`."""
         where, tfds_split = self.data.where(split, location), self.data.tfds_split(split)
-        return text.documents(where, split, tfds_split, self.data.column, self.data.download)
+        return documents(where, split, tfds_split, self.data.column, self.data.download)
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from zoo.data.batching import LabelledBatch, LanguageBatch, Seq2SeqBatch
+from zoo.data.batches.base import LabelledBatch, LanguageBatch, Seq2SeqBatch
 from zoo.decoding.beam import BeamConfig
 from zoo.decoding.generation import GenerationConfig
 from zoo.errors import UserError, nearest

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 import grain
 import jax
 
-from zoo.data import sources, tokenizers
-from zoo.data.batching import Buckets, Seq2SeqBatch, shape_of_ids
-from zoo.data.embedded import Phrases
-from zoo.data.examples import Encoder, Limits, StoredPairs, StreamedPairs
-from zoo.data.pipeline import ALONE, Examples, Share, evaluation_batches, training_batches
-from zoo.data.sources import Pair
+from zoo.data import tokenizers
+from zoo.data.batches.base import ALONE, Seq2SeqBatch, Share
+from zoo.data.batches.buckets import Buckets, shape_of_ids
+from zoo.data.batches.pairs import Examples, evaluation_batches, training_batches
+from zoo.data.examples.pairs import Pair, parallel
+from zoo.data.ids.pairs import Encoder, Limits, StoredPairs, StreamedPairs
+from zoo.data.phrases.pairs import Phrases
 from zoo.data.tokenizers import Tokenizer
 from zoo.decoding.beam import BeamConfig
 from zoo.decoding.translator import Translator
@@ -159,7 +160,7 @@ class Translation:
             return Phrases(self.data.source, self.data.target, split, self.seed, size)
         where, tfds_split = self.data.where(split, location), self.data.tfds_split(split)
         options = {"download": self.data.download, "skip_malformed": self.data.skip_malformed}
-        return sources.parallel(where, self.data.source, self.data.target, tfds_split, **options)
+        return parallel(where, self.data.source, self.data.target, tfds_split, **options)
 
     def bleu_tokenizer(self) -> str:
         """The name of the tokenizer for BLEU; see `metrics.bleu_tokenizer`."""

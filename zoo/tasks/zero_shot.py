@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from zoo.data import files
-from zoo.data.objects import json_object
+from zoo.data.text import files
+from zoo.data.text.objects import json_object
 from zoo.decoding.likelihood import Likelihood
 from zoo.errors import UserError
 from zoo.storage import expanded

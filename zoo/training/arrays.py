@@ -8,8 +8,8 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from zoo.data.batching import NOTHING, LanguageBatch, Seq2SeqBatch
-from zoo.data.tokenizers import PAD
+from zoo.data.batches.base import LanguageBatch, Seq2SeqBatch
+from zoo.data.specials import NOTHING, PAD
 from zoo.models import registry
 from zoo.parallel.mesh import MeshConfig, make_mesh
 from zoo.parallel.rules import batch_sharding, parameter_count, place

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from zoo.checkpoints import Checkpoints, average_parameters, best_score, save_parameters
-from zoo.data.pipeline import Share
+from zoo.data.batches.base import Share
 from zoo.errors import UserError
 from zoo.parallel.mesh import batch_shards, check_heads
 from zoo.parallel.multihost import StopNotice, ending_together, is_first

@@ -9,7 +9,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, PyTree
 
-from zoo.data.tokenizers import SPECIALS, UNK, Tokenizer
+from zoo.data.specials import SPECIALS, UNK
+from zoo.data.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)

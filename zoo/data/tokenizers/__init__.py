@@ -10,7 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from zoo.data.tokenizers.base import BOS, EOS, PAD, SPECIALS, UNK, Row, Rows, Tokenizer
+from zoo.data.specials import BOS, EOS, PAD, SPECIALS, UNK
+from zoo.data.tokenizers.base import Row, Rows, Tokenizer
 from zoo.data.tokenizers.characters import Bytes, Characters
 from zoo.data.tokenizers.gpt1 import GPT1
 from zoo.data.tokenizers.gpt2 import GPT2

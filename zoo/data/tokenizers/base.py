@@ -10,10 +10,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
+from zoo.data.specials import BOS, EOS, PAD
 from zoo.storage import write_whole
 
-PAD, BOS, EOS, UNK = 0, 1, 2, 3
-SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")  # the names of those ids, in order
 PART = 2**18  # characters of a long text that are looked at together
 SPACE = re.compile(r"(?<=\S) (?=\S)")  # between words: SentencePiece writes it before every line anyway
 TOGETHER = 2**22  # characters that are encoded in one batch

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, Saved, text_ids, words_of_characters
+from zoo.data.specials import SPECIALS, UNK
+from zoo.data.tokenizers.base import Rows, Saved, text_ids, words_of_characters
 from zoo.errors import UserError
 
 

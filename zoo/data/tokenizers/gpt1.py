@@ -13,7 +13,8 @@ from typing import Any
 import ftfy
 from tokenizers import Regex, pre_tokenizers
 
-from zoo.data.tokenizers.base import SPACE, SPECIALS, UNK, Rows, WordMemory, text_ids
+from zoo.data.specials import SPECIALS, UNK
+from zoo.data.tokenizers.base import SPACE, Rows, WordMemory, text_ids
 from zoo.data.tokenizers.published_bpe import PublishedBPE
 from zoo.errors import UserError
 

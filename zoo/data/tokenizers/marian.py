@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, text_ids
+from zoo.data.specials import SPECIALS, UNK
+from zoo.data.tokenizers.base import Rows, text_ids
 from zoo.data.tokenizers.subwords import SentencePiece
 
 CODE = ">>", "<<"  # stand around the code of the target's language, which may begin a source

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import tokenizers
 from etils import epath
 
-from zoo.data import files
-from zoo.data.tokenizers.base import SPECIALS, Saved
+from zoo.data.specials import SPECIALS
+from zoo.data.text import files
+from zoo.data.tokenizers.base import Saved
 from zoo.errors import UserError
 from zoo.storage import expanded
 

@@ -11,7 +11,8 @@ from typing import Literal
 
 import sentencepiece
 
-from zoo.data.tokenizers.base import BOS, EOS, PAD, SPACE, SPECIALS, UNK, Rows, Saved, WordMemory, text_ids
+from zoo.data.specials import BOS, EOS, PAD, SPECIALS, UNK
+from zoo.data.tokenizers.base import SPACE, Rows, Saved, WordMemory, text_ids
 from zoo.errors import UserError
 
 sentencepiece.set_min_log_level(2)  # the library reports its progress on standard error, line upon line

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from zoo.data.tokenizers.base import SPECIALS, UNK, Rows, Saved, text_ids
+from zoo.data.specials import SPECIALS, UNK
+from zoo.data.tokenizers.base import Rows, Saved, text_ids
 from zoo.errors import UserError
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from jaxtyping import Int
 
-from zoo.data.fingerprints import Fingerprint
-from zoo.data.text import Documents
+from zoo.data.examples.documents import Documents
+from zoo.data.ids.fingerprints import Fingerprint
 from zoo.data.tokenizers import Tokenizer
 from zoo.data.tokenizers.base import together
 from zoo.errors import UserError

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from zoo.data import files
+from zoo.data.text import files
 from zoo.errors import UserError
 from zoo.storage import AnyPath
 

@@ -8,12 +8,14 @@ import grain
 import numpy as np
 from jaxtyping import Int, Num
 
-from zoo.data import fingerprints
-from zoo.data.batching import NOTHING, Indices, LabelledBatch, check_rows
-from zoo.data.labelled import Example
-from zoo.data.pipeline import ALONE, Share
+from zoo.data.batches.base import ALONE, LabelledBatch, Share
+from zoo.data.batches.buckets import check_rows
+from zoo.data.examples.labelled import Example
+from zoo.data.ids import fingerprints
+from zoo.data.ids.base import Indices
+from zoo.data.ids.transformations import TRANSFORMATIONS, Layout, Sequences
+from zoo.data.specials import NOTHING
 from zoo.data.tokenizers import Tokenizer
-from zoo.data.transformations import TRANSFORMATIONS, Layout, Sequences
 from zoo.errors import UserError
 
 BATCHES = 2**40  # for ever

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.data.batching import Ids
+from zoo.data.ids.base import Ids
 
 Sequences = list[list[Ids]]
 

@@ -16,7 +16,7 @@ from itertools import chain
 
 from etils import epath
 
-from zoo.data.encodings import Decoder
+from zoo.data.text.encodings import Decoder
 from zoo.errors import UserError
 from zoo.storage import AnyPath, expanded
 

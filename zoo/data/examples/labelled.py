@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.data import files
-from zoo.data.objects import Objects
-from zoo.data.sources import TfdsRows
-from zoo.data.tables import Table
+from zoo.data.examples.tfds import TfdsRows
+from zoo.data.text import files
+from zoo.data.text.objects import Objects
+from zoo.data.text.tables import Table
 from zoo.errors import UserError
 
 
@@ -34,7 +34,7 @@ NO_LABEL = ("-", "", "-1")
 class Format:
     """How the examples of a task are written, and what they are scored by.
 
-    `kind` is one of `zoo.data.transformations.TRANSFORMATIONS`. `first` and `seconds` are columns of text, those of
+    `kind` is one of `zoo.data.ids.transformations.TRANSFORMATIONS`. `first` and `seconds` are columns of text, those of
     `first` joined by spaces. `header` stands in for one that the files lack. `names` are the labels in the order of
     TFDS's numbers; without names they are those of the data, or `numbers` to predict. `unlabelled` is what stands in
     the place of a label where there is none. `tfds` renames the columns that TFDS calls otherwise.

@@ -1,4 +1,4 @@
-"""JSON lines: rows that are objects, one a line, with columns found by their keys, as `zoo.data.tables` has tables."""
+"""JSON lines: rows that are objects, one a line, with columns found by their keys (`tables` reads the others)."""
 
 import json
 import logging
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.data import files
-from zoo.data.tables import SKIP, Row
+from zoo.data.text import files
+from zoo.data.text.tables import SKIP, Row
 from zoo.errors import UserError
 
 log = logging.getLogger("zoo")

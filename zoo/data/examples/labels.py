@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Num
 
-from zoo.data.batching import NOTHING
-from zoo.data.labelled import Example, Format
+from zoo.data.examples.labelled import Example, Format
+from zoo.data.specials import NOTHING
 from zoo.errors import UserError, nearest
 from zoo.storage import AnyPath, write_whole
 

@@ -19,7 +19,7 @@ from babel.lists import format_list
 from babel.numbers import format_currency, get_currency_precision
 from babel.units import format_unit
 
-from zoo.data.phrase_alignment import FIELDS, Segment, amount_segments, filled, moment_segments
+from zoo.data.phrases.alignment import FIELDS, Segment, amount_segments, filled, moment_segments
 
 FIRST, LAST = datetime(1900, 1, 1), datetime(2100, 1, 1)
 CURRENCIES = ("USD", "EUR", "GBP", "JPY", "CHF", "CAD", "AUD", "CNY", "INR", "BRL", "MXN")

@@ -11,7 +11,9 @@ from typing import Protocol, runtime_checkable
 import grain
 import numpy as np
 
-from zoo.data.batching import Buckets, Indices, Seq2SeqBatch, TokenPair, cut, padded
+from zoo.data.batches.base import ALONE, Seq2SeqBatch, Share
+from zoo.data.batches.buckets import Buckets, cut, padded
+from zoo.data.ids.base import Indices, TokenPair
 
 
 @runtime_checkable
@@ -24,21 +26,6 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, indices: Indices) -> list[TokenPair]: ...
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which part of every global batch a process reads: the `index`-th of `count` equal blocks of rows."""
-
-    index: int = 0
-    count: int = 1
-
-    def of(self, rows: int) -> slice:
-        each = rows // self.count
-        return slice(self.index * each, (self.index + 1) * each)
-
-
-ALONE = Share()
 
 
 @dataclass(frozen=True)

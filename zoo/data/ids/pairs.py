@@ -9,10 +9,10 @@ from itertools import islice
 
 import numpy as np
 
-from zoo.data import fingerprints
-from zoo.data.batching import Ids, Indices, TokenPair, length
-from zoo.data.embedded import Phrases
-from zoo.data.sources import Pair
+from zoo.data.examples.pairs import Pair
+from zoo.data.ids import fingerprints
+from zoo.data.ids.base import Ids, Indices, TokenPair, length
+from zoo.data.phrases.pairs import Phrases
 from zoo.data.tokenizers import Tokenizer
 from zoo.errors import UserError
 
@@ -104,7 +104,7 @@ class StoredPairs:
 
     @cached_property
     def longest(self) -> int:
-        """Positions that the longest pair needs, as `zoo.data.batching.length` counts them."""
+        """Positions that the longest pair needs, as `zoo.data.ids.base.length` counts them."""
         return max(side.longest for side in self._sides) + 1
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from babel import Locale, UnknownLocaleError, localedata
 
-from zoo.data.phrase_alignment import word_links
-from zoo.data.phrase_forms import FORMS, Dice, Form
+from zoo.data.phrases.alignment import word_links
+from zoo.data.phrases.forms import FORMS, Dice, Form
 from zoo.errors import UserError, nearest
 
 SPLITS = ("train", "valid", "test")

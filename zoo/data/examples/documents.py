@@ -15,9 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from etils import epath
 
-from zoo.data import files
-from zoo.data.encodings import Decoder
-from zoo.data.sources import TfdsRows
+from zoo.data.examples.tfds import TfdsRows
+from zoo.data.text import files
+from zoo.data.text.encodings import Decoder
 from zoo.errors import UserError
 from zoo.storage import expanded
 

@@ -10,9 +10,10 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
-from zoo.data.batching import NOTHING, Ids, Indices, LanguageBatch, check_rows
-from zoo.data.pipeline import ALONE, Share
-from zoo.data.tokenizers import BOS, EOS
+from zoo.data.batches.base import ALONE, LanguageBatch, Share
+from zoo.data.batches.buckets import check_rows
+from zoo.data.ids.base import Ids, Indices
+from zoo.data.specials import BOS, EOS, NOTHING
 
 Places = Int[np.ndarray, "B T"]
 EPOCHS = 2**31  # for ever; endless, grain would count batches of one row beyond 64 bits
@@ -20,7 +21,7 @@ EPOCHS = 2**31  # for ever; endless, grain would count batches of one row beyond
 
 @runtime_checkable
 class Tokens(Protocol):
-    """The ids of documents laid end to end, and where each ends: on disk `zoo.data.token_cache.TokenCache`."""
+    """The ids of documents laid end to end, and where each ends: on disk `zoo.data.ids.token_cache.TokenCache`."""
 
     ends: Int[np.ndarray, "_"]
 

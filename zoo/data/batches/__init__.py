@@ -1,0 +1,1 @@
+"""Batches: the arrays that models read, their shapes, and the streams that training and evaluation take."""

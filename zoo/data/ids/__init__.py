@@ -1,0 +1,1 @@
+"""Examples as token ids, in memory, on disk or as they are asked for."""

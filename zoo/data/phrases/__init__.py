@@ -1,0 +1,1 @@
+"""Parallel phrases made from Unicode CLDR: pairs without a file."""

@@ -1,0 +1,1 @@
+"""Text files, their encodings, and the rows of tables and of JSON lines."""
