@@ -18,6 +18,7 @@ BENCHMARKS = {
     "chaos": "benchmarks.chaos",
     "checkpoints": "benchmarks.checkpoints",
     "finetune": "benchmarks.finetune",
+    "claims": "benchmarks.claims",
 }
 
 

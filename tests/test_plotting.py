@@ -15,6 +15,7 @@ from zoo.plotting.confusion import draw_confusion
 from zoo.plotting.curves import draw_curves, read_curves
 from zoo.plotting.fonts import families
 from zoo.plotting.lengths import draw_by_length
+from zoo.plotting.pictures import COLOURS
 
 
 def picture(path):
@@ -134,7 +135,7 @@ def test_every_run_has_a_colour_of_its_own_in_one_picture(tmp_path):
     colours = {
         tuple(np.round(255 * pixel).astype(int)) for pixel in picture(tmp_path / "both.png")[:, :, :3].reshape(-1, 3)
     }
-    assert {(0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)} <= colours
+    assert {tuple(bytes.fromhex(colour[1:])) for colour in COLOURS[:2]} <= colours
 
 
 def test_a_line_against_length_is_drawn_for_each_model(tmp_path):
@@ -154,8 +155,7 @@ def test_no_reports_are_no_curves(tmp_path):
 def test_a_run_is_named_whatever_its_name(workdir, tmp_path, monkeypatch):
     names = ["_run", "$a$", "plain"]
     figures = []
-    for room in ("lengths", "curves"):
-        monkeypatch.setattr(f"zoo.plotting.{room}.save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("zoo.plotting.pictures.save", lambda figure, path: figures.append(figure))
     draw_by_length([(1, 9, 3)], {name: [1.0] for name in names}, "title", "caption", tmp_path / "a.png")
     draw_curves(dict.fromkeys(names, workdir / "metrics.jsonl"), tmp_path / "b.png")
     legends = [figures[0].axes[0].get_legend(), *figures[1].legends]

@@ -4,16 +4,12 @@ piece that is looked at, named across the top."""
 from collections.abc import Sequence
 from os import PathLike
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from zoo.plotting.fonts import fonts_for
-from zoo.plotting.pictures import save
+from zoo.plotting.pictures import SHADES, picture
 
 LONGEST_SIDE = 7500  # pixels, of a picture that viewers still open
 
@@ -34,21 +30,19 @@ def draw_attention(
     left, top = (0.09 * max(map(len, labels)) + 0.35 for labels in (target, source))
     width = max(columns * (cell * len(source) + 0.25) + left + 0.9, 4.0)
     height = rows * (cell * len(target) + 0.35) + top + 0.5
-    with fonts_for(*source, *target, title), matplotlib.rc_context({"font.size": 36 * cell}):
-        figure = Figure(figsize=(width, height), layout="constrained", dpi=min(150, LONGEST_SIDE / max(width, height)))
-        FigureCanvasAgg(figure)
+    dpi = min(150, LONGEST_SIDE / max(width, height))
+    with picture(path, *source, *target, title, size=(width, height), dpi=dpi, **{"font.size": 36 * cell}) as figure:
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for row, column in np.ndindex(rows, columns):
             axes = panels[row, column]
             image = draw_panel(axes, weights[row, column], source, target)
             if layers is not None and heads is not None:
-                axes.set_title(f"layer {layers[row]}, head {heads[column]}", fontsize="medium")
+                axes.set_title(f"layer {layers[row]}, head {heads[column]}")
         for axes in panels[1:].flat:
             axes.tick_params(labeltop=False)
         figure.colorbar(image, ax=panels, shrink=min(1.0, 2.5 / height), aspect=15, label="attention")
         size = max(7.0, min(11.0, 110 * width / max(len(title), 1)))
         figure.suptitle(_wrapped(title, int(width * 110 / size)), fontsize=size, parse_math=False)
-        save(figure, path)
 
 
 def draw_panel(
@@ -56,7 +50,7 @@ def draw_panel(
 ) -> AxesImage:
     """One map of weights onto `axes`, white for 0 and dark for 1, the source's pieces across its top, the target's down
     its left side."""
-    image = axes.imshow(weights, vmin=0, vmax=1, cmap="Blues", aspect="equal")
+    image = axes.imshow(weights, vmin=0, vmax=1, cmap=SHADES, aspect="equal")
     # Sums of money come in pairs of dollars, which would be read as mathematics.
     axes.set_xticks(range(len(source)), source, rotation=90, parse_math=False)
     axes.set_yticks(range(len(target)), target, parse_math=False)

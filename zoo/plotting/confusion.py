@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from zoo.plotting.fonts import fonts_for
-from zoo.plotting.pictures import save
+from zoo.plotting.pictures import SHADES, picture
 
 
 def draw_confusion(table: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: str | PathLike) -> None:
@@ -17,11 +14,9 @@ def draw_confusion(table: Sequence[Sequence[int]], labels: Sequence[str], title:
     counts = np.asarray(table)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.5 + 0.8 * len(labels)
-    with fonts_for(*labels, title):
-        figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=120)
-        FigureCanvasAgg(figure)
+    with picture(path, *labels, title, size=(side + 1, side)) as figure:
         axes = figure.subplots()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(shares, cmap=SHADES, vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(counts):
             dark = shares[row, column] > 0.5
             text = f"{count:,}\n{100 * shares[row, column]:.0f} %"
@@ -30,7 +25,6 @@ def draw_confusion(table: Sequence[Sequence[int]], labels: Sequence[str], title:
         axes.set_yticks(range(len(labels)), labels)
         for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
             text.set_parse_math(False)
-        axes.set_xlabel("said")
+        axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        axes.set_title(title, fontsize="medium", parse_math=False)
-        save(figure, path)
+        axes.set_title(title, parse_math=False)

@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from zoo.errors import UserError
-from zoo.plotting.fonts import fonts_for
-from zoo.plotting.pictures import name_entries, save
+from zoo.plotting.pictures import name_entries, panel, picture
 from zoo.storage import AnyPath
 
 COLUMNS = 3
@@ -46,16 +44,14 @@ def read_curves(path: AnyPath) -> dict[str, dict[str, Curve]]:
     return curves
 
 
-def draw_curves(runs: Mapping[str, AnyPath], picture: str | PathLike) -> None:
+def draw_curves(runs: Mapping[str, AnyPath], path: str | PathLike) -> None:
     """Write a picture with a panel for every value of the `metrics.jsonl` of each run, by the run's name: of one run,
     training and validation in two colours; of several, a colour for each, and what isn't training dashed."""
-    read = {run: read_curves(path) for run, path in runs.items()}
+    read = {run: read_curves(metrics) for run, metrics in runs.items()}
     names = {name for curves in read.values() for name in curves} - set(LEFT_OUT)
     names = sorted(names, key=_rank)
     rows = -(-len(names) // COLUMNS)
-    with fonts_for(*read):
-        figure = Figure(figsize=(4 * COLUMNS, 2.8 * rows + 0.4), layout="constrained", dpi=120)
-        FigureCanvasAgg(figure)
+    with picture(path, *read, size=(4 * COLUMNS, 2.8 * rows + 0.4)) as figure:
         panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
         for axes, name in zip(panels, names, strict=False):
             of_runs = [dict(sorted(curves.get(name, {}).items())) for curves in read.values()]
@@ -71,15 +67,14 @@ def draw_curves(runs: Mapping[str, AnyPath], picture: str | PathLike) -> None:
             figure.suptitle(*read, parse_math=False)
         else:
             _name_runs(figure, list(read))
-        save(figure, picture)
 
 
 def draw_panel(axes: Axes, curves: Mapping[str, Curve], name: str) -> None:
     """The curves of the value called `name` onto `axes`, each with its key in the legend."""
     for label, curve in curves.items():
         _draw(axes, curve, label=label)
-    _entitle(axes, name)
-    axes.legend(fontsize="small", frameon=False)
+    panel(axes, name.replace("_", " "))
+    axes.legend()
 
 
 def _compare(axes: Axes, runs: Sequence[Mapping[str, Curve]], name: str) -> None:
@@ -87,7 +82,7 @@ def _compare(axes: Axes, runs: Sequence[Mapping[str, Curve]], name: str) -> None
     for colour, curves in enumerate(runs):
         for split, curve in curves.items():
             _draw(axes, curve, color=f"C{colour}", linestyle="-" if split == "train" else "--")
-    _entitle(axes, name)
+    panel(axes, name.replace("_", " "))
 
 
 def _draw(axes: Axes, curve: Curve, **style: str) -> None:
@@ -95,18 +90,11 @@ def _draw(axes: Axes, curve: Curve, **style: str) -> None:
     axes.plot(steps, values, marker="o" if len(steps) < 30 else "", markersize=3, **style)
 
 
-def _entitle(axes: Axes, name: str) -> None:
-    axes.set_title(name.replace("_", " "), fontsize="medium")
-    axes.grid(alpha=0.3)
-
-
 def _name_runs(figure: Figure, runs: Sequence[str]) -> None:
     """What the colours and the dashes mean, once for all panels."""
     lines = [Line2D([], [], color=f"C{colour}", label=str(colour)) for colour, _ in enumerate(runs)]
     lines += [Line2D([], [], color="0.4", linestyle=s, label=n) for n, s in (("train", "-"), ("valid", "--"))]
-    legend = figure.legend(
-        handles=lines, loc="outside upper center", ncols=min(len(lines), 6), fontsize="small", frameon=False
-    )
+    legend = figure.legend(handles=lines, loc="outside upper center", ncols=min(len(lines), 6))
     name_entries(legend, [*runs, "train", "valid"])
 
 

@@ -3,20 +3,11 @@
 import logging
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-import matplotlib
 from matplotlib import font_manager
 
 log = logging.getLogger("zoo")
 EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH", "IDEOGRAPHIC")
-
-
-@contextmanager
-def fonts_for(*texts: str) -> Iterator[None]:
-    """Meanwhile what is drawn has the glyphs of these texts, as far as they are installed; see `families`."""
-    with matplotlib.rc_context({"font.family": families("".join(texts))}):
-        yield
 
 
 def families(text: str) -> list[str]:

@@ -3,11 +3,7 @@
 from collections.abc import Mapping, Sequence
 from os import PathLike
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from zoo.plotting.fonts import fonts_for
-from zoo.plotting.pictures import name_entries, save
+from zoo.plotting.pictures import name_entries, panel, picture
 
 
 def draw_by_length(
@@ -19,18 +15,14 @@ def draw_by_length(
 ) -> None:
     """Write a picture after Bahdanau et al. 2015, Figure 2: a line for each name of `lines`, its BLEU in every bin, and
     below how many sentences a bin (its shortest and longest source in words, its sentences) holds."""
-    with fonts_for(*lines, title, caption):
-        figure = Figure(figsize=(8, 5.5), layout="constrained", dpi=120)
-        FigureCanvasAgg(figure)
+    with picture(path, *lines, title, caption, size=(8, 5.5)) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         middles = [(first + last) / 2 for first, last, _ in bins]
         for number, values in enumerate(lines.values()):
             above.plot(middles, values, marker="o", markersize=4, label=str(number))
-        above.set_ylabel("BLEU")
         above.set_ylim(0, min(105.0, 1.15 * max(max(values) for values in lines.values()) + 1))
-        above.set_title(title, fontsize="medium", parse_math=False)
-        above.grid(alpha=0.3)
-        name_entries(above.legend(fontsize="small", frameon=False), list(lines))
+        panel(above, title, y="BLEU")
+        name_entries(above.legend(), list(lines))
 
         counts = [count for _, _, count in bins]
         bars = below.bar(middles, counts, [0.9 * (last - first + 1) for first, last, _ in bins], color="0.85")
@@ -41,4 +33,3 @@ def draw_by_length(
         below.set_xlabel("words of the source")
         below.set_xticks(middles, [f"{first}–{last}" if last > first else str(first) for first, last, _ in bins])
         figure.supxlabel(caption, fontsize="x-small", color="0.3", parse_math=False)
-        save(figure, path)

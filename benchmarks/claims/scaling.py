@@ -1,0 +1,168 @@
+"""Scalability: GPTs of seven sizes read the same characters of a text; the loss of the largest is predicted from the
+others.
+
+The learning rate is constant after its warm-up, and a moving average of the parameters is scored, so that every
+evaluation stands for a run of so many updates.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+import zoo
+from benchmarks.claims import pictures
+from benchmarks.claims.points import Points
+from benchmarks.claims.power_law import PowerLaw, frontier
+from benchmarks.claims.words import table
+from benchmarks.claims.work import work_of
+from zoo.data.batches.base import LanguageBatch
+from zoo.models import registry
+from zoo.plotting.curves import read_curves
+from zoo.storage import write_whole
+from zoo.training.arrays import next_token_loss
+
+TITLE = "Scalability"
+CLAIM = (
+    "The loss scales as a power-law with model size, dataset size, and the amount of compute used for training. "
+    "(Kaplan et al. 2020, abstract)"
+)
+SETTINGS: dict[str, Any] = {
+    # Layers and width; the last is the one that is predicted.
+    "sizes": [[1, 16], [1, 32], [2, 32], [2, 64], [3, 96], [4, 128], [6, 192]],
+    **{"rows": 16, "length": 128, "updates": 1000, "evaluate_every": 125, "seed": 0, "ema": 0.99},
+    # The rate of shakespeare_char.py, tuned at width 128; others by the square root of their width.
+    **{"peak": 4e-3, "peak_width": 128},
+}
+
+
+def settings_for(text: Path | None) -> dict[str, Any]:
+    """`SETTINGS` for a text file; without one, for the manual of Python."""
+    content = _content(text)
+    name = "the manual of Python" if text is None else text.name
+    return SETTINGS | {"text": name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def measure(points: Points, text: Path | None) -> None:
+    """Held-out loss of each size, with its parameters and its operations, after every so many updates."""
+    for layers, width in points.settings["sizes"]:
+        points.of(f"{layers}x{width}", lambda size=(layers, width): _point(points.settings, text, *size, points.folder))
+
+
+def _content(text: Path | None) -> bytes:
+    if text is not None:
+        return text.read_bytes()
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics)).encode()
+
+
+def _point(settings: dict[str, Any], text: Path | None, layers: int, width: int, folder: Path) -> dict[str, Any]:
+    write_whole(folder / "text" / "text.txt", _content(text))
+    begun = time.perf_counter()
+    heads = max(1, width // 32)
+    trained = zoo.train(
+        "shakespeare_char.py",
+        folder / f"{layers}x{width}",
+        **{"model.layers": layers, "model.width": width, "model.ffn": 4 * width, "model.heads": heads},
+        **{"model.max_length": settings["length"], "model.dropout": 0.0, "model.attention_dropout": 0.0},
+        **{"data.path": str(folder / "text"), "data.train": "text.txt[:90%]", "data.valid": "text.txt[90%:]"},
+        **{"data.length": settings["length"], "data.batch_rows": settings["rows"]},
+        **{"optimizer.peak": settings["peak"] * (settings["peak_width"] / width) ** 0.5},
+        **{"optimizer.schedule": "constant", "optimizer.ema": settings["ema"]},
+        **{"train.steps": settings["updates"], "train.evaluate_every": settings["evaluate_every"]},
+        **{"train.checkpoint_every": settings["evaluate_every"], "train.compute_dtype": "bfloat16"},
+        seed=settings["seed"],
+    )
+    seconds = time.perf_counter() - begun
+    steps, losses = read_curves(trained.path / "metrics.jsonl")["loss"]["valid"]
+    flops = _flops(trained.model, settings)
+    return {
+        **{"parameters": _without_embeddings(trained.params), "seconds": seconds, "flops_per_update": flops},
+        **{"updates": steps, "losses": losses},
+    }
+
+
+def _without_embeddings(params: Any) -> int:
+    """As Kaplan et al. 2020 count them, section 1.3."""
+    flat = flatten_dict(params, sep="/")
+    return sum(leaf.size for path, leaf in flat.items() if not any(name in path for name in ("embedding", "position")))
+
+
+def _flops(model: Any, settings: dict[str, Any]) -> float:
+    """Of the matrix products of an update, forward and backward."""
+    ids = jax.ShapeDtypeStruct((settings["rows"], settings["length"]), np.int32)
+
+    def objective(params, batch):
+        return next_token_loss(model, params, batch, jax.random.key(0)).objective
+
+    shapes = nn.unbox(registry.boxed_shapes(model.config))
+    return work_of(jax.grad(objective), shapes, LanguageBatch(ids, ids)).flops
+
+
+def _runs(points: Points) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The runs that are fitted, with their compute, and the one that checks the fit."""
+    runs = {
+        name: run | {"compute": [run["flops_per_update"] * n for n in run["updates"]]}
+        for name, run in points.values.items()
+    }
+    layers, width = points.settings["sizes"][-1]
+    checked = runs.pop(f"{layers}x{width}", None)
+    return list(runs.values()), checked
+
+
+def _laws(fitted: Sequence[dict[str, Any]]) -> dict[str, PowerLaw]:
+    if len(fitted) < 3:
+        return {}
+    by_parameters = PowerLaw.fitted([r["parameters"] for r in fitted], [r["losses"][-1] for r in fitted])
+    compute, losses = frontier([(r["compute"], r["losses"]) for r in fitted])
+    laws = {"parameters": by_parameters}
+    return laws | ({"compute": PowerLaw.fitted(compute, losses)} if len(compute) >= 3 else {})
+
+
+def tell(points: Points) -> Iterator[str]:
+    """What was done, the table, and what came out."""
+    s = points.settings
+    fitted, checked = _runs(points)
+    laws = _laws(fitted)
+    tokens = s["rows"] * s["length"] * s["updates"]
+    yield f"GPTs of {len(fitted)} sizes read {tokens:,} characters of {s['text']}, the same for all; the last tenth is"
+    yield f"held out. One seed each; the learning rate is {s['peak']:g} at width {s['peak_width']} and falls with the"
+    yield "root of the width, constant after warm-up; the moving average of the parameters is scored. Compute counts"
+    yield "the matrix products of all updates, forward and backward.\n"
+    rows = []
+    for (layers, width), run in zip(s["sizes"], [*fitted, *([checked] if checked else [])], strict=False):
+        cells = (str(layers), str(width), f"{run['parameters']:,}", f"{run['compute'][-1]:.2e}")
+        rows.append([*cells, f"{run['losses'][-1]:.4f}", f"{run['seconds'] / 60:.1f}"])
+    header = ["layers", "width", "parameters without embeddings", "operations", "held-out loss, nats", "minutes"]
+    yield from table(header, rows)
+    yield ""
+    for of, law in laws.items():
+        low, high = law.exponent_interval
+        yield f"- Loss falls as {of}^−{law.exponent:.3f} (95 %: {low:.3f} to {high:.3f})."
+    if checked and "parameters" in laws:
+        yield from _check(laws["parameters"], checked)
+
+
+def _check(law: PowerLaw, checked: dict[str, Any]) -> Iterator[str]:
+    x, loss = checked["parameters"], checked["losses"][-1]
+    low, high = law.interval(x)
+    inside = low <= loss <= high
+    verdict = "inside the interval" if inside else f"{'below' if loss < low else 'above'} the interval"
+    yield (
+        f"- Extrapolated to {x:,} parameters, {x / math.exp(max(law.points)):.1f} times the largest fitted, the law "
+        f"predicts {law(x):.3f} (95 %: {low:.3f} to {high:.3f}). The run came to {loss:.3f}: {verdict}."
+    )
+
+
+def draw(points: Points, path: Path) -> None:
+    """Loss over parameters and over compute."""
+    fitted, checked = _runs(points)
+    pictures.draw_scaling(path, fitted, checked, _laws(fitted))
