@@ -225,7 +225,7 @@ def test_the_values_that_can_be_selected_are_those_of_an_evaluation(workdir):
         ("cho2014.py:30", ["'30'", "bahdanau2014.py:30,rnnencdec"]),
         ("phrase", ["no config file 'phrase'", "'phrases.py'"]),
         ("nowhere/phrases.py", ["no config file 'nowhere/phrases.py'"]),
-        ("HERE/broken.py", ["broken.py, line 2", "KeyError: 'x'", "mend it"]),
+        ("HERE/broken.py", ["broken.py, line 2", "KeyError: 'x'", "fix it"]),
         ("HERE/syntax.py", ["syntax.py", "SyntaxError"]),
         ("HERE/nothing.py", ["nothing.py", "no function get_config"]),
     ],

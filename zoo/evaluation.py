@@ -28,8 +28,8 @@ def score(
 
     Raises `UserError` where there is no such data or no such checkpoint.
     """
-    task = workdir.experiment.task
-    if predictions is not None and task != "classification":
+    classifies = workdir.experiment.command == "classify"
+    if predictions is not None and not classifies:
         raise UserError(f"--predictions={predictions}: {workdir.path} holds no classifier: leave it away")
     if predictions is not None:
         predictions = output(predictions)  # before the work
@@ -43,7 +43,7 @@ def score(
         "step": workdir.step,
     }
     beside = _alignment(workdir, split, location)
-    if task == "classification":
+    if classifies:
         beside = label_reports.report(evaluation.predictions, workdir.experiment.data.format.scores)
     return measured | evaluation.measured | evaluation.values | beside
 
@@ -69,7 +69,7 @@ def score_zero_shot(workdir: Workdir, location: str, form: str = "", stride: int
 
 
 def _alignment(workdir: Workdir, split: str, location: str) -> dict[str, float]:
-    if workdir.experiment.task != "translation":
+    if workdir.experiment.command != "translate":
         return {}
     true = workdir.task.alignments(split, location)
     if true is None:

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import math
 import shlex
-import traceback
+import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo import interop
+from zoo import interop, plugins
 from zoo.errors import UserError, nearest
 from zoo.locks import LOCK
 from zoo.models import registry
@@ -43,7 +43,7 @@ FREE += (
     "train.average_last",
 )
 FREE += ("train.rollbacks", "train.spike", "train.stuck_after", "train.compile_ahead")
-FREE += ("decoding.", "data.path", "data.cache", "data.vocabulary_files")
+FREE += ("plugins", "decoding.", "data.path", "data.cache", "data.vocabulary_files")
 # Where a change sets one key, another that would decide the same in its place is set to 0.
 INSTEAD_OF = {"train.evaluate_every": "train.evaluate_epochs", "optimizer.warmup": "optimizer.warmup_share"}
 
@@ -100,6 +100,11 @@ class Experiment:
             remedy = nearest(self.train.select, scores)
             raise UserError(f"train.select={self.train.select!r} is not a value of an evaluation: {remedy}")
 
+    @property
+    def command(self) -> str:
+        """The command that uses what was trained: translate, generate or classify."""
+        return tasks.kind(self.task).command
+
     def make_task(self, workdir: AnyPath) -> Task:
         return tasks.kind(self.task).task(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
 
@@ -123,6 +128,8 @@ class Experiment:
         plain = dataclasses.asdict(self)
         del plain["train"]["changed_data"]  # asked for once
         plain["model"] = {"name": self.model.name, "size": self.model.size, **self.model.changes}
+        if own := plugins.origins(registry.family(self.model.name).module, tasks.kind(self.task).task):
+            plain["plugins"] = own
         return json.loads(json.dumps(plain))
 
 
@@ -146,17 +153,12 @@ def _config_of(file: Path, argument: str) -> dict[str, Any]:
     """What the user's own code in `file` says; its mistakes are the user's too."""
     module_spec = importlib.util.spec_from_file_location(f"zoo_config_{file.stem}", file)
     module = importlib.util.module_from_spec(module_spec)
-    try:
+    sys.modules[module_spec.name] = module  # so that dataclasses in it know their names
+    with plugins.beside(file), plugins.blamed(file, "is no config"):
         module_spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
             raise UserError(f"{file} is not a config: it has no function get_config(argument)")
         return (module.get_config(argument) if argument else module.get_config()).to_dict()
-    except UserError:
-        raise
-    except Exception as error:
-        inside = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file]
-        where = f"{file}, line {inside[-1]}" if inside else str(file)
-        raise UserError(f"{where} is no config ({type(error).__name__}: {error}): mend it") from error
 
 
 def from_workdir(workdir: AnyPath, changes: Sequence[Change] = ()) -> Experiment:
@@ -175,7 +177,19 @@ def from_workdir(workdir: AnyPath, changes: Sequence[Change] = ()) -> Experiment
             raise ValueError(f"{tree!r} has no keys")
     except ValueError as error:  # also no JSON, or not even text
         raise UserError(f"{path} is damaged ({error}): put back a copy, or train in another directory") from error
+    _import_plugins(tree, workdir)
     return resolve(tree, changes)
+
+
+def _import_plugins(tree: dict[str, Any], workdir: AnyPath) -> None:
+    """Import the modules that register the model and the task of a `config.json`, unless both are known."""
+    modules = tree.pop("plugins", {})
+    model = tree.get("model", {}).get("name", ModelChoice.name)
+    if model in registry.FAMILIES and tree.get("task", Experiment.task) in tasks.TASKS:
+        return
+    if not isinstance(modules, dict) or not all(isinstance(value, str) for value in modules.values()):
+        raise UserError(f"{workdir / 'config.json'} is damaged (plugins={modules!r}): put back a copy")
+    plugins.load(modules, workdir)
 
 
 def resolve(tree: Mapping[str, Any], changes: Sequence[Change] = ()) -> Experiment:

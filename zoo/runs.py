@@ -201,7 +201,7 @@ def _summarize(experiment: Experiment, workdir: AnyPath, shapes: Any) -> dict[st
     if getattr(experiment.data, split):
         log.info("scoring the %s split", split)
         summary["scores"] = score(opened, split)
-        if experiment.task == "translation":
+        if experiment.command == "translate":
             summary["sentence"] = _sentence(opened.task.pairs("test"))
             if is_first():
                 _draw_attention(opened, summary["sentence"])

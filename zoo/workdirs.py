@@ -28,7 +28,6 @@ from zoo.errors import UserError, check_choice
 from zoo.experiment import Change, Experiment, from_workdir
 from zoo.models import registry
 from zoo.storage import AnyPath, located, reached, remove, write_whole
-from zoo.tasks import registry as tasks
 from zoo.tasks.label_reports import Classified
 from zoo.training.lora import LoRAConfig, adapted, merged
 
@@ -133,7 +132,7 @@ class Workdir:
 
         if not text.strip():
             raise UserError(f"{text!r} holds nothing to look at: give a sentence")
-        if self.experiment.task == "translation":
+        if self.experiment.command == "translate":
             written = self.translate([text])[0]
             return explore(of_translation(self.model, self.params, *self.task.tokenizers, text, written))
         return explore(of_text(self.model, self.params, self.task.tokenizer, self.task.begin(False), text))
@@ -141,7 +140,7 @@ class Workdir:
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """How likely the second text of each pair is, given the first: the score that beam search gives a translation,
         or the natural logarithm of the probability of how a text goes on."""
-        if self.experiment.task == "translation":
+        if self.experiment.command == "translate":
             return [scored.score for scored in self.scorer()(pairs)]
         names = [f"pair {number}" for number in range(1, len(pairs) + 1)]
         likelihood = self.task.likelihood(self.model, self.params)
@@ -158,7 +157,7 @@ class Workdir:
 
         Raises `UserError` for a model without attention.
         """
-        if self.experiment.task == "translation":
+        if self.experiment.command == "translate":
             written = target or self.translate([text])[0]
             found = of_translation(self.model, self.params, *self.task.tokenizers, text, written)
         else:
@@ -166,7 +165,7 @@ class Workdir:
         return {look.name: look.weights for look in found.looks}
 
     def _batch(self, text: str, target: str) -> Any:
-        if self.experiment.task != "translation":
+        if self.experiment.command != "translate":
             ids = [*self.task.begin(False), *self.task.tokenizer.encode([text])[0]]
             return LanguageBatch(np.array([ids], np.int32), np.array([ids], np.int32))
         pair = [np.array(t.encode([x])[0], np.int32) for t, x in zip(self.task.tokenizers, (text, target), strict=True)]
@@ -240,15 +239,15 @@ class Workdir:
         interop.write(directory, to, exported, quantization)
 
 
-def load(path: str | PathLike, checkpoint: str = "best", changes: Sequence[Change] = (), task: str = "") -> Workdir:
+def load(path: str | PathLike, checkpoint: str = "best", changes: Sequence[Change] = (), command: str = "") -> Workdir:
     """Open a working directory; `changes` are keys of its config to use otherwise, as `("decoding.beam_size", "1")`.
 
-    Raises `UserError` where there is none, and where it is not of the `task` that is asked for.
+    Raises `UserError` where there is none, and where another than `command` uses its model.
     """
     path = located(path)
-    if task and (found := from_workdir(path).task) != task:
-        command = tasks.kind(found).command
-        raise UserError(f"{path} holds a model of task={found!r}: use python -m zoo {command} {shlex.quote(str(path))}")
+    if command and (found := from_workdir(path)).command != command:
+        remedy = f"python -m zoo {found.command} {shlex.quote(str(path))}"
+        raise UserError(f"{path} holds a model of task={found.task!r}: use {remedy}")
     return Workdir(path, from_workdir(path, changes), checkpoint)
 
 

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import load
 
     changes = (("decoding.compute_dtype", args.compute_dtype),) if args.compute_dtype else ()
-    workdir = load(args.workdir, args.checkpoint, changes, task="classification")
+    workdir = load(args.workdir, args.checkpoint, changes, command="classify")
     fields = "<TAB>".join(workdir.task.fields)
     if sys.stdin.isatty():
         log.info("classifying lines of %s; Ctrl-D ends", fields)

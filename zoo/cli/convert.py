@@ -31,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from zoo import interop
     from zoo.errors import UserError
-    from zoo.tasks import registry as tasks
     from zoo.workdirs import load
 
     found = interop.recognized(args.source) or "zoo"
@@ -42,4 +41,4 @@ def run(args: argparse.Namespace) -> None:
     opened.save(args.out, to, args.quantization)
     print(f"{args.out} holds {args.source} for {to}")
     if to == "zoo":
-        print(f"python -m zoo {tasks.kind(opened.experiment.task).command} {args.out}")
+        print(f"python -m zoo {opened.experiment.command} {args.out}")

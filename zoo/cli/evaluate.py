@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import load
 
     workdir = load(path, args.checkpoint, evaluation_changes(args))
-    if _is_zero_shot(args, workdir.experiment.task):
+    if _is_zero_shot(args, workdir.experiment.command):
         scores = score_zero_shot(workdir, args.data, args.format or "", args.stride or 0)
     else:
         scores = score(workdir, args.split, args.data, args.predictions, args.format == "glue")
@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> None:
     print(json.dumps(finite, ensure_ascii=False, allow_nan=False))
 
 
-def _is_zero_shot(args: argparse.Namespace, task: str) -> bool:
+def _is_zero_shot(args: argparse.Namespace, command: str) -> bool:
     """Whether a language model is given data that is no split of its own."""
-    applies = task == "language_modeling" and args.data != ""
+    applies = command == "generate" and args.data != ""
     if args.format == "glue":
         if args.predictions is None:
             raise UserError("--format=glue is the layout of --predictions=FILE: name a file")

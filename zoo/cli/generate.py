@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     own = {"max_new_tokens": args.max_new_tokens, "repetition_penalty": args.repetition_penalty}
     options = sampling_options(args) | {name: value for name, value in own.items() if value is not None}
     changes = tuple((f"decoding.{name}", str(value)) for name, value in options.items())
-    generator = load(args.workdir, args.checkpoint, changes, task="language_modeling").generator()
+    generator = load(args.workdir, args.checkpoint, changes, command="generate").generator()
     if args.prompt is None and sys.stdin.isatty():
         log.info("going on from each line; Ctrl-D ends")
     done, told = 0, False

@@ -105,7 +105,7 @@ def _check_translates(args: argparse.Namespace, option: str) -> None:
     from zoo.experiment import from_workdir
 
     for path in args.workdirs:
-        if from_workdir(path).task != "translation":
+        if from_workdir(path).command != "translate":
             raise UserError(
                 f"{option}: the model of {path} does not translate: leave it out to draw its learning curves"
             )
@@ -123,7 +123,7 @@ def _confusion(args: argparse.Namespace) -> None:
     workdir, *others = args.workdirs
     if others:
         raise UserError(f"--confusion draws one classifier, not {len(args.workdirs)}: name one")
-    scores = score(load(workdir, args.checkpoint, task="classification"), args.split or "test", args.data or "")
+    scores = score(load(workdir, args.checkpoint, command="classify"), args.split or "test", args.data or "")
     if "confusion" not in scores:
         raise UserError(f"{scores['data']} has no labels, or the task predicts numbers: there is nothing to confuse")
     out = _place(args, "confusion.png")

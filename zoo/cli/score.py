@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import load
 
-    workdir = load(args.workdir, args.checkpoint, decoding_changes(args), task="translation")
+    workdir = load(args.workdir, args.checkpoint, decoding_changes(args), command="translate")
     scorer = workdir.scorer(**({"batch_tokens": args.batch_tokens} if args.batch_tokens else {}))
     if sys.stdin.isatty():
         log.info("scoring lines of source<TAB>target; Ctrl-D ends")

@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import ensemble, load
 
-    workdirs = [load(path, args.checkpoint, decoding_changes(args), task="translation") for path in args.workdirs]
+    workdirs = [load(path, args.checkpoint, decoding_changes(args), command="translate") for path in args.workdirs]
     _check_attention(args, workdirs)
     data, beam = workdirs[0].experiment.data, workdirs[0].experiment.decoding.beam_size
     how = {"draws": _draws(args, beam)} | ({"batch_tokens": args.batch_tokens} if args.batch_tokens else {})

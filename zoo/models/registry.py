@@ -1,4 +1,4 @@
-"""Every model of the zoo by name: its module, its config and its published sizes."""
+"""Every model by name: its module, its config and its published sizes. `register` adds one of your own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -10,12 +10,18 @@ import jax
 from zoo.data.batches.base import LabelledBatch, LanguageBatch, Seq2SeqBatch
 from zoo.errors import UserError, nearest
 from zoo.models import cho, gpt, gpt_classifier, rnnsearch, seq2seq, transformer
+from zoo.plugins import alike
 
 
 @dataclass(frozen=True)
 class Family:
-    """The models of one paper, and what they read. `attends`: they look at the source anew for each target token.
-    `papers` names those of sizes that another one published."""
+    """The models of one paper.
+
+    `module` is called with a config of class `config`, which is frozen and has at least `dtype` and the vocabularies
+    that its batches need (`vocabulary`, or `source_vocabulary` and `target_vocabulary`). `sizes` are configs by name.
+    `batch` is what the model reads, and decides for which tasks it can be trained. `attends`: it looks at the source
+    anew for each target token. `papers` names the papers of the sizes that another one published.
+    """
 
     module: type[nn.Module]
     config: type
@@ -40,6 +46,20 @@ FAMILIES: dict[str, Family] = {
         *(gpt_classifier.SIZES, gpt_classifier.PAPER, LabelledBatch),
     ),
 }
+
+
+def register(name: str, family: Family) -> None:
+    """Add a model of your own, from any file (see `zoo.plugins`): from then on it is trained, decoded and listed as the
+    others are.
+
+        register("mine", Family(MyModel, MyConfig, {"small": MyConfig(width=64)}, "Me 2026", batch=LanguageBatch))
+
+    Raises `UserError` if another model has this name.
+    """
+    known = FAMILIES.get(name, family)
+    if not alike(known.module, family.module):
+        raise UserError(f"there is a model {name!r} already, {known.module.__module__}: choose another name")
+    FAMILIES[name] = family
 
 
 def family(name: str) -> Family:
@@ -76,7 +96,7 @@ def of(config: Any) -> nn.Module:
 
 
 def _family_of(config: Any) -> Family:
-    return next(f for f in FAMILIES.values() if type(config) is f.config)
+    return next(f for f in FAMILIES.values() if alike(type(config), f.config))
 
 
 def example_batch(config: Any) -> Seq2SeqBatch | LanguageBatch | LabelledBatch:

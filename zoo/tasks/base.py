@@ -70,8 +70,8 @@ class Splits:
 
 
 def check_positions(data: Any, model: Any) -> None:
-    """Raises `UserError` where the rows of `data` are longer than the positions that `model` learns."""
-    if data.length > model.max_length:
+    """Raises `UserError` where the rows of `data` are longer than the positions that `model` learns, if it has any."""
+    if data.length > getattr(model, "max_length", data.length):
         raise UserError(
             f"data.length={data.length} is above model.max_length={model.max_length}, the positions that are learned: "
             "lower one or raise the other"
@@ -131,7 +131,9 @@ class Task(Protocol):
 class TaskOfExperiments(Task, Protocol):
     """A task that experiments name, and that `zoo.tasks.registry` therefore lists.
 
-    One that has `epoch_steps() -> float`, the updates of one pass over its training data, can be trained by epochs.
+    `task(data, decoding, smoothing, workdir, seed)` makes one: `data` and `decoding` are instances of the classes that
+    the registry has beside it, `smoothing` is `train.smoothing`. A task that has `epoch_steps() -> float`, the updates
+    of one pass over its training data, can be trained by epochs.
     """
 
     @staticmethod
