@@ -9,7 +9,8 @@ import pytest
 
 from zoo.data.batches.base import LabelledBatch, LanguageBatch
 from zoo.errors import UserError
-from zoo.experiment import CONFIGS, differences, from_file, from_workdir, open_workdir, resolve
+from zoo.experiment import CONFIGS, from_file, from_workdir, resolve
+from zoo.guards import differences, open_workdir
 from zoo.models import registry
 from zoo.parallel.devices import compute_dtype
 from zoo.tasks.losses import cross_entropy

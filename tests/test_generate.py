@@ -9,7 +9,8 @@ import pytest
 
 import zoo
 from zoo.cli import main
-from zoo.experiment import from_file, open_workdir
+from zoo.experiment import from_file
+from zoo.guards import open_workdir
 
 TINY = {
     "model.width": "16",

@@ -10,6 +10,7 @@ import pytest
 import zoo
 from zoo.cli import main
 from zoo.errors import UserError
+from zoo.guards import differences
 from zoo.models import registry
 from zoo.tasks import registry as tasks
 
@@ -58,6 +59,9 @@ def test_every_command_works_with_a_model_and_a_task_from_outside(outside, fresh
     fresh()
     assert main(["plot", str(run)]) == 0 and (run / "curves.png").exists()
     fresh()
+    settings = json.loads((run / "config.json").read_text())
+    assert differences(settings, settings | {"plugins": {"window_model": "elsewhere"}}) == []
+    assert differences(settings, {key: settings[key] for key in settings if key != "plugins"}) == []
     assert main(["train", f"--workdir={run}", "--config.train.steps=21"]) == 0
     assert zoo.load(run).step in (20, 21)  # the best of the two
     assert {"model": "window", "size": "wide", "paper": "Bengio et al. 2003"}.items() <= zoo.catalog()[-1].items()

@@ -7,23 +7,20 @@ that doesn't is an error before anything is loaded.
 import dataclasses
 import importlib.util
 import json
-import math
 import shlex
 import sys
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo import interop, plugins
+from zoo import interop, plugins, typed
 from zoo.errors import UserError, nearest
-from zoo.locks import LOCK
 from zoo.models import registry
 from zoo.parallel.devices import compute_dtype
 from zoo.parallel.mesh import MeshConfig
-from zoo.storage import AnyPath, expanded, reached, remove, write_whole
+from zoo.storage import AnyPath, expanded
 from zoo.tasks import registry as tasks
 from zoo.tasks.base import Task
 from zoo.training.config import TrainConfig
@@ -32,18 +29,6 @@ from zoo.training.optimizers import OptimizerConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 OURS = (Path(), Path("zoo/configs"))  # where a user may say that they lie
-# What may change when a run goes on: how long, how often, where; not what is computed.
-FREE = ("train.steps", "train.log_every", "train.evaluate_every", "train.checkpoint_every", "train.keep", "mesh.")
-FREE += (
-    "train.epochs",
-    "train.evaluate_epochs",
-    "train.patience",
-    "train.profile_at",
-    "train.wandb",
-    "train.average_last",
-)
-FREE += ("train.rollbacks", "train.spike", "train.stuck_after", "train.compile_ahead")
-FREE += ("plugins", "decoding.", "data.path", "data.cache", "data.vocabulary_files")
 # Where a change sets one key, another that would decide the same in its place is set to 0.
 INSTEAD_OF = {"train.evaluate_every": "train.evaluate_epochs", "optimizer.warmup": "optimizer.warmup_share"}
 
@@ -59,6 +44,14 @@ class ModelChoice:
     name: str = "transformer"
     size: str = "base"
     changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> "ModelChoice":
+        """The fields of the model's own config stand beside `name` and `size`."""
+        name = str(tree.get("name", cls.name))
+        types = typing.get_type_hints(registry.family(name).config)
+        values = typed.values(tree, {**types, "name": str, "size": str}, "model.", name)
+        return cls(name, values.pop("size", cls.size), {key: values[key] for key in values if key != "name"})
 
     def config(self, **decided: Any) -> Any:
         """The model's config; `decided` are the fields that data and training settle."""
@@ -79,6 +72,13 @@ class Experiment:
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     decoding: Any = None
     mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> "Experiment":
+        """The keys of `data` and `decoding` are those of the task."""
+        kind = tasks.kind(tree.get("task", cls.task))
+        types = typing.get_type_hints(cls) | {"data": kind.data, "decoding": kind.decoding}
+        return cls(**typed.values({"data": {}, "decoding": {}} | tree, types))
 
     def __post_init__(self):
         kind = tasks.kind(self.task)
@@ -202,8 +202,8 @@ def resolve(tree: Mapping[str, Any], changes: Sequence[Change] = ()) -> Experime
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise UserError(f"config.{path}: {parent} has no keys of its own")
-        node[key] = _Text(value) if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
-    return _build(Experiment, tree, "")
+        node[key] = typed.Text(value) if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
+    return typed.build(Experiment, tree)
 
 
 def _cleared(changes: Sequence[Change]) -> list[Change]:
@@ -213,134 +213,3 @@ def _cleared(changes: Sequence[Change]) -> list[Change]:
         if key in given and str(given.get(other, 0)) not in ("0", "0.0"):
             raise UserError(f"{key}={given[key]} and {other}={given[other]} exclude each other: leave one out")
     return [(other, 0) for key, other in INSTEAD_OF.items() if key in given]
-
-
-class _Text(str):
-    """A value written as text, which the type of its field gives a meaning."""
-
-
-def _build(cls: type, tree: Any, path: str) -> Any:
-    """The dataclass `cls` from a tree of plain values."""
-    if not isinstance(tree, dict):
-        raise UserError(f"config.{path.rstrip('.')}={tree!r}: it has keys of its own, such as {_fields(cls)[0]}")
-    if cls is ModelChoice:
-        return _model_choice(tree)
-    hints = typing.get_type_hints(cls)
-    if cls is Experiment:
-        kind = tasks.kind(tree.get("task", Experiment.task))
-        hints |= {"data": kind.data, "decoding": kind.decoding}
-        tree = {"data": {}, "decoding": {}} | tree
-    values = {}
-    for key, value in tree.items():
-        if key not in hints:
-            raise UserError(f"config.{path}{key} is not a key: {nearest(key, hints)}")
-        values[key] = _value(hints[key], value, f"{path}{key}")
-    return cls(**values)
-
-
-def _model_choice(tree: dict[str, Any]) -> ModelChoice:
-    """The fields of the model's own config stand beside `name` and `size`."""
-    name = str(tree.get("name", ModelChoice.name))
-    hints = typing.get_type_hints(registry.family(name).config)
-    known = {**hints, "name": str, "size": str}
-    for key in tree:
-        if key not in known:
-            raise UserError(f"config.model.{key} is not a key of {name}: {nearest(key, known)}")
-    values = {key: _value(known[key], value, f"model.{key}") for key, value in tree.items()}
-    size = values.pop("size", ModelChoice.size)
-    values.pop("name", None)
-    return ModelChoice(name, size, values)
-
-
-def _value(kind: Any, value: Any, path: str) -> Any:
-    """`value` as `kind`, or a `UserError` that names both."""
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, value, f"{path}.")
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, str | list):
-            raise UserError(f"config.{path}={value!r} is not a list")
-        items = value.strip("()").replace(",", " ").split() if isinstance(value, str) else value
-        item_kind = typing.get_args(kind)[0]
-        return tuple(_value(item_kind, _Text(i) if isinstance(value, str) else i, path) for i in items)
-    try:
-        if isinstance(value, _Text):
-            return _parse(kind, value)
-        if isinstance(value, bool) == (kind is bool) and isinstance(value, kind | int if kind is float else kind):
-            return _finite(kind(value))
-    except (ValueError, KeyError):
-        pass
-    raise UserError(f"config.{path}={value!r} is not {_NAMES.get(kind, kind)}")
-
-
-_NAMES: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-
-
-def _parse(kind: type, text: str) -> Any:
-    if kind is bool:
-        return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-    if kind is int:
-        return int(text.replace("_", ""))
-    return _finite(kind(str(text)))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(value)
-    return value
-
-
-def _fields(cls: type) -> list[str]:
-    return [f.name for f in dataclasses.fields(cls)]
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
-    """What makes `new` another experiment than `old`: `key: old, now new`, keys that are free to change left out."""
-    found = []
-    for key in sorted({*old, *new}):
-        name, a, b = f"{path}{key}", old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{name}.")
-        elif a != b and not any(name == free or (free.endswith(".") and name.startswith(free)) for free in FREE):
-            found.append(f"{name} was {a!r}, now {b!r}")
-    return found
-
-
-@contextmanager
-def starting(workdir: AnyPath, experiment: Experiment) -> Iterator[None]:
-    """`open_workdir` around all that may still fail before the first step: then a new directory is taken away again,
-    and the config of an old one is as it was."""
-    new, existed = _is_new(workdir, experiment), workdir.exists()
-    if new:
-        open_workdir(workdir, experiment)
-    try:
-        yield
-    except (UserError, OSError):
-        if new:
-            for path in workdir.iterdir() if existed else (workdir,):
-                if path.name != LOCK:  # `alone_in` holds it until this run has ended
-                    remove(path)
-        raise
-    open_workdir(workdir, experiment)
-
-
-def open_workdir(workdir: AnyPath, experiment: Experiment) -> None:
-    """Make `workdir`, or see that it was made by the same experiment; either way `config.json` describes this run."""
-    _is_new(workdir, experiment)
-    path = workdir / "config.json"
-    with reached(path):
-        write_whole(path, (json.dumps(experiment.as_dict(), indent=2) + "\n").encode())
-
-
-def _is_new(workdir: AnyPath, experiment: Experiment) -> bool:
-    """Whether there is nothing in `workdir` yet. Raises `UserError` for what is there of anything else."""
-    if (workdir / "config.json").exists():
-        changed = differences(from_workdir(workdir).as_dict(), experiment.as_dict())
-        if changed:
-            raise UserError(
-                f"{workdir} holds another experiment ({'; '.join(changed)}): choose another --workdir, or go on with "
-                f"its own config: python train.py --workdir={shlex.quote(str(workdir))}"
-            )
-        return False
-    if workdir.is_dir() and any(path.name != LOCK for path in workdir.iterdir()):
-        raise UserError(f"{workdir} is not empty and no working directory: choose another --workdir")
-    return True

@@ -20,7 +20,8 @@ from zoo import logs
 from zoo.donors import Donor
 from zoo.errors import UserError
 from zoo.evaluation import score
-from zoo.experiment import Change, Experiment, from_file, from_workdir, starting
+from zoo.experiment import Change, Experiment, from_file, from_workdir
+from zoo.guards import starting
 from zoo.locks import alone_in
 from zoo.models import registry
 from zoo.parallel.mesh import make_mesh
