@@ -10,7 +10,7 @@ import pytest
 
 from zoo.data.batches.base import Seq2SeqBatch
 from zoo.data.tokenizers import BOS, EOS, PAD, UNK
-from zoo.decoding.beam import NEVER, BeamConfig, Request, beam_search, normalizer
+from zoo.decoding.beam import NEVER, BeamConfig, Request, beam_search, best_tokens, normalizer, stages
 from zoo.errors import UserError
 
 LENGTH = 8
@@ -38,6 +38,9 @@ class Table:
         history = cache["history"] * self.vocabulary + tokens
         looked = jnp.broadcast_to(cache["source"][:, None] * 1.0, (*tokens.shape, cache["source"].shape[1]))
         return cache | {"history": history}, table[cache["source"][:, :1] - 1, history], looked
+
+    def grow(self, table, cache, more):
+        return cache
 
     def reorder(self, table, cache, parents):
         return cache | {"history": jnp.take_along_axis(cache["history"], parents, axis=1)}
@@ -248,6 +251,27 @@ def test_the_batch_never_changes_a_rows_result(wild, found, change):
 def test_room_that_is_not_used_changes_nothing(wild, found):
     roomy = jax.device_get(beam_search(*wild, Request(SOURCE, LIMITS, LENGTH + 6), FOUR))
     assert (roomy.tokens[:, :, :LENGTH] == found.tokens).all() and (roomy.tokens[:, :, LENGTH:] == PAD).all()
+
+
+def test_a_search_in_stages_finds_what_one_loop_finds(wild, found, monkeypatch):
+    monkeypatch.setattr("zoo.decoding.beam.SHORTEST_STAGE", 3)
+    assert stages(LENGTH) == [2, 4, 8]
+    staged = jax.device_get(beam_search(*wild, REQUEST, FOUR, keep_attention=True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), staged, found)
+
+
+@pytest.mark.parametrize("vocabulary", [300, 256, 100])
+def test_the_best_tokens_are_those_of_a_stable_sort(vocabulary):
+    """With many equal logits, and rows in which fewer may come than are asked for."""
+    random = np.random.default_rng(0)
+    logits = random.integers(0, 4, (2, 3, vocabulary)).astype(np.float32)
+    may = np.stack([random.random((1, vocabulary)) < 0.8, np.arange(vocabulary)[None] == vocabulary - 1])
+    best, tokens = best_tokens(jnp.asarray(logits), jnp.asarray(may), 2)
+    masked = np.where(may, logits, NEVER)
+    expected = np.argsort(-masked, axis=-1, kind="stable")[..., :2]
+    np.testing.assert_array_equal(best, np.take_along_axis(masked, expected, axis=-1))
+    np.testing.assert_array_equal(tokens[0], expected[0])
+    np.testing.assert_array_equal(tokens[1, :, 0], vocabulary - 1)
 
 
 @pytest.mark.parametrize("beams", [1, 4])

@@ -48,5 +48,8 @@ class Bigrams:
         logits = table[cache["kind"][:, None], tokens]
         return cache | {"step": cache["step"] + 1}, logits, jnp.broadcast_to(looked, (*tokens.shape, real.shape[1]))
 
+    def grow(self, table, cache, more):
+        return cache
+
     def reorder(self, table, cache, parents):
         return cache

@@ -105,11 +105,13 @@ def test_cached_generation_is_the_full_forward_pass_at_every_position(norm, beam
     rows = len(lengths)
     prompts = np.where(np.arange(5) < lengths[:, None], text(rows)[:, :5], NOTHING).astype(np.int32)
     step = jax.jit(lambda cache, tokens: model.apply(variables, cache, tokens, method="decode_step"))
-    cache = jax.jit(lambda prompts: model.apply(variables, prompts, steps, beams, method="prefill"))(prompts)
+    cache = jax.jit(lambda prompts: model.apply(variables, prompts, 2, beams, method="prefill"))(prompts)
     history = np.zeros((rows, beams, T), np.int32)
     for row, n in enumerate(lengths):
         history[row, :, :n] = prompts[row, :n]
     for t in range(steps):
+        if t == 2:
+            cache = model.apply(variables, cache, steps - 2, method="grow")
         tokens = random.integers(0, V, (rows, beams)).astype(np.int32)
         for row, n in enumerate(lengths):
             history[row, :, n + t] = tokens[row]

@@ -11,7 +11,7 @@ from flax import linen as nn
 from zoo.data.batches.base import Seq2SeqBatch
 from zoo.errors import UserError
 from zoo.models.transformer import SIZES, Transformer, TransformerConfig
-from zoo.nn.stacks import unstacked
+from zoo.nn.stacks import DECODED_APART, unstacked
 from zoo.parallel.rules import parameter_count
 
 V, S, T = 17, 6, 7
@@ -150,7 +150,8 @@ def test_cached_decoding_is_the_full_forward_pass_over_each_hypothesis(kind, bea
         np.testing.assert_allclose(looked, cross, atol=1e-5)
 
 
-def test_unrolled_layers_decode_as_scanned_ones_do():
+def test_unrolled_layers_decode_as_scanned_ones_do(monkeypatch):
+    monkeypatch.setitem(DECODED_APART, "cpu", 0)
     model, variables, _ = built(KINDS[0])
     unrolled = Transformer(config(*KINDS[0], scan_layers=False))
     params = dict(variables["params"])

@@ -148,8 +148,8 @@ def test_looking_at_projected_keys_is_the_same_as_projecting_them_on_the_way():
 
 
 def test_writing_to_a_cache_fills_the_slots_and_no_others():
-    cache = KeyValue.empty((B, 5, H, D), jnp.float32)
-    new = KeyValue(normal(B, 2, H, D), normal(B, 2, H, D, seed=1))
+    cache = KeyValue.empty((B, H, D, 5), jnp.float32)
+    new = KeyValue(normal(B, H, D, 2), normal(B, H, D, 2, seed=1))
     written = cache.write(new, jnp.int32(2))
-    assert (written.key[:, 2:4] == new.key).all() and (written.value[:, 2:4] == new.value).all()
-    assert (written.key[:, :2] == 0).all() and (written.value[:, 4:] == 0).all()
+    assert (written.key[..., 2:4] == new.key).all() and (written.value[..., 2:4] == new.value).all()
+    assert (written.key[..., :2] == 0).all() and (written.value[..., 4:] == 0).all()

@@ -1,8 +1,11 @@
-"""Beam search for any model of the contract, in one jitted loop with static shapes.
+"""Beam search for any model of the contract, in jitted loops with static shapes.
 
 A row ends when it has as many finished hypotheses as beams (as in fairseq), or none that can go on: with one beam this
 is greedy search. A row without source tokens, which only fills a batch up, begins ended. Rows never look at each other,
-so a batch gives what its rows give alone; the loop stops when the last row has ended.
+so a batch gives what its rows give alone; the search stops when the last row has ended.
+
+The search goes in stages, each a loop with twice the room of the one before: attention goes over all the room that
+there is, so that most translations end before the room for the longest would have to be paid for.
 """
 
 from dataclasses import dataclass
@@ -23,6 +26,8 @@ from zoo.models.base import Decodable
 from zoo.parallel.devices import COMPUTE_DTYPES
 
 NORMALIZATIONS = {"gnmt": lambda length: (5.0 + length) / 6.0, "power": lambda length: 1.0 * length}
+SHORTEST_STAGE = 24  # the most steps that a first stage has room for
+BLOCK = 128  # tokens of the vocabulary whose maximum is taken together
 UNSEEN = 1e-6  # the least attention that a token of the source is taken to have had, so that its logarithm is finite
 
 
@@ -171,24 +176,51 @@ def allowed(request: Request, step: Int[Array, ""], vocabulary: int, config: Bea
     return jnp.where(forced == PAD, may, ids == forced)
 
 
-@partial(jax.jit, static_argnames=("model", "config", "keep_attention"))
 def beam_search(
     model: Decodable, params: Any, request: Request, config: BeamConfig, keep_attention: bool = False
 ) -> Hypotheses:
     """The `config.beam_size` best translations of each row."""
-    rows, beams, source = request.source.shape[0], config.beam_size, request.source
+    search, before = None, 0
+    for room in stages(request.length):
+        search = _searched(model, params, request, config, keep_attention, search, before, room)
+        if room == request.length or not search.going.any():
+            break
+        before = room
+    return search.finished
+
+
+def stages(length: int) -> list[int]:
+    """The numbers of steps that there is room for, stage by stage: each half of the next, and the last is `length`."""
+    found = [length]
+    while found[0] > SHORTEST_STAGE:
+        found.insert(0, -(-found[0] // 2))
+    return found
+
+
+@partial(jax.jit, static_argnames=("model", "config", "keep_attention", "before", "room"), donate_argnames="search")
+def _searched(
+    model: Decodable,
+    params: Any,
+    request: Request,
+    config: BeamConfig,
+    keep_attention: bool,
+    search: _Search | None,
+    before: int,
+    room: int,
+) -> _Search:
+    """The search after at most `room` steps: begun, or, where `search` is given, gone on with after its `before`."""
+    beams, source = config.beam_size, request.source
     apply = partial(model.apply, {"params": params})
 
     def unfinished(search: _Search) -> Bool[Array, ""]:
-        return (search.step < request.length) & jnp.any(search.going)
+        return (search.step < room) & jnp.any(search.going)
 
     def advance(search: _Search) -> _Search:
         step, alive = search.step, search.alive
         last = jnp.where(step == 0, BOS, alive.tokens[:, :, step - 1])
         cache, logits, attention = apply(search.cache, last, method="decode_step")
         may = allowed(request, step, logits.shape[-1], config)
-        log_probs = jnp.where(may, jax.nn.log_softmax(logits), NEVER)
-        scores, parents, tokens = _best(alive.scores[:, :, None] + log_probs, 2 * beams)
+        scores, parents, tokens = _continued(alive.scores, logits, may, 2 * beams)
         looked = jnp.take_along_axis(attention, parents[:, :, None], axis=1)
         candidates = gathered(alive, parents).extended(step, tokens, scores, looked)
 
@@ -203,29 +235,59 @@ def beam_search(
         cache = apply(cache, parents, method="reorder")
         return _Search(cache, step + 1, alive, finished, search.count + ends.sum(axis=1))
 
+    if search is None:
+        begun = _begun(request, config, keep_attention, apply(source, room, beams, method="prefill"))
+    else:
+        begun = search.replace(cache=apply(search.cache, room - before, method="grow"))
+    return lax.while_loop(unfinished, advance, begun)
+
+
+def _begun(request: Request, config: BeamConfig, keep_attention: bool, cache: Any) -> _Search:
+    """The search before its first step."""
+    rows, beams = request.source.shape[0], config.beam_size
     # All hypotheses but the first start as impossible: the first step must not take one continuation K times.
-    possible = (jnp.arange(beams) == 0) & jnp.any(source != PAD, axis=1, keepdims=True)
+    possible = (jnp.arange(beams) == 0) & jnp.any(request.source != PAD, axis=1, keepdims=True)
     first = jnp.where(possible, 0.0, NEVER)
     nothing = jnp.full((rows, beams), NEVER, jnp.float32)
     alive, finished = (Hypotheses.blank(scores, request, config, keep_attention) for scores in (first, nothing))
-    cache = apply(source, request.length, beams, method="prefill")
-    start = _Search(cache, jnp.int32(0), alive, finished, jnp.zeros(rows, jnp.int32))
-    return lax.while_loop(unfinished, advance, start).finished
+    return _Search(cache, jnp.int32(0), alive, finished, jnp.zeros(rows, jnp.int32))
 
 
-def _best(
-    scores: Float[Array, "B K V"], count: int
+def _continued(
+    scores: Float[Array, "B K"], logits: Float[Array, "B K V"], may: Bool[Array, "B 1 V"], count: int
 ) -> tuple[Float[Array, "B C"], Int[Array, "B C"], Int[Array, "B C"]]:
-    """The best continuations of all hypotheses together: their scores, parents and tokens.
+    """The best continuations of all hypotheses together: their scores, parents and tokens."""
+    rows, within = len(scores), min(count, logits.shape[-1])
+    each, tokens = best_tokens(logits, may, within)
+    log_probs = jnp.where(each > NEVER / 2, each - jax.nn.logsumexp(logits, axis=-1, keepdims=True), NEVER)
+    best, index = lax.top_k((scores[:, :, None] + log_probs).reshape(rows, -1), count)
+    return best, (index // within).astype(jnp.int32), jnp.take_along_axis(tokens.reshape(rows, -1), index, axis=1)
 
-    In two stages: the best of every hypothesis first, so that the whole vocabulary is passed over once.
+
+def best_tokens(
+    logits: Float[Array, "B K V"], may: Bool[Array, "B 1 V"], count: int
+) -> tuple[Float[Array, "B K C"], Int[Array, "B K C"]]:
+    """The `count` highest logits of every hypothesis among the tokens that `may` come, and those tokens; of equal ones
+    the first. Where fewer may come, the rest have the logit `NEVER`.
+
+    `lax.top_k` is slow over a long axis, so it sees the maxima of blocks first, and then only the blocks that have the
+    `count` highest of these: whatever is in another block, `count` tokens are better.
     """
-    rows, _, vocabulary = scores.shape
-    within = min(count, vocabulary)
-    each, tokens = lax.top_k(scores, within)
-    each, tokens = each.reshape(rows, -1), tokens.reshape(rows, -1)
-    best, index = lax.top_k(each, count)
-    return best, (index // within).astype(jnp.int32), jnp.take_along_axis(tokens, index, axis=1).astype(jnp.int32)
+    vocabulary = logits.shape[-1]
+    blocks = -(-vocabulary // BLOCK)
+    masked = jnp.where(may, logits, NEVER)
+    if blocks <= count:
+        best, tokens = lax.top_k(masked, count)
+        return best, tokens
+    filled = jnp.pad(masked, ((0, 0), (0, 0), (0, blocks * BLOCK - vocabulary)), constant_values=-jnp.inf)
+    _, chosen = lax.top_k(filled.reshape(*logits.shape[:2], blocks, BLOCK).max(axis=-1), count)
+    # In the order of the vocabulary, so that the first of equal logits stays the first.
+    tokens = (jnp.sort(chosen)[..., None] * BLOCK + jnp.arange(BLOCK)).reshape(*logits.shape[:2], -1)
+    real = jnp.minimum(tokens, vocabulary - 1)
+    allowed_here = jnp.take_along_axis(may, real.reshape(len(may), 1, -1), axis=2).reshape(tokens.shape)
+    values = jnp.where(allowed_here, jnp.take_along_axis(logits, real, axis=2), NEVER)
+    best, index = lax.top_k(jnp.where(tokens < vocabulary, values, -jnp.inf), count)
+    return best, jnp.take_along_axis(tokens, index, axis=2)
 
 
 def gathered(hypotheses: Hypotheses, index: Int[Array, "B C"]) -> Hypotheses:

@@ -39,5 +39,8 @@ class Ensemble(nn.Module):
         mean = jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(logits))
         return caches, mean, jnp.stack(attention).mean(axis=0)
 
+    def grow(self, cache: tuple[Cache, ...], more: int) -> tuple[Cache, ...]:
+        return tuple(member.grow(own, more) for member, own in zip(self.members, cache, strict=True))
+
     def reorder(self, cache: tuple[Cache, ...], parents: Int[ArrayLike, "B K"]) -> tuple[Cache, ...]:
         return tuple(member.reorder(own, parents) for member, own in zip(self.members, cache, strict=True))

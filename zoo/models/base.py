@@ -1,7 +1,7 @@
 """The contract of a model, and what every model shares.
 
 A model is a Flax Linen module plus a frozen config dataclass. Training needs `__call__`; decoding needs `prefill`,
-`decode_step` and `reorder`, and nothing else, so the LSTM of 2014 and GPT share one beam search.
+`decode_step`, `grow` and `reorder`, and nothing else, so the LSTM of 2014 and GPT share one beam search.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -85,6 +85,11 @@ class Decodable(Protocol):
         self, cache: Cache, tokens: Int[ArrayLike, "B K"]
     ) -> tuple[Cache, Float[Array, "B K V"], Float[Array, "B K S"]]:
         """One more token for every hypothesis: the logits of the next, and where it looked (sums to 1)."""
+        ...
+
+    def grow(self, cache: Cache, more: int) -> Cache:
+        """The cache with room for `more` tokens than before: a search begins with little room, since a step costs as
+        much as there is."""
         ...
 
     def reorder(self, cache: Cache, parents: Int[ArrayLike, "B K"]) -> Cache:

@@ -128,5 +128,8 @@ class Cho(nn.Module):
         weights = uniform_weights(cache.source_is_token, tokens.shape[1])
         return replace(cache, state=state), self.readout(features).logits(), weights
 
+    def grow(self, cache: ChoCache, more: int) -> ChoCache:
+        return cache
+
     def reorder(self, cache: ChoCache, parents: Int[ArrayLike, "B K"]) -> ChoCache:
         return replace(cache, state=of_parents(cache.state, parents))

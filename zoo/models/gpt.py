@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from zoo.data.batches.base import LanguageBatch
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Output, Readout, check_excluded
-from zoo.nn.attention import Ancestry, Heads, KeyValue
+from zoo.nn.attention import Ancestry, Heads, KeyValue, with_room
 from zoo.nn.attention_backends import BACKENDS
 from zoo.nn.dropout import Dropout
 from zoo.nn.layers import ACTIVATIONS, NORMS, EncoderLayer, LayerConfig, StepView
@@ -109,10 +109,10 @@ PAPERS = {
 
 @struct.dataclass
 class GPTCache:
-    """`past` holds every layer (axis 0): the prompt's `S` positions first, then `K` slots for each step. `position` is
-    that of the next token, which prompts of different length do not share."""
+    """`past` holds every layer, as its stack does: the prompt's `S` positions first, then `K` slots for each step.
+    `position` is that of the next token, which prompts of different length do not share."""
 
-    past: KeyValue
+    past: KeyValue | tuple[KeyValue, ...]
     ancestry: Ancestry
     position: Int[Array, "B"]
 
@@ -176,14 +176,15 @@ class GPT(nn.Module):
         c, (rows, prompt_length) = self.config, source.shape
         self._check_length(prompt_length + length)
         is_token = jnp.asarray(source) >= 0
-        prompt = KeyValue.empty((c.layers, rows, prompt_length, c.heads, self.heads.size), jnp.dtype(c.dtype))
+        shape = (rows, c.heads, self.heads.size, prompt_length)
+        prompt = self.decoder.empty(KeyValue.empty(shape, jnp.dtype(c.dtype)))
         # What fills a prompt up stands behind its tokens, where causality hides it, and no later step has it marked.
         seen = Mask(causal=True).dense(prompt_length, prompt_length)
         x = self._embed(jnp.maximum(source, 0), jnp.arange(prompt_length), False)
-        _, (prompt, _) = self.decoder.step(x, prompt, StepView(0, seen))
+        _, (prompt, _) = self.decoder.step(x, (prompt,), StepView(0, seen))
         ancestry = Ancestry.after(is_token, beams, length)
-        past = KeyValue.empty((*prompt.key.shape[:2], ancestry.marks.shape[2], *prompt.key.shape[3:]), prompt.key.dtype)
-        return GPTCache(past.write(prompt, 0), ancestry, is_token.sum(axis=1, dtype=jnp.int32))
+        past = with_room(prompt, ancestry.marks.shape[2])
+        return GPTCache(past, ancestry, is_token.sum(axis=1, dtype=jnp.int32))
 
     def decode_step(
         self, cache: GPTCache, tokens: Int[ArrayLike, "B K"]
@@ -195,9 +196,14 @@ class GPT(nn.Module):
         """
         ancestry = cache.ancestry
         x = self._embed(tokens, cache.position[:, None], False)
-        x, (past, looked) = self.decoder.step(x, cache.past, StepView(ancestry.slot, ancestry.marked()[:, None]))
-        cache = GPTCache(past, ancestry.grown(), cache.position + 1)
+        x, (past, looked) = self.decoder.step(x, (cache.past,), StepView(ancestry.slot, ancestry.marked()[:, None]))
+        cache = GPTCache(past, ancestry.stepped(), cache.position + 1)
         return cache, self._readout(x).logits(), looked[-1].mean(axis=1)
+
+    def grow(self, cache: GPTCache, more: int) -> GPTCache:
+        _, beams, slots = cache.ancestry.marks.shape
+        slots += more * beams
+        return replace(cache, past=with_room(cache.past, slots), ancestry=cache.ancestry.grown(slots))
 
     def reorder(self, cache: GPTCache, parents: Int[ArrayLike, "B K"]) -> GPTCache:
         return replace(cache, ancestry=cache.ancestry.reordered(parents))

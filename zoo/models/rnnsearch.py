@@ -184,5 +184,8 @@ class RNNsearch(nn.Module):
         features = self.deep_output.features(before, words, context)
         return replace(cache, state=state), self.readout(features).logits(), weights
 
+    def grow(self, cache: RNNsearchCache, more: int) -> RNNsearchCache:
+        return cache
+
     def reorder(self, cache: RNNsearchCache, parents: Int[ArrayLike, "B K"]) -> RNNsearchCache:
         return replace(cache, state=of_parents(cache.state, parents))

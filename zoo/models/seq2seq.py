@@ -128,5 +128,8 @@ class Seq2Seq(nn.Module):
         logits = self.readout(x).logits()
         return replace(cache, states=tuple(states)), logits, uniform_weights(cache.source_is_token, tokens.shape[1])
 
+    def grow(self, cache: Seq2SeqCache, more: int) -> Seq2SeqCache:
+        return cache
+
     def reorder(self, cache: Seq2SeqCache, parents: Int[ArrayLike, "B K"]) -> Seq2SeqCache:
         return replace(cache, states=of_parents(cache.states, parents))

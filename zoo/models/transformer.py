@@ -17,13 +17,12 @@ from jaxtyping import Array, Bool, Float, Int
 from zoo.data.batches.base import Seq2SeqBatch
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Output, Readout, check_excluded
-from zoo.nn.attention import Ancestry, Heads, KeyValue
+from zoo.nn.attention import Ancestry, Heads, KeyValue, with_room
 from zoo.nn.attention_backends import BACKENDS
 from zoo.nn.dropout import Dropout
 from zoo.nn.layers import (
     ACTIVATIONS,
     NORMS,
-    DecoderCache,
     DecoderLayer,
     EncoderLayer,
     LayerConfig,
@@ -122,11 +121,11 @@ SIZES: dict[str, TransformerConfig] = {
 
 @struct.dataclass
 class TransformerCache:
-    """`past` and `source` hold every layer (axis 0). Slot `t * K + k` of `past` is what hypothesis `k` wrote at step
-    `t`."""
+    """`past` and `source` hold every layer, as its stack does. Slot `t * K + k` of `past` is what hypothesis `k` wrote
+    at step `t`."""
 
-    past: KeyValue
-    source: KeyValue
+    past: KeyValue | tuple[KeyValue, ...]
+    source: KeyValue | tuple[KeyValue, ...]
     source_seen: Bool[Array, "B S"]
     ancestry: Ancestry
     step: Int[Array, ""]
@@ -223,8 +222,8 @@ class Transformer(nn.Module):
         c, batch = self.config, source.shape[0]
         self._check_length(length)
         memory, _ = self.encode(source)
-        shape = (c.decoder.layers, batch, length * beams, c.decoder.heads, c.width // c.decoder.heads)
-        past = KeyValue.empty(shape, jnp.dtype(c.dtype))
+        shape = (batch, c.decoder.heads, c.width // c.decoder.heads, length * beams)
+        past = self.decoder.empty(KeyValue.empty(shape, jnp.dtype(c.dtype)))
         ancestry = Ancestry.empty(batch, beams, length)
         seen = memory.mask.keys(source.shape[1])
         return TransformerCache(past, self.decoder.remember(memory.states), seen, ancestry, jnp.int32(0))
@@ -238,11 +237,17 @@ class Transformer(nn.Module):
         ancestry = cache.ancestry
         view = StepView(ancestry.slot, ancestry.marked()[:, None], cache.source_seen[:, None, None])
         x = self._embed(self.target_embedding, tokens, cache.step[None], False)
-        x, (past, cross) = self.decoder.step(x, DecoderCache(cache.past, cache.source), view)
+        x, (past, cross) = self.decoder.step(x, (cache.past, cache.source), view)
         if self.config.norm == "pre":
             x = self.decoder_norm(x)
-        cache = replace(cache, past=past, ancestry=ancestry.grown(), step=cache.step + 1)
+        cache = replace(cache, past=past, ancestry=ancestry.stepped(), step=cache.step + 1)
         return cache, self.readout(x).logits(), cross[max(self.config.decoder.layers - 2, 0)].mean(axis=1)
+
+    def grow(self, cache: TransformerCache, more: int) -> TransformerCache:
+        _, beams, slots = cache.ancestry.marks.shape
+        slots += more * beams
+        self._check_length(slots // beams)
+        return replace(cache, past=with_room(cache.past, slots), ancestry=cache.ancestry.grown(slots))
 
     def reorder(self, cache: TransformerCache, parents: Int[ArrayLike, "B K"]) -> TransformerCache:
         return replace(cache, ancestry=cache.ancestry.reordered(parents))

@@ -7,29 +7,43 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from zoo.nn.attention_backends import attend, attend_with_weights, self_attend
+from zoo.nn.attention_backends import attend, attend_to_slots, attend_with_weights, self_attend
 from zoo.nn.dropout import Dropout
-from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer, together
+from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer, result_of, together
 from zoo.nn.masks import Mask
 from zoo.nn.placement import parts, platform
 
 
 @struct.dataclass
 class KeyValue:
-    """The keys and values that queries look at: an encoded source, or the past of a decoder."""
+    """The keys and values that a decoding step looks at: an encoded source, or the past of a decoder.
 
-    key: Float[Array, "*L B S H D"]
-    value: Float[Array, "*L B S H D"]
+    Slots are the last axis: both products of a step then read them as they lie.
+    """
+
+    key: Float[Array, "*L B H D slots"]
+    value: Float[Array, "*L B H D slots"]
 
     @classmethod
-    def empty(cls, shape: tuple[int, ...], dtype) -> "KeyValue":
-        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+    def empty(cls, shape: tuple[int, ...], dtype: DTypeLike) -> "KeyValue":
+        """`shape` is `[*L, B, H, D, slots]`. On a CPU the numbers are float32 whatever the model computes in: it
+        updates an array of bfloat16 by converting all of it to float32 and back."""
+        return cls(*(jnp.zeros(shape, result_of(dtype)) for _ in range(2)))
 
     def write(self, new: "KeyValue", slot: Int[ArrayLike, ""]) -> "KeyValue":
         """With `new` in the slots from `slot` on."""
-        return jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, slot, axis=-3), self, new)
+
+        def written(old: Array, x: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(old, x.astype(old.dtype), slot, axis=-1)
+
+        return jax.tree.map(written, self, new)
+
+
+def with_room(past: PyTree, slots: int) -> PyTree:
+    """`past`, one layer's `KeyValue` or those of all, with `slots` in all, of which the new ones are empty."""
+    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, slots - x.shape[-1])]), past)
 
 
 @struct.dataclass
@@ -59,9 +73,13 @@ class Ancestry:
         own = jnp.broadcast_to(jnp.eye(beams, dtype=bool), (rows, beams, beams))
         return jax.lax.dynamic_update_slice_in_dim(self.marks, own, self.slot, axis=2)
 
-    def grown(self) -> "Ancestry":
+    def stepped(self) -> "Ancestry":
         """After this step."""
         return Ancestry(self.marked(), self.slot + self.marks.shape[1])
+
+    def grown(self, slots: int) -> "Ancestry":
+        """Over `slots` in all, of which the new ones are nobody's past yet."""
+        return self.replace(marks=jnp.pad(self.marks, ((0, 0), (0, 0), (0, slots - self.marks.shape[2]))))
 
     def reordered(self, parents: Int[ArrayLike, "B K"]) -> "Ancestry":
         return self.replace(marks=jnp.take_along_axis(self.marks, parents[:, :, None], axis=1))
@@ -121,11 +139,10 @@ class MultiHeadAttention(nn.Module):
         if x is memory and dropout is not None and not weights and self._one_product():
             operands = together((self.query, self.key, self.value), x)
             return self.output(self_attend(operands, mask, self.heads.backend, dropout)), None
-        query, pair = self.query(x), self.keys_values(memory)
+        query, key, value = self.query(x), self.key(memory), self.value(memory)
         if not weights:
-            mixed = attend(query, pair.key, pair.value, mask, self.heads.backend, dropout)
-            return self.output(mixed), None
-        mixed, seen = attend_with_weights(query, pair.key, pair.value, mask.dense(x.shape[1], memory.shape[1]), dropout)
+            return self.output(attend(query, key, value, mask, self.heads.backend, dropout)), None
+        mixed, seen = attend_with_weights(query, key, value, mask.dense(x.shape[1], memory.shape[1]), dropout)
         return self.output(mixed), seen
 
     def _one_product(self) -> bool:
@@ -133,7 +150,8 @@ class MultiHeadAttention(nn.Module):
         return platform() == "gpu" and parts("heads") == 1 and not self.is_initializing()
 
     def keys_values(self, memory: Float[Array, "B S E"]) -> KeyValue:
-        return KeyValue(self.key(memory), self.value(memory))
+        dtype = result_of(self.heads.dtype)
+        return KeyValue(*(jnp.moveaxis(x, 1, -1).astype(dtype) for x in (self.key(memory), self.value(memory))))
 
     def step(
         self, x: Float[Array, "B T E"], past: KeyValue, slot: Int[ArrayLike, ""], seen: Bool[Array, "#B 1 #T slots"]
@@ -150,5 +168,5 @@ class MultiHeadAttention(nn.Module):
         self, x: Float[Array, "B T E"], pair: KeyValue, seen: Bool[Array, "#B 1 #T S"]
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T S"]]:
         """Attend from `x` to a pair that is there already."""
-        mixed, weights = attend_with_weights(self.query(x), pair.key, pair.value, seen)
+        mixed, weights = attend_to_slots(self.query(x), pair.key, pair.value, seen)
         return self.output(mixed), weights

@@ -110,8 +110,10 @@ class EncoderLayer(nn.Module):
         x, _ = self.feed_forward_residual(x, lambda x: (self.feed_forward(x, train), None), train)
         return x, seen
 
-    def step(self, x: Float[Array, "B T E"], past: KeyValue, view: "StepView"):
-        """`__call__` for new positions only. Gives `x`, the grown past, and the weights over its slots."""
+    def step(self, x: Float[Array, "B T E"], caches: tuple[KeyValue], view: "StepView"):
+        """`__call__` for new positions only, from the past. Gives `x`, the past with them, and the weights over its
+        slots."""
+        (past,) = caches
         x, seen = self.attention_residual(x, lambda x: self.attention.step(x, past, view.slot, view.past), False)
         x, _ = self.feed_forward_residual(x, lambda x: (self.feed_forward(x), None), False)
         return x, seen
@@ -123,14 +125,6 @@ class Memory:
 
     states: Float[Array, "B S E"]
     mask: Mask
-
-
-@struct.dataclass
-class DecoderCache:
-    """What one decoder layer remembers: its own past, and the projected source."""
-
-    past: KeyValue
-    source: KeyValue
 
 
 @struct.dataclass
@@ -172,13 +166,13 @@ class DecoderLayer(nn.Module):
         """The source-side half of cross-attention, computed once for a whole decoding; `memory` is handed on."""
         return memory, self.cross_attention.keys_values(memory)
 
-    def step(self, x: Float[Array, "B T E"], cache: DecoderCache, view: StepView):
-        """`__call__` for new positions only. Gives `x`, grown past, and the weights to the source `[B, H, T, S]`."""
+    def step(self, x: Float[Array, "B T E"], caches: tuple[KeyValue, KeyValue], view: StepView):
+        """`__call__` for new positions only, from the past and the projected source. Gives `x`, the past with them, and
+        the weights to the source `[B, H, T, S]`."""
+        past, source = caches
         x, (past, _) = self.self_attention_residual(
-            x, lambda x: self.self_attention.step(x, cache.past, view.slot, view.past), False
+            x, lambda x: self.self_attention.step(x, past, view.slot, view.past), False
         )
-        x, cross = self.cross_attention_residual(
-            x, lambda x: self.cross_attention.look(x, cache.source, view.source), False
-        )
+        x, cross = self.cross_attention_residual(x, lambda x: self.cross_attention.look(x, source, view.source), False)
         x, _ = self.feed_forward_residual(x, lambda x: (self.feed_forward(x), None), False)
         return x, (past, cross)

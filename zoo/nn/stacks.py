@@ -1,6 +1,6 @@
 """Depth: the same layer many times. A scan keeps compile time from growing with it, rematerialization memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -15,18 +15,20 @@ PyTree = Any
 # The deepest stack whose scan is written out, layer by layer, where it runs: a loop copies all that a layer keeps for
 # the backward pass into arrays of all layers and out again, which costs more there than compiling every layer.
 WRITTEN_OUT = {"gpu": 16}
+# The same for decoding: a loop would copy every layer's parameters and cache at every step.
+DECODED_APART = {"cpu": 24}
 
 
 class Stack(nn.Module):
     """`length` layers, one after the other.
 
     `layer` makes one: a module with `__call__(x, given, train, weights) -> (x, extra)` and, for decoding,
-    `step(x, cache, view) -> (x, extra)` and, where there is a source, `remember(memory) -> (memory, kept)`. What the
-    layers give comes back stacked, with axis 0 for the layers; caches go in the same way.
+    `step(x, cache, view) -> (x, extras)` and, where there is a source, `remember(memory) -> (memory, kept)`. What the
+    layers give for whole sequences comes back stacked, with axis 0 for the layers.
 
     With `scan`, parameters carry a leading axis `layers` under one name, `layers`; without, each layer has a subtree of
-    its own, `layers_0` and so on (`stacked` and `unstacked` convert). `remat` recomputes activations in the backward
-    pass.
+    its own, `layers_0` and so on (`stacked` and `unstacked` convert). Caches are stacked, or a tuple of those of each
+    layer, as decoding is fastest. `remat` recomputes activations in the backward pass.
     """
 
     layer: Callable[..., nn.Module]
@@ -47,26 +49,46 @@ class Stack(nn.Module):
     def __call__(self, x: Float[Array, "B T E"], given: PyTree, train: bool, weights: bool) -> tuple[Array, PyTree]:
         if self.scan:
             return self.layers(x, given, train, weights)
-        return self._each(x, lambda layer, x: layer(x, given, train, weights))
+        x, extras = self._each(x, lambda layer, x: layer(x, given, train, weights))
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *extras)
+
+    def empty(self, one: PyTree) -> PyTree:
+        """Caches of all layers, from the empty one of a layer."""
+        if self._apart():
+            return (one,) * self.length
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.length, *leaf.shape)), one)
 
     def remember(self, memory: Float[Array, "B S E"]) -> PyTree:
-        """What each layer keeps of the source, stacked."""
-        if self.scan:
-            return self.layers.remember(memory)[1]
-        return self._each(memory, lambda layer, memory: layer.remember(memory))[1]
+        """What each layer keeps of the source."""
+        if self._apart():
+            return self._each(memory, lambda layer, memory: layer.remember(memory))[1]
+        return self.layers.remember(memory)[1]
 
-    def step(self, x: Float[Array, "B T E"], caches: PyTree, view: PyTree) -> tuple[Array, PyTree]:
-        if self.scan:
+    def step(
+        self, x: Float[Array, "B T E"], caches: tuple[PyTree, ...], view: PyTree
+    ) -> tuple[Array, tuple[PyTree, ...]]:
+        """`caches` are of several kinds, as many as a layer's `step` takes, and so is what comes back."""
+        if not self._apart():
             return self.layers.step(x, caches, view)
-        slices = iter([jax.tree.map(lambda leaf, i=i: leaf[i], caches) for i in range(self.length)])
-        return self._each(x, lambda layer, x: layer.step(x, next(slices), view))
+        of_layers = zip(*caches, strict=True)
+        x, extras = self._each(x, lambda layer, x: layer.step(x, next(of_layers), view))
+        return x, tuple(zip(*extras, strict=True))
 
-    def _each(self, x: Array, apply: Callable) -> tuple[Array, PyTree]:
+    def _apart(self) -> bool:
+        """Whether decoding goes through the layers one by one."""
+        return not self.scan or self.length <= DECODED_APART.get(platform(), 0)
+
+    def _each(self, x: Array, apply: Callable) -> tuple[Array, tuple[PyTree, ...]]:
         extras = []
-        for layer in self.layers:
+        for layer in self._bound_layers() if self.scan else self.layers:
             x, extra = apply(layer, x)
             extras.append(extra)
-        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *extras)
+        return x, tuple(extras)
+
+    def _bound_layers(self) -> Iterator[nn.Module]:
+        """The layers of a scanned stack that has parameters, each with its own."""
+        for params in unstacked(self.layers.variables["params"]):
+            yield self.layer(parent=None).bind({"params": params})
 
 
 def _scanned(layer: Callable[..., nn.Module], length: int, unroll: int) -> Callable[..., nn.Module]:
