@@ -16,8 +16,8 @@ import numpy as np
 
 def lowered(spec: dict[str, Any], devices: list[Any]) -> tuple[Any, int]:
     """The step of the model that `spec` names on one device, and how many parameters it has."""
-    from zoo.data.batches.base import LanguageBatch, Seq2SeqBatch
     from zoo.models import build
+    from zoo.models.base import LanguageBatch, Seq2SeqBatch
     from zoo.parallel.mesh import MeshConfig, make_mesh
     from zoo.parallel.rules import batch_sharding, parameter_count
     from zoo.tasks.losses import cross_entropy

@@ -7,9 +7,7 @@ import pytest
 from zoo.data.batches.buckets import padded
 from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.models.transformer import Transformer, TransformerConfig
-from zoo.parallel.mesh import MeshConfig, make_mesh
-from zoo.tasks.losses import cross_entropy
-from zoo.training.step import born, make_step
+from zoo.training.arrays import ArrayTraining
 
 FIRST_DIGIT, LONGEST, ROWS, STEPS = 4, 6, 96, 400
 MODEL = Transformer(
@@ -27,31 +25,22 @@ def strings(task, count, seed):
 
 @pytest.fixture(scope="module")
 def training():
-    """A fresh state, and the one compiled step of all tasks."""
-
-    def loss(params, batch, key):
-        return cross_entropy(MODEL.apply({"params": params}, batch).readout, batch.labels)
-
-    mesh = make_mesh(MeshConfig())
-    adam = optax.adam(optax.cosine_onecycle_schedule(STEPS, 5e-3))
-    example = padded([], 1, LONGEST + 1)
-    shapes, make = born(lambda key: MODEL.init(key, example)["params"], adam, mesh, 0, ema=False)
-    return make, make_step(loss, adam, mesh, shapes)
+    """The one compiled step of all tasks."""
+    return ArrayTraining(MODEL, optax.adam(optax.cosine_onecycle_schedule(STEPS, 5e-3)))
 
 
 @pytest.mark.parametrize(
     "task", ["copy", *(pytest.param(task, marks=pytest.mark.slow) for task in ("reverse", "sort"))]
 )
 def test_a_tiny_transformer_learns(training, task):
-    make, step = training
-    state = make()
+    training.state = training.fresh()
     for i in range(STEPS):
-        state, _ = step(state, padded(strings(task, ROWS, (1, i)), ROWS, LONGEST + 1))
+        training.update(padded(strings(task, ROWS, (1, i)), ROWS, LONGEST + 1))
 
     seen = {x.tobytes() for i in range(STEPS) for x, _ in strings(task, ROWS, (1, i))}
     unseen = [pair for pair in strings(task, 400, 2) if pair[0].tobytes() not in seen]
     batch = padded(unseen[:200], 200, LONGEST + 1)
     request = Request(batch.source, np.full(200, LONGEST + 2), LONGEST + 3)
-    found = beam_search(MODEL, state.params, request, BeamConfig(beam_size=4))
+    found = beam_search(MODEL, training.state.params, request, BeamConfig(beam_size=4))
     exact = (np.asarray(found.tokens)[:, 0, : LONGEST + 1] == batch.labels).all(axis=1)
     assert exact.mean() >= 0.95

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import optax
@@ -42,11 +43,9 @@ def test_runs_of_few_steps_compile_what_they_meet(steps, compiled, tmp_path, mon
     monkeypatch.setattr("zoo.training.loop.compiled_ahead", lambda step, *others: called.append(others) or step)
     experiment = from_file("phrases.py:en-fr", (("train.steps", str(steps)), ("data.pool", "64")))
     task = experiment.make_task(tmp_path)
-    training = Training.__new__(Training)
-    training.task, training.config, training.shards = task, experiment.train, 1
-    training.step, training.shapes, training.mesh = None, None, make_mesh(experiment.mesh)
     monkeypatch.setattr(type(task), "training_shapes", lambda self, shards: self.data.batch_shapes(shards))
-    training._compile(0)
+    training = {"task": task, "config": experiment.train, "shards": 1, "mesh": make_mesh(experiment.mesh)}
+    Training._compile(SimpleNamespace(**training, step=None, shapes=None), 0)
     assert bool(called) == compiled
 
 

@@ -35,8 +35,9 @@ class ArrayTraining:
         for batch in batches:
             metrics = training.update(batch)
 
+    `training.state` has the parameters and the optimizer's moments; set it to `training.fresh()` to begin anew.
     `loss(model, params, batch, key)` gives sums, as `zoo.tasks.losses.Sums` or with the same `objective` and `tokens`.
-    `mesh` defaults to all devices, cut along the batch; its devices need not be there to `lower` the step.
+    `mesh` defaults to all devices, with the batch sharded over them; `lower` also works for devices that are not there.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class ArrayTraining:
     ):
         self.model, self.mesh = model, make_mesh(MeshConfig()) if mesh is None else mesh
         example = registry.example_batch(model.config)
-        self.shapes, self._fresh = born(
+        self.shapes, self.fresh = born(
             lambda key: model.init(key, example)["params"], optimizer, self.mesh, seed, ema=False
         )
         self.step = make_step(partial(loss, model), optimizer, self.mesh, self.shapes)
@@ -57,7 +58,7 @@ class ArrayTraining:
     @cached_property
     def state(self) -> TrainState:
         """Parameters and optimizer, made when they are first needed."""
-        return self._fresh()
+        return self.fresh()
 
     @property
     def parameters(self) -> int:
