@@ -27,7 +27,7 @@ CLAIM = (
 )
 SETTINGS: dict[str, Any] = {
     **{"source": "en", "target": "fr", "phrases": 8, "lines": {"train": 40_000, "valid": 300, "test": 600}},
-    **{"vocabulary": 500, "parameters": 1_000_000, "updates": 800, "batch_tokens": 3072, "seed": 0},
+    **{"vocabulary": 500, "parameters": 1_000_000, "updates": 600, "batch_tokens": 3072, "seed": 0},
     **{"max_length": 160, "steps": [32, 64, 96]},
     "peaks": {"cho": 3e-3, "rnnsearch": 3e-3, "transformer": 2e-3},
 }
