@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from zoo.cli import pictures
 from zoo.cli.arguments import (
     DECODING,
     add_bleu,
@@ -20,17 +21,25 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from zoo.storage import AnyPath
 
-HELP = "draw learning curves, BLEU against sentence length, or the attention of a translation"
+HELP = "draw learning curves, scores against length or size, attention, embeddings and positions"
 EXAMPLE = """python -m zoo plot runs/phrases --text "Thursday, March 3, 2022" --layer 1 --head 2
-  python -m zoo plot runs/rnnsearch runs/cho --by-length --split=test"""
+  python -m zoo plot runs/rnnsearch runs/cho --by-length --split=test
+  python -m zoo plot runs/phrases --neighbours March July"""
 
 # The options that change something of a picture, by the option that asks for it; learning curves have none.
-OPTIONS = {
+OPTIONS: dict[str, tuple[str, ...]] = {
     "html": ("text", "checkpoint", *DECODING),
+    "entropy": ("text", "checkpoint"),
     "text": ("layer", "head", "checkpoint", *DECODING),
     "by_length": ("split", "data", "json", "batch_tokens", "bleu_tokenizer", "checkpoint", *DECODING),
     "confusion": ("split", "data", "checkpoint"),
+    "by_size": ("checkpoint",),
+    "positions": ("checkpoint",),
+    "neighbours": ("checkpoint",),
 }
+
+
+DRAWINGS = ("entropy", "by_size", "positions", "neighbours")  # functions of `zoo.cli.pictures`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--text", metavar="TEXT", help="the attention of one's translation of this sentence")
     what.add_argument("--by-length", action="store_true", help="BLEU against the length of the source")
     what.add_argument("--confusion", action="store_true", help="which labels one classifier takes for which")
+    what.add_argument("--by-size", action="store_true", help="validation loss against the number of parameters")
+    what.add_argument("--positions", action="store_true", help="the vectors of positions, and how alike they are")
+    what.add_argument("--neighbours", nargs="+", metavar="WORD", help="the pieces whose embeddings are nearest")
     parser.add_argument(
         "--out",
         type=output,
@@ -50,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", type=output, metavar="FILE.html", help="of --text, a page to explore every attention, not a picture"
     )
+    parser.add_argument("--entropy", action="store_true", help="of --text, how widely each head looks, in bits")
     parser.add_argument("--layer", type=positive, metavar="L", help="of --text, only this layer, 1 the lowest")
     parser.add_argument("--head", type=positive, metavar="H", help="of --text, only this head, from 1 on")
     parser.add_argument("--split", choices=("valid", "test"), help="of --by-length, --confusion (default: test)")
@@ -70,7 +83,14 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{' '.join(map(str, args.workdirs))}: name every working directory once")
     if args.html is not None and args.text is None:
         raise UserError(f"--html={args.html} explores the attention of a text: name one with --text")
-    if args.html is not None:
+    if args.entropy and args.text is None:
+        raise UserError("--entropy is of the attention on a text: name one with --text")
+    drawing = next((name for name in DRAWINGS if getattr(args, name)), None)
+    if drawing is not None:
+        out = _place(args, f"{drawing}.png")
+        getattr(pictures, drawing)(args, out)
+        print(out)
+    elif args.html is not None:
         _explore(args)
     elif args.text is not None:
         _attention(args)

@@ -70,10 +70,11 @@ def _steps(pieces: Sequence[str], logits: Float[jax.Array, "T V"], tokenizer: To
     probabilities, ids = jax.lax.top_k(jax.nn.softmax(logits[: len(pieces)].astype(jnp.float32)), ALTERNATIVES)
     rows = zip(pieces, np.asarray(probabilities), np.asarray(ids), strict=True)
     return tuple(
-        Step(piece, tuple((_name(tokenizer, int(i)), float(p)) for p, i in zip(likely, which, strict=True)))
+        Step(piece, tuple((name_of(tokenizer, int(i)), float(p)) for p, i in zip(likely, which, strict=True)))
         for piece, likely, which in rows
     )
 
 
-def _name(tokenizer: Tokenizer, token: int) -> str:
+def name_of(tokenizer: Tokenizer, token: int) -> str:
+    """A row of the vocabulary as text."""
     return SPECIALS[token] if token < len(SPECIALS) else tokenizer.decode([[token]])[0]

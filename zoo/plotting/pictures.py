@@ -21,6 +21,7 @@ from zoo.storage import write_output
 # Okabe and Ito's colours, which every kind of colour vision tells apart, the explorer's blue first.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5c5c5c")
 SHADES = "Blues"  # of maps: white for 0, dark for 1
+SIGNED = "PuOr"  # of maps with values below 0: white for 0
 STYLE: dict[str, Any] = {
     "axes.prop_cycle": cycler(color=COLOURS),
     **{"axes.titlesize": "medium", "axes.edgecolor": "0.7", "axes.axisbelow": True, "grid.color": "0.9"},
