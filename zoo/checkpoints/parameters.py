@@ -6,6 +6,7 @@ them here.
 """
 
 import json
+from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
@@ -21,23 +22,47 @@ from zoo.storage import absolute
 
 
 def load_parameters(
-    workdir: str | PathLike, which: str = "best", like: PyTree | None = None, part: bool = False
+    workdir: str | PathLike,
+    which: str = "best",
+    like: PyTree | None = None,
+    only: Callable[[str], bool] = lambda path: True,
 ) -> tuple[int, PyTree]:
     """The parameters of a checkpoint as (step, params); the optimizer's state is not read.
 
     `which` is "best" (the latest when there is no best), "latest", "average" or the number of a step. They come as
-    host arrays, or with the shapes, types and shardings of `like`. With `part`, only those under the topmost names of
-    `like` are looked at.
+    host arrays, or with the shapes, types and shardings of `like`. Where `like` is a part of the parameters, `only`
+    tells of each path whether it belongs to it.
 
     Raises UserError when there is no such checkpoint, when it is not whole, or when its shapes are not those of `like`.
     """
     workdir = absolute(workdir)
     step, path = find(workdir, which)
     if like is not None:
-        saved = saved_tree(path)["params"]
-        saved = {name: saved[name] for name in like if name in saved} if part else saved
-        check_fit(path, {"params": saved}, {"params": like})
+        flat = ocp.tree.to_flat_dict(saved_tree(path)["params"], sep="/")
+        check_fit(path, {"params": {name: leaf for name, leaf in flat.items() if only(name)}}, {"params": like})
     return step, _read_parameters(path, like)
+
+
+def load_optimizer(workdir: str | PathLike, which: str, like: PyTree) -> PyTree:
+    """The state of the optimizer in a checkpoint of training, with the structure, shapes and shardings of `like`, which
+    may be a part of it.
+
+    Raises UserError where there is none, as in `best` and `average`, and where it is of another optimizer.
+    """
+    _, path = find(absolute(workdir), which)
+    tree = saved_tree(path)
+    if "optimizer" not in tree:
+        raise UserError(
+            f"{path} has parameters alone: name a checkpoint of training, as `latest`, to take its optimizer too"
+        )
+    there, here = _shapes(tree["optimizer"]), _shapes(like)
+    if differing := sorted(name for name in here if there.get(name) != here[name]):
+        name = differing[0]
+        raise UserError(
+            f"{path} has the state of another optimizer: {name} is {there.get(name, 'absent')} there, {here[name]} "
+            "here; use its config, or begin with a new state"
+        )
+    return _restored(path, "optimizer", like)
 
 
 def saved_parameters(workdir: str | PathLike, which: str = "best") -> PyTree:
@@ -109,11 +134,17 @@ def check_fit(path: epath.Path, saved: PyTree, like: PyTree) -> None:
 def _read_parameters(path: epath.Path, like: PyTree | None) -> PyTree:
     tree = saved_tree(path)
     name = _evaluated(tree)
-    if like is None:
-        wanted = {name: tree[name]}
-        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    else:
-        wanted = {name: like}
-        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+    if like is not None:
+        return _restored(path, name, like)
+    wanted = {name: tree[name]}
+    restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
+    return ocp.PyTreeCheckpointHandler().restore(path / "state", args=args)[name]
+
+
+def _restored(path: epath.Path, name: str, like: PyTree) -> PyTree:
+    """What a checkpoint has under `name`, or as much of it as `like` has, with its shapes and shardings."""
+    wanted = {name: like}
+    restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
     args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
     return ocp.PyTreeCheckpointHandler().restore(path / "state", args=args)[name]

@@ -178,6 +178,10 @@ class Classification:
         """From the working directory, where `prepare` saved it."""
         return tokenizers.load(self.workdir / "tokenizer", "text", self.data.tokenizer)
 
+    def named_tokenizers(self) -> dict[str, tokenizers.Tokenizer]:
+        """The tokenizer by the name of its file."""
+        return {"text": self.tokenizer}
+
     def vocabularies(self) -> dict[str, int]:
         """The fields of a model's config that the data decides."""
         return {
