@@ -1,8 +1,7 @@
-"""The parameters of a checkpoint, read without the rest of it; and the mean of several.
+"""Read the parameters of a checkpoint alone, and average those of several.
 
-One rule: the parameters of a checkpoint are what training evaluates at its step. That is the moving average where one
-is kept (`optimizer.ema`), and else what the optimizer updates. Whatever loads, scores or averages a checkpoint reads
-them here.
+One rule: the parameters of a checkpoint are those that training evaluates at its step. That is the moving average if
+there is one (`optimizer.ema`), else what the optimizer updates. Loading, scoring and averaging all read them here.
 """
 
 import json
@@ -29,11 +28,11 @@ def load_parameters(
 ) -> tuple[int, PyTree]:
     """The parameters of a checkpoint as (step, params); the optimizer's state is not read.
 
-    `which` is "best" (the latest when there is no best), "latest", "average" or the number of a step. They come as
-    host arrays, or with the shapes, types and shardings of `like`. Where `like` is a part of the parameters, `only`
-    tells of each path whether it belongs to it.
+    `which` is "best" (the latest when there is no best), "latest", "average" or the number of a step. They are host
+    arrays, or have the shapes, types and shardings of `like`. If `like` is only a part of the parameters, `only` tells
+    whether a path belongs to it.
 
-    Raises UserError when there is no such checkpoint, when it is not whole, or when its shapes are not those of `like`.
+    Raises UserError if there is no such checkpoint, if it is damaged, or if its shapes differ from those of `like`.
     """
     workdir = absolute(workdir)
     step, path = find(workdir, which)
@@ -47,13 +46,13 @@ def load_optimizer(workdir: str | PathLike, which: str, like: PyTree) -> PyTree:
     """The state of the optimizer in a checkpoint of training, with the structure, shapes and shardings of `like`, which
     may be a part of it.
 
-    Raises UserError where there is none, as in `best` and `average`, and where it is of another optimizer.
+    Raises UserError if there is none, as in `best` and `average`, or if it belongs to another optimizer.
     """
     _, path = find(absolute(workdir), which)
     tree = saved_tree(path)
     if "optimizer" not in tree:
         raise UserError(
-            f"{path} has parameters alone: name a checkpoint of training, as `latest`, to take its optimizer too"
+            f"{path} has only parameters: name a checkpoint of training, such as `latest`, to take its optimizer too"
         )
     there, here = _shapes(tree["optimizer"]), _shapes(like)
     if differing := sorted(name for name in here if there.get(name) != here[name]):
@@ -66,12 +65,13 @@ def load_optimizer(workdir: str | PathLike, which: str, like: PyTree) -> PyTree:
 
 
 def saved_parameters(workdir: str | PathLike, which: str = "best") -> PyTree:
-    """The names and shapes of what `load_parameters` would read, without its arrays; raises as it does."""
+    """The names and shapes that `load_parameters` would read, without the arrays; raises the same errors."""
     return _parameters_in(find(absolute(workdir), which)[1])
 
 
 def average_parameters(workdir: str | PathLike, steps: list[int]) -> PyTree:
-    """The mean of the parameters at `steps`, as host arrays of the saved types; summed in float64, one at a time."""
+    """The mean of the parameters at `steps`, as host arrays of the saved types; summed in float64, one checkpoint at a
+    time."""
     total, types = None, None
     for step in steps:
         _, params = load_parameters(workdir, str(step))
@@ -82,7 +82,7 @@ def average_parameters(workdir: str | PathLike, steps: list[int]) -> PyTree:
 
 
 def best_score(workdir: str | PathLike, name: str) -> tuple[int, float] | None:
-    """The step of the checkpoint in `best/`, and its value of an evaluation, as `bleu`; None where there is none."""
+    """The step of the checkpoint in `best/`, and its value of an evaluation, such as `bleu`; None if there is none."""
     directory = absolute(workdir) / "best"
     for step in reversed(steps_of(directory)):
         value = json.loads((directory / str(step) / "progress" / "metadata").read_text()).get(name)
@@ -91,7 +91,7 @@ def best_score(workdir: str | PathLike, name: str) -> tuple[int, float] | None:
 
 
 def _evaluated(tree: PyTree) -> str:
-    """The name of the parameters that were evaluated, among what a checkpoint holds."""
+    """The name of the evaluated parameters in a checkpoint."""
     return "ema" if tree.get("ema") else "params"
 
 
@@ -101,7 +101,7 @@ def _parameters_in(path: epath.Path) -> PyTree:
 
 
 def saved_tree(path: epath.Path) -> PyTree:
-    """Names and shapes of what a checkpoint holds, without its arrays."""
+    """The names and shapes of a checkpoint's arrays, without reading them."""
     return ocp.PyTreeCheckpointHandler().metadata(path / "state").tree
 
 
@@ -118,7 +118,7 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def check_fit(path: epath.Path, saved: PyTree, like: PyTree) -> None:
-    """Raise UserError, naming parameters first, when `saved` at `path` has not the arrays and shapes of `like`."""
+    """Raise UserError, naming parameters first, unless `saved` at `path` has the arrays and shapes of `like`."""
     there, here = _shapes(saved), _shapes(like)
     differing = sorted(
         (name for name in there.keys() | here.keys() if there.get(name) != here.get(name)),
@@ -128,7 +128,7 @@ def check_fit(path: epath.Path, saved: PyTree, like: PyTree) -> None:
         return
     shown = "; ".join(f"{n} is {there.get(n, 'absent')} there, {here.get(n, 'absent')} here" for n in differing[:3])
     more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
-    raise UserError(f"{path} is of another model: {shown}{more}; use its config, or another working directory")
+    raise UserError(f"{path} belongs to another model: {shown}{more}; use its config, or another working directory")
 
 
 def _read_parameters(path: epath.Path, like: PyTree | None) -> PyTree:
