@@ -316,7 +316,10 @@ def cut_tokenizer(copy: Path) -> None:
 
 
 SPOILT = {
-    "all checkpoints": (all_truncated, ["every checkpoint in COPY/checkpoints is damaged", "checkpoints/3", "start over"]),
+    "all checkpoints": (
+        all_truncated,
+        ["every checkpoint in COPY/checkpoints is damaged", "checkpoints/3", "start over"],
+    ),
     "the model": (of_another_model, ["belongs to another model", "params/decoder", "(16, 2, 8) there, (8, 2, 4) here"]),
     "no tokenizer": (without("tokenizer"), ["no tokenizer COPY/tokenizer/joint.model:", "copy it from where"]),
     "a cut tokenizer": (cut_tokenizer, ["COPY/tokenizer/joint.model can't be read", "truncated", "copy it again"]),

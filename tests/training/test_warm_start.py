@@ -66,7 +66,7 @@ def test_the_optimizer_goes_on_and_its_schedule_begins_anew(workdir, pairs_in_fi
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--init_optimizer", "--init_checkpoint=best"], "has parameters alone"),
+        (["--init_optimizer", "--init_checkpoint=best"], "has only parameters"),
         (["--init_optimizer", "--init_only=encoder"], "--init_optimizer is for runs that take all parameters"),
         (["--init_optimizer", "--config.lora.rank=2"], "what begins at random here, adapters"),
         (["--init_optimizer", "--config.optimizer.name=adafactor"], "the state of another optimizer"),
