@@ -130,6 +130,17 @@ def test_a_classifier_gives_its_body_and_keeps_its_head(root, tuned, capfd):
     assert (one["head"]["kernel"] != body["head"]["kernel"]).any()
 
 
+def test_a_classifier_is_saved_with_its_labels_and_no_other_program_takes_it(tuned, tmp_path, capfd):
+    assert main(["convert", str(tuned), str(tmp_path / "copy"), "--to=zoo"]) == 0
+    one, other = (load(path).classify(["in 3 days"])[0] for path in (tuned, tmp_path / "copy"))
+    assert (one.label, one.probabilities) == (other.label, other.probabilities)
+    for to in ("huggingface", "ctranslate2"):
+        assert main(["convert", str(tuned), str(tmp_path / to), f"--to={to}"]) == 2
+        error = capfd.readouterr().err.splitlines()[-1]
+        assert "GPTClassifier" in error
+        assert not (tmp_path / to).exists()
+
+
 @pytest.mark.parametrize("donor", ["gpt", "tuned"])
 def test_a_classifier_learns_a_vocabulary_of_its_own_and_keeps_the_rows_that_it_shares(
     root, tuned, tmp_path, capfd, donor

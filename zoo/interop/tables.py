@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from zoo.errors import UserError
 from zoo.interop.files import Tensors
 
-TOGETHER = 2**24  # bytes of an array that are on the host at a time; larger ones go to the device in parts
+TOGETHER = 2**24  # bytes of an array that is whole on the host; larger ones go to the device in parts
+ROWS = 2**22  # bytes of such parts of a vocabulary's table, of which there are some copies while they are put in order
 ABSENT = -1  # in a map of rows: a row that the other side does not have
 
 
@@ -180,7 +181,7 @@ def _parameter(table: Table, tensors: Tensors, pieces: list[Piece], leaf: Any) -
         return jax.device_put(whole.astype(leaf.dtype, copy=False), where)
     array = _zeros(leaf.shape, leaf.dtype, where)
     for start, part in parts:
-        array = _written(where)(array, part, start)
+        array = jax.block_until_ready(_written(where)(array, part, start))  # or parts pile up that wait to be written
     return array
 
 
@@ -233,7 +234,7 @@ def _pieces_of_text(table: Table, tensors: Tensors, piece: Piece, leaf: Any) -> 
         whole = tensors.read(piece.name)
         yield 0, np.where(rows[:, None] == ABSENT, whole.mean(axis=0), whole[rows]).T
         return
-    step = max(1, TOGETHER // (4 * leaf.shape[1]))
+    step = max(1, ROWS // (4 * leaf.shape[1]))
     mean = _mean(tensors, piece.name, step) if (rows == ABSENT).any() else None
     for start in range(0, len(rows), step):
         wanted = rows[start : start + step]
