@@ -37,8 +37,9 @@ def load_parameters(
     workdir = absolute(workdir)
     step, path = find(workdir, which)
     if like is not None:
-        flat = ocp.tree.to_flat_dict(saved_tree(path)["params"], sep="/")
-        check_fit(path, {"params": {name: leaf for name, leaf in flat.items() if only(name)}}, {"params": like})
+        saved = ocp.tree.to_flat_dict({"params": saved_tree(path)["params"]}, sep="/")
+        part = {name: leaf for name, leaf in saved.items() if only(name.removeprefix("params/"))}
+        check_fit(path, part, {"params": like})
     return step, _read_parameters(path, like)
 
 
