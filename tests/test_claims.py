@@ -38,7 +38,9 @@ def test_of_the_branches_of_a_condition_one_is_counted():
     assert chosen == claims.parallelism.Work(2 * 2 * 4**3, 2)
 
 
-@pytest.mark.parametrize("name", generations.NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "cho" else pytest.mark.slow) for name in generations.NAMES]
+)
 def test_models_are_compared_at_one_size(name):
     count = registry.parameter_count(generations.config(name, 36, 500_000))
     assert count == pytest.approx(500_000, rel=0.05)
@@ -106,6 +108,14 @@ def _claims(tmp_path, *words):
     return claims.run(parser.parse_args([f"--out={tmp_path / 'out'}", f"--text={text}", report, *words]))
 
 
+def test_a_report_says_what_is_not_measured_yet(tmp_path, minute):
+    _claims(tmp_path, "--minutes=1e-9")
+    written = (tmp_path / "report.md").read_text()
+    assert written.count("Not measured yet") == len(claims.MODULES)
+    assert all(module.TITLE in written and module.CLAIM in written for module in claims.MODULES.values())
+
+
+@pytest.mark.slow
 def test_a_report_is_written_of_what_there_is(tmp_path, minute, monkeypatch):
     monkeypatch.setattr(recall, "NAMES", {"transformer": "attention"})
     _claims(tmp_path, "--part", "recall")

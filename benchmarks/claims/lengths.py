@@ -26,8 +26,8 @@ CLAIM = (
     "encoder-decoder architecture. (Bahdanau et al. 2015, abstract)"
 )
 SETTINGS: dict[str, Any] = {
-    **{"source": "en", "target": "fr", "phrases": 8, "lines": {"train": 40_000, "valid": 300, "test": 600}},
-    **{"vocabulary": 500, "parameters": 1_000_000, "updates": 600, "batch_tokens": 3072, "seed": 0},
+    **{"source": "en", "target": "fr", "phrases": 8, "lines": {"train": 40_000, "valid": 200, "test": 400}},
+    **{"vocabulary": 500, "parameters": 1_000_000, "updates": 300, "batch_tokens": 3072, "seed": 0},
     **{"max_length": 160, "steps": [32, 64, 96]},
     "peaks": {"cho": 3e-3, "rnnsearch": 3e-3, "transformer": 2e-3},
 }

@@ -30,7 +30,7 @@ CLAIM = (
     "whereas a recurrent layer requires O(n) sequential operations. (Vaswani et al. 2017, section 4)"
 )
 SETTINGS: dict[str, Any] = {
-    **{"tokens": 4096, "lengths": [16, 32, 64, 128, 256, 512], "vocabulary": 1000, "parameters": 1_500_000},
+    **{"tokens": 4096, "lengths": [16, 64, 256, 512], "vocabulary": 1000, "parameters": 1_500_000},
     **{"dtype": "bfloat16", "rounds": 5},
 }
 OPTIMIZER = OptimizerConfig(peak=1e-3, schedule="constant", warmup=0)
