@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import ROOT, Fence, ours
+from documents import ROOT, Fence, fences, ours
 
 import zoo.runs
 from zoo.cli import main
@@ -43,14 +43,14 @@ TRAINING = {"steps": 2, "evaluate_every": 2, "checkpoint_every": 1, "log_every":
 TRAINING |= {"compute_dtype": "float32", "compile_ahead": 0}
 DATA = {"batch_tokens": 512, "max_length": 24, "length": 32, "batch_rows": 4}
 DECODING = {"max_length": 8, "max_extra": 2, "max_new_tokens": 4}
-LEARNED = {"vocabulary": 300}  # of a text of its own; a donor brings its vocabulary
+LEARNED = {"tokenizer": "bytes", "vocabulary": 260}  # of a text; a donor brings its own, and phrases are small
 
 
 class Sandbox:
     """The project's files by their names, text in `DIR`, and two pairs of languages. Use it as a context."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
-        self.folder, self._small, self._names = folder, False, {}
+        self.folder, self._small, self._families = folder, False, {*registry.FAMILIES}
         for name in ("train.py", "eval.py", "README.md", "docs", "zoo", "benchmarks"):
             (folder / name).symlink_to(ROOT / name)
         _write_texts(folder / "DIR")
@@ -79,6 +79,16 @@ class Sandbox:
 
     def __exit__(self, *_: object) -> None:
         self._server.close()
+        for name in registry.FAMILIES.keys() - self._families:  # those of a page
+            del registry.FAMILIES[name]
+
+    def run_page(self, page: Path) -> None:
+        """Write the files that a page shows, and run its code, in its order."""
+        for fence in fences(page):
+            if fence.file:
+                (self.folder / fence.file).write_text(fence.code)
+            elif not fence.reason:
+                self.run(fence)
 
     def run(self, fence: Fence) -> None:
         """Run a fence; anything that fails fails the test, with the page and the line."""
@@ -130,7 +140,8 @@ class Sandbox:
         model = tree["model"]["name"], tree["model"]["size"]
         sizes = {field.name for field in fields(registry.config(*model))}
         changes = {f"model.{key}": value for key, value in MODEL.items() if key in sizes}
-        data = DATA if options.keys() & {"init_from", "like"} else DATA | LEARNED
+        given = options.keys() & {"init_from", "like"} or tree["data"].get("train") == "phrases"
+        data = DATA if given else DATA | LEARNED
         for room, values in (("train", TRAINING), ("data", data), ("decoding", DECODING)):
             changes |= {f"{room}.{key}": value for key, value in values.items() if key in tree[room]}
         return list(changes.items())

@@ -76,18 +76,20 @@ END
     assert ours(["python", "x.py"]) is None
 
 
-@pytest.mark.slow
-def test_the_code_on_every_page_runs(tmp_path, monkeypatch):
-    """The README first, whose runs the other pages use; a page goes on where the one before it ended."""
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """Where the README's code has run, whose models the other pages use."""
     from sandbox import Sandbox
 
-    with Sandbox(tmp_path, monkeypatch) as sandbox:
-        for page in PAGES:
-            for fence in fences(page):
-                if fence.file:
-                    (sandbox.folder / fence.file).write_text(fence.code)
-                elif not fence.reason:
-                    sandbox.run(fence)
+    with pytest.MonkeyPatch.context() as patch, Sandbox(tmp_path_factory.mktemp("docs"), patch) as opened:
+        opened.run_page(PAGES[0])
+        yield opened
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.stem)
+def test_the_code_on_a_page_runs(sandbox, page):
+    sandbox.run_page(page)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Find fonts for the characters of any text."""
+"""Fonts that have the characters of any text."""
 
 import logging
 import unicodedata
@@ -34,7 +34,8 @@ def families(text: str) -> list[str]:
 
 
 def _others() -> Iterator[font_manager.FontEntry]:
-    """Every installed font, those that matplotlib knows first; its cache misses fonts that were installed later."""
+    """Every installed font, those that matplotlib knows first; it remembers what it once found, and misses what was
+    installed since."""
     manager = font_manager.fontManager
     # "Last Resort" has a box for everything.
     yield from sorted(
