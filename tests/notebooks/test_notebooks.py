@@ -14,10 +14,10 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TINY = {"ZOO_NOTEBOOK_STEPS": "2", "ZOO_NOTEBOOK_WIDTH": "8", "ZOO_NOTEBOOK_DATES": "80", "ZOO_NOTEBOOK_LABELLED": "32"}
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-# GPT-1's compiles two minutes long.
+# The others compile longer than the suite's budget allows.
 run_notebook = pytest.mark.parametrize(
     "path",
-    [pytest.param(p, marks=[pytest.mark.slow] if p.stem == "gpt1" else []) for p in NOTEBOOKS],
+    [pytest.param(p, marks=[] if p.stem == "seq2seq_to_attention" else pytest.mark.slow) for p in NOTEBOOKS],
     ids=lambda path: path.stem,
 )
 
