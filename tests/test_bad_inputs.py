@@ -278,14 +278,14 @@ def test_a_truncated_checkpoint_is_passed_over_with_a_warning(copy, capfd):
     assert json.loads(out)["step"] == 2
     warnings = [line for line in err.splitlines() if line.startswith("zoo: warning: ")]
     assert len(warnings) == 1
-    assert f"{copy / 'checkpoints' / '3'} is not whole" in warnings[0]
+    assert f"{copy / 'checkpoints' / '3'} is damaged" in warnings[0]
 
 
 def test_training_goes_on_from_the_checkpoint_before_a_truncated_one_and_keeps_that(copy, capfd):
     truncate(copy / "checkpoints" / "3")
     assert main(["train", f"--workdir={copy}", "--config.train.steps=4"]) == 0
     err = capfd.readouterr().err
-    assert f"{copy / 'checkpoints' / '3'} is not whole" in err
+    assert f"{copy / 'checkpoints' / '3'} is damaged" in err
     assert "going on from step 2 of 4" in err
     assert (copy / "checkpoints" / "3.broken").is_dir()
     assert (copy / "checkpoints" / "4").is_dir()
@@ -316,8 +316,11 @@ def cut_tokenizer(copy: Path) -> None:
 
 
 SPOILT = {
-    "all checkpoints": (all_truncated, ["no checkpoint in COPY/checkpoints is whole", "checkpoints/3", "start over"]),
-    "the model": (of_another_model, ["of another model", "params/decoder", "(16, 2, 8) there, (8, 2, 4) here"]),
+    "all checkpoints": (
+        all_truncated,
+        ["every checkpoint in COPY/checkpoints is damaged", "checkpoints/3", "start over"],
+    ),
+    "the model": (of_another_model, ["belongs to another model", "params/decoder", "(16, 2, 8) there, (8, 2, 4) here"]),
     "no tokenizer": (without("tokenizer"), ["no tokenizer COPY/tokenizer/joint.model:", "copy it from where"]),
     "a cut tokenizer": (cut_tokenizer, ["COPY/tokenizer/joint.model can't be read", "truncated", "copy it again"]),
     "an empty tokenizer": (holding("tokenizer/joint.model", b""), ["joint.model can't be read", "it is empty"]),

@@ -188,7 +188,7 @@ def test_with_no_whole_checkpoint_the_user_is_told_what_to_do(two):
     empty(two / "checkpoints" / "2")
     with pytest.raises(UserError, match=r"checkpoints/2: restore a copy .* delete .* to start over"):
         Checkpoints(two).restore(state_at(0), None)
-    with pytest.raises(UserError, match=r"not whole: state/.* bytes"):
+    with pytest.raises(UserError, match=r"damaged: state/.* bytes"):
         load_parameters(two, "1")
 
 

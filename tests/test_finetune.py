@@ -122,12 +122,39 @@ def test_a_pattern_that_no_parameter_has_and_predictions_of_no_classifier_are_to
 def test_a_classifier_gives_its_body_and_keeps_its_head(root, tuned, capfd):
     frozen = {"optimizer.multipliers": "body=0,head=0,markers=0"}
     assert finetune(root, root / "again", f"--init_from={tuned}", **frozen) == 0
-    assert "taken: body, rows of the added tokens; fresh: head; left: head" in capfd.readouterr().err
+    assert "taken: body; fresh: head; left: head" in capfd.readouterr().err
     assert finetune(root, root / "head", f"--init_from={tuned}@1", "--init_head", **frozen) == 0
     one, body, whole = (load_parameters(path)[1] for path in (tuned, root / "again", root / "head"))
     assert jax.tree.all(jax.tree.map(np.array_equal, one, whole))
     assert jax.tree.all(jax.tree.map(np.array_equal, one["body"], body["body"]))
     assert (one["head"]["kernel"] != body["head"]["kernel"]).any()
+
+
+def test_a_classifier_is_saved_with_its_labels_and_no_other_program_takes_it(tuned, tmp_path, capfd):
+    assert main(["convert", str(tuned), str(tmp_path / "copy"), "--to=zoo"]) == 0
+    one, other = (load(path).classify(["in 3 days"])[0] for path in (tuned, tmp_path / "copy"))
+    assert (one.label, one.probabilities) == (other.label, other.probabilities)
+    for to in ("huggingface", "ctranslate2"):
+        assert main(["convert", str(tuned), str(tmp_path / to), f"--to={to}"]) == 2
+        error = capfd.readouterr().err.splitlines()[-1]
+        assert "GPTClassifier" in error
+        assert not (tmp_path / to).exists()
+
+
+@pytest.mark.parametrize("donor", ["gpt", "tuned"])
+def test_a_classifier_learns_a_vocabulary_of_its_own_and_keeps_the_rows_that_it_shares(
+    root, tuned, tmp_path, capfd, donor
+):
+    frozen = {"optimizer.multipliers": "body=0,markers=0", "data.vocabulary": "280", "data.tokenizer": "bpe"}
+    assert finetune(root, tmp_path / "run", f"--init_from={root / donor}", "--new_vocabulary", **frozen) == 0
+    assert "of 280 pieces kept" in capfd.readouterr().err
+    before, after = load(root / donor), load(tmp_path / "run")
+    old, new = (np.asarray(run.params.get("body", run.params)["embedding"]["table"]) for run in (before, after))
+    rows = {before.task.tokenizer.piece(i): i for i in range(before.task.tokenizer.size)}
+    shared = [(rows[piece], i) for i in range(280) if (piece := after.task.tokenizer.piece(i)) in rows]
+    assert len(shared) > 15 and len(new) == 283
+    assert all((old[there] == new[here]).all() for there, here in shared)
+    assert (old[-3:] == new[-3:]).all() == (donor == "tuned")  # the rows of the tokens that classifiers add
 
 
 def test_a_language_model_has_no_head_to_give(root, tmp_path, capfd):

@@ -169,7 +169,7 @@ def test_the_format_of_rows_is_told_from_their_fields(evaluate):
 @pytest.mark.parametrize(
     ("content", "options", "told"),
     [
-        ('{"premise": "a"}\n', (), "rows.jsonl:1: its fields, premise, are of no known format"),
+        ('{"premise": "a"}\n', (), "rows.jsonl:1: its fields, premise, fit no known format"),
         ('{"text": "a b"}\n{"txt": "a"}\n', (), "rows.jsonl:2: no field 'text' for lambada; there are: txt"),
         ('{"text": "a b"}\n{"text"\n', (), "rows.jsonl:2: no JSON"),
         ("", (), "rows.jsonl is empty"),

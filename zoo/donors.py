@@ -1,7 +1,8 @@
 """Donors: the working directories that other runs begin from, and what a run takes of them."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from typing import Any
 
@@ -13,8 +14,8 @@ from zoo.experiment import Change, Experiment, from_workdir
 from zoo.models import gpt, registry
 from zoo.storage import AnyPath, located, write_whole
 from zoo.tasks.base import Task
-from zoo.training.lora import LoRAConfig
 from zoo.training.vocabulary import Transfer
+from zoo.training.warm_start import Wanted
 
 # Fields of a model's config that do not describe its parameters, or that the data decides.
 _NOT_SIZES = ("dtype", "remat", "attention_backend", "vocabulary", "source_vocabulary", "target_vocabulary", "outputs")
@@ -22,48 +23,68 @@ _TOKENIZER = ("tokenizer", "vocabulary", "target_vocabulary", "joint")  # keys o
 
 
 @dataclass(frozen=True)
+class Taking:
+    """What to take of a donor, as the flags of `train` say it: which `checkpoint` (best, latest, average or the number
+    of a step), a classifier's `head`, `only` parameters with this regular expression in their path, the `optimizer`'s
+    state, and a `new_vocabulary` of the run's own, for which parameters are taken piece by piece."""
+
+    checkpoint: str = ""
+    head: bool = False
+    only: str = ""
+    optimizer: bool = False
+    new_vocabulary: bool = False
+
+    def __post_init__(self):
+        try:
+            re.compile(self.only)
+        except re.error as error:
+            raise UserError(f"--init_only={self.only!r} is no regular expression: {error}") from error
+        chosen = self.named()
+        for one, other in (("--new_vocabulary", "--init_head"), ("--init_only", "--init_head")):
+            if one in chosen and other in chosen:
+                raise UserError(f"{one} and {other} exclude each other: leave one out")
+        for other in ("--new_vocabulary", "--init_only"):
+            if self.optimizer and other in chosen:
+                raise UserError(f"--init_optimizer is for runs that take all parameters: leave it or {other} out")
+
+    def named(self) -> list[str]:
+        """The flags that are given."""
+        given = {
+            **{"--init_head": self.head, "--init_checkpoint": self.checkpoint, "--init_only": self.only},
+            **{"--init_optimizer": self.optimizer, "--new_vocabulary": self.new_vocabulary},
+        }
+        return [flag for flag, value in given.items() if value]
+
+
+@dataclass(frozen=True)
 class Donor:
-    """A working directory that a run begins from: it takes the tokenizer and, if `parameters`, those of `checkpoint`
-    (best, latest, average or the number of a step). A classifier's head is taken only if `head`. Without `vocabulary`,
-    the run learns its own, and parameters are taken piece by piece."""
+    """A working directory that a run begins from: it gives its sizes, its tokenizer unless the run learns its own, and,
+    if `parameters`, those that `taking` says."""
 
     path: AnyPath
     parameters: bool = True
-    checkpoint: str = "best"
-    head: bool = False
-    vocabulary: bool = True
+    taking: Taking = Taking()
 
     @classmethod
-    def of(
-        cls,
-        spec: str | PathLike,
-        parameters: bool = True,
-        checkpoint: str = "",
-        head: bool = False,
-        vocabulary: bool = True,
-    ) -> "Donor":
+    def of(cls, spec: str | PathLike, parameters: bool = True, taking: Taking = Taking()) -> "Donor":
         """The donor that `spec` names: `DIR`, `DIR@STEP` (or `DIR@average`), `DIR/average`, `DIR/best/STEP`, ...
 
-        Raises `UserError` for two checkpoints at once, and for a head or a checkpoint without parameters.
+        Raises `UserError` for two checkpoints at once, and for words on parameters where none are taken.
         """
         path, named = _split(located(spec))
-        if named and checkpoint and named != checkpoint:
-            raise UserError(f"--init_checkpoint={checkpoint} and {spec} name two checkpoints: leave one out")
-        if not parameters and (head or checkpoint or named):
-            what = "--init_head" if head else f"the checkpoint {checkpoint or named}"
+        if named and taking.checkpoint and named != taking.checkpoint:
+            raise UserError(f"--init_checkpoint={taking.checkpoint} and {spec} name two checkpoints: leave one out")
+        if not parameters and (named or taking.named()):
+            what = f"the checkpoint {named}" if named else taking.named()[0]
             raise UserError(f"{what} goes with --init_from: --like={spec} takes no parameters")
-        if not vocabulary and (head or not parameters):
-            raise UserError("--new_vocabulary goes with --init_from, and without --init_head")
-        return cls(path, parameters, checkpoint or named or "best", head, vocabulary)
+        return cls(path, parameters, replace(taking, checkpoint=taking.checkpoint or named))
 
     @classmethod
     def chosen(
         cls,
         init_from: str | PathLike | None,
         like: str | PathLike | None,
-        checkpoint: str = "",
-        head: bool = False,
-        new_vocabulary: bool = False,
+        taking: Taking = Taking(),
     ) -> "Donor | None":
         """The donor of a run, if it has one.
 
@@ -73,13 +94,26 @@ class Donor:
             raise UserError("init_from and like exclude each other: init_from takes the tokenizer too")
         spec = like if init_from is None else init_from
         if spec is not None:
-            return cls.of(spec, init_from is not None, checkpoint, head, not new_vocabulary)
-        if head or checkpoint or new_vocabulary:
-            raise UserError(
-                "--init_head, --init_checkpoint and --new_vocabulary say what to take of a donor: name one by "
-                "--init_from=DIR"
-            )
+            return cls.of(spec, init_from is not None, taking)
+        if flags := taking.named():
+            raise UserError(f"{flags[0]} says what to take of a donor: name one by --init_from=DIR")
         return None
+
+    @property
+    def gives_vocabulary(self) -> bool:
+        return not self.taking.new_vocabulary
+
+    @property
+    def checkpoint(self) -> str:
+        """Which of its checkpoints. The optimizer's state is in those of training alone."""
+        return self.taking.checkpoint or ("latest" if self.taking.optimizer else "best")
+
+    def wanted(self, task: Task, config: Any) -> Wanted:
+        """What of its parameters a run of `task` takes, whose model has `config`."""
+        taking = self.taking
+        lora = from_workdir(self.path).lora
+        transfer = None if self.gives_vocabulary else self._transfer(task, config)
+        return Wanted(self.path, self.checkpoint, taking.head, taking.only, taking.optimizer, lora, transfer)
 
     def changes(self, experiment: Experiment, given: Sequence[Change]) -> list[Change]:
         """The changes by which `experiment` has the donor's sizes and tokenizer, before the user's own, `given`.
@@ -87,7 +121,7 @@ class Donor:
         Raises `UserError` where those ask for another tokenizer.
         """
         donor = from_workdir(self.path)
-        if not self.vocabulary:
+        if not self.gives_vocabulary:
             return [(key, _of_any_vocabulary(key, value)) for key, value in _sizes(donor, experiment)]
         tokenizer = _tokenizer(donor, experiment)
         wanted = dict(given)
@@ -99,15 +133,8 @@ class Donor:
                 )
         return [*_sizes(donor, experiment), *tokenizer]
 
-    @property
-    def lora(self) -> LoRAConfig:
-        """How its adapters were made."""
-        return from_workdir(self.path).lora
-
-    def transfer(self, task: Task, config: Any) -> Transfer | None:
-        """How parameters come to the vocabulary of `task`, whose model has `config`; None where that is the donor's."""
-        if self.vocabulary:
-            return None
+    def _transfer(self, task: Task, config: Any) -> Transfer:
+        """How parameters come to the vocabulary of `task`, whose model has `config`."""
         foreign = interop.opened(self.path)
         donor = from_workdir(self.path).make_task(self.path)
         old = donor.named_tokenizers() if foreign is None else foreign.tokenizers
@@ -116,7 +143,7 @@ class Donor:
     def check_head(self, known: Sequence[str]) -> None:
         """Raises `UserError` where the head is to be taken and its outputs are other labels than the `known`."""
         there = labels.saved(self.path)
-        if self.head and there is not None and there != list(known):
+        if self.taking.head and there is not None and there != list(known):
             raise UserError(
                 f"--init_head: the outputs of {self.path} are {', '.join(there)}, and this run has "
                 f"{', '.join(known)}: leave --init_head out"

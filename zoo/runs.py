@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from zoo import logs
-from zoo.donors import Donor
+from zoo.donors import Donor, Taking
 from zoo.errors import UserError
 from zoo.evaluation import score
 from zoo.experiment import Change, Experiment, from_file, from_workdir
@@ -45,6 +45,8 @@ def train(
     init_from: str | PathLike | None = None,
     init_checkpoint: str = "",
     init_head: bool = False,
+    init_only: str = "",
+    init_optimizer: bool = False,
     new_vocabulary: bool = False,
     like: str | PathLike | None = None,
     listeners: Sequence[Listener] | None = None,
@@ -65,6 +67,9 @@ def train(
         `DIR@STEP` or `DIR/average`.
       init_checkpoint: which of its checkpoints, where `init_from` does not say it.
       init_head: take the head of a classifier too, which otherwise begins at random.
+      init_only: take only the parameters in whose path this regular expression is found, as `encoder`.
+      init_optimizer: take the state of the optimizer too (of the latest checkpoint, if none is named); its schedule
+        begins anew.
       new_vocabulary: with `init_from`, learn a vocabulary of the run's own text; pieces that both have keep their rows.
       like: a working directory whose tokenizer alone the run takes.
       listeners: what hears the reports, instead of the terminal's lines and progress bar (`zoo.training.listeners`).
@@ -74,7 +79,8 @@ def train(
     of a notebook, or Ctrl-C) and it saves the step that it has reached, and returns.
     """
     logs.set_up()
-    donor = Donor.chosen(init_from, like, init_checkpoint, init_head, new_vocabulary)
+    taking = Taking(init_checkpoint, init_head, init_only, init_optimizer, new_vocabulary)
+    donor = Donor.chosen(init_from, like, taking)
     experiment, path = described(config, None if workdir is None else located(workdir), tuple(changes.items()), donor)
     carry_out(experiment, path, donor, True, listeners)
     return load(path)
@@ -161,7 +167,7 @@ def _prepared(experiment: Experiment, workdir: AnyPath, donor: Donor | None) -> 
         task = experiment.make_task(workdir)
 
         def prepare():
-            if donor is not None and donor.vocabulary:
+            if donor is not None and donor.gives_vocabulary:
                 donor.give_tokenizer(workdir)
             task.prepare()
 
@@ -172,9 +178,7 @@ def _prepared(experiment: Experiment, workdir: AnyPath, donor: Donor | None) -> 
         training = Training(task, model, config, rule, mesh, experiment.seed)
         if donor is not None and donor.parameters and not training.checkpoints.steps():
             donor.check_head(getattr(task, "labels", ()))
-            transfer = donor.transfer(task, experiment.model_config(task, "float32"))
-            begun = training.begin_with(donor.path, donor.checkpoint, donor.head, donor.lora, transfer)
-            log.info("%s", begun)
+            log.info("%s", training.begin_with(donor.wanted(task, experiment.model_config(task, "float32"))))
     return training
 
 

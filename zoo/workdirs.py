@@ -17,6 +17,7 @@ from zoo import interop
 from zoo.checkpoints import load_parameters, save_parameters
 from zoo.data.batches.base import LanguageBatch
 from zoo.data.batches.buckets import padded
+from zoo.data.examples import labels
 from zoo.decoding.alignment import aligning
 from zoo.decoding.ancestral import Draws
 from zoo.decoding.ensemble import Ensemble
@@ -226,6 +227,8 @@ class Workdir:
     def _write_zoo(self, directory: AnyPath) -> None:
         for name, tokenizer in self.task.named_tokenizers().items():
             tokenizer.save(directory / "tokenizer", name)
+        if (known := labels.saved(self.path)) is not None:
+            labels.save(directory, known)
         save_parameters(directory / "best", self.step, self.params, {})
         merged_in = replace(self.experiment, lora=LoRAConfig())
         content = json.dumps(merged_in.as_dict(), indent=2) + "\n"

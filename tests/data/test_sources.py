@@ -219,4 +219,4 @@ def test_mistakes_about_a_dataset(prepared, tmp_path):
     assert f"such as {prepared}/tiny_parallel/1.0.0" in line
     assert "no prepared dataset" in message(Tfds, str(tmp_path), "en", "fr")
     (tmp_path / "unprepared").mkdir()
-    assert "can't be had" in message(Tfds, "unprepared", "en", "fr", data_dir=str(tmp_path))
+    assert "is not available" in message(Tfds, "unprepared", "en", "fr", data_dir=str(tmp_path))

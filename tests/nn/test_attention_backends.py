@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.nn.attention_backends import attend, attend_with_weights, self_attend
+from zoo.nn.attention_backends import attend, attend_stacked, attend_with_weights
 from zoo.nn.dropout import WeightDropout, keep
 from zoo.nn.masks import Mask
 
@@ -139,18 +139,30 @@ def test_several_blocks_are_one_whole(monkeypatch):
         check(backend, "packed", 35, DROPOUT)
 
 
-def test_one_array_of_queries_keys_and_values_gets_one_gradient():
+@pytest.mark.parametrize("stacks", [(3,), (1, 2)])
+def test_what_lies_in_one_array_gets_one_gradient(stacks):
     mask, target = padded(5, causal=True), normal(B, 5, H, D, seed=9)
+    apart = operands(5, 5)
+
+    def stacked(given):
+        given, found = list(given), []
+        for number in stacks:
+            some = [given.pop(0) for _ in range(number)]
+            found.append(jnp.stack(some, axis=2) if number > 1 else some[0])
+        return tuple(found)
 
     def gradient(function, given):
-        return jax.jit(jax.grad(lambda given: (function(given, mask, "triton", DROPOUT) * target).sum()))(given)
+        return jax.jit(jax.grad(lambda given: (function(given) * target).sum()))(given)
 
-    together = gradient(self_attend, jnp.stack(operands(5, 5), axis=2))
-    apart = gradient(lambda given, *others: attend(*given, *others), operands(5, 5))
-    np.testing.assert_allclose(together, jnp.stack(apart, axis=2), atol=1e-5)
+    together = gradient(lambda given: attend_stacked(given, mask, "triton", DROPOUT), stacked(apart))
+    expected = gradient(lambda given: attend(*given, mask, "einsum", DROPOUT), apart)
+    for one, other in zip(together, stacked(expected), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize(("backend", "kind"), [("xla", "padded"), ("xla", "packed"), ("auto", "cross")])
+@pytest.mark.parametrize(
+    ("backend", "kind"), [("xla", "padded"), ("xla", "packed"), ("xla", "causal over a past"), ("auto", "cross")]
+)
 def test_back_ends_without_dropout_are_the_plain_form(backend, kind):
     check(backend, kind, 6)
 

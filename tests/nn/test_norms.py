@@ -8,7 +8,12 @@ from flax import linen as nn
 
 from zoo.data.batches.base import LanguageBatch
 from zoo.models import build
-from zoo.nn.norms import EPSILON, LayerNorm, normalized
+from zoo.nn.attention import Heads
+from zoo.nn.dropout import RowDropout
+from zoo.nn.fused_norm import EPSILON, fused_norm
+from zoo.nn.layers import EncoderLayer, LayerConfig
+from zoo.nn.masks import Mask
+from zoo.nn.norms import LayerNorm, normalized
 
 WIDTH = 96
 RANDOM = np.random.default_rng(0)
@@ -69,3 +74,41 @@ def test_a_constant_added_to_every_position_vector_changes_logits_by_rounding_on
     run = jax.jit(lambda params: model.apply({"params": params}, batch).logits)
     logits, others = run(params), run(moved)
     assert jnp.abs(logits - others).max() < 1e-3 * jnp.abs(logits).max()
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_the_kernel_is_the_plain_form_forward_and_backward(added, monkeypatch):
+    """Of a residual with dropout and its norm, in several blocks for several programs, with a part of a block left."""
+    monkeypatch.setattr("zoo.nn.fused_norm.ELEMENTS", 128)
+    monkeypatch.setattr("zoo.nn.fused_norm.PROGRAMS", 3)
+    random, shape, dropout = np.random.default_rng(2), (5, 9, 24), RowDropout.of(jax.random.key(5), 0.3)
+    x, y, target = (jnp.asarray(random.normal(size=shape), jnp.float32) for _ in range(3))
+    scale, bias = (jnp.asarray(random.normal(size=shape[-1:]), jnp.float32) for _ in range(2))
+
+    def plain(x, y, scale, bias):
+        return normalized(x + dropout.apply(y) if added else x, scale, bias, jnp.float32)
+
+    def in_kernel(x, y, scale, bias):
+        return fused_norm(x, scale, bias, jnp.float32, y if added else None, dropout if added else None)
+
+    def of(function):
+        return jax.jit(jax.value_and_grad(lambda *given: (function(*given) * target).sum(), argnums=(0, 1, 2, 3)))
+
+    expected, found = of(plain)(x, y, scale, bias), of(in_kernel)(x, y, scale, bias)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), found, expected)
+
+
+def test_a_layer_is_the_same_with_the_kernel(monkeypatch):
+    layer = EncoderLayer(LayerConfig(Heads(16, 2), 32, "post", dropout=0.3))
+    x, mask = jnp.asarray(RANDOM.normal(size=(2, 5, 16)), jnp.float32), Mask()
+    params = layer.init(jax.random.key(0), x, mask, False, False)
+
+    def gradient(params):
+        rngs = {"dropout": jax.random.key(1)}
+        return jax.jit(jax.grad(lambda params: (layer.apply(params, x, mask, True, False, rngs=rngs)[0] ** 3).sum()))(
+            params
+        )
+
+    expected = gradient(params)
+    monkeypatch.setattr("zoo.nn.norms._has_kernel", lambda x: True)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), gradient(params), expected)

@@ -23,8 +23,8 @@ from zoo.models.base import Readout
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.models.rnnsearch import RNNsearch, RNNsearchConfig
 from zoo.models.transformer import Transformer, TransformerConfig
-from zoo.nn import attention, layers, linear, stacks
-from zoo.nn.attention_backends import attend, self_attend
+from zoo.nn import attention, layers, linear, norms, stacks
+from zoo.nn.attention_backends import attend, attend_stacked
 from zoo.nn.dropout import WeightDropout
 from zoo.nn.masks import Mask
 from zoo.parallel.mesh import AXES, PRESETS, MeshConfig, check_heads, make_mesh
@@ -137,7 +137,7 @@ def check_kernels():
 
         def total(*operands):
             if together:
-                mixed = self_attend(jnp.stack(operands, axis=2), mask, backend, dropout)
+                mixed = attend_stacked((jnp.stack(operands, axis=2),), mask, backend, dropout)
             else:
                 mixed = attend(*operands, mask, backend, dropout)
             return (mixed * jnp.cos(jnp.arange(8))).sum()
@@ -237,7 +237,7 @@ if __name__ == "__main__":
     if what in CASES:
         check_presets(CASES[what](), presets)
     elif what == "forms for gpus":
-        for module in (attention, layers, linear, losses, stacks):
+        for module in (attention, layers, linear, losses, norms, stacks):
             module.platform = lambda: "gpu"
         check_presets(CASES["gpt"](), presets)
     elif what == "kernels":

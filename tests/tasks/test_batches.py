@@ -47,7 +47,7 @@ def test_a_mesh_that_needs_more_rows_is_told(phrases, caplog):
         phrases(max_length=24, pool=100).training_batches(2)
         assert "rows_multiple" not in caplog.text
         phrases(max_length=24, pool=100).training_batches(16)
-    assert "multiples of 16 rows, for they are cut into 16 parts" in caplog.text
+    assert "multiples of 16 rows, since they are cut into 16 parts" in caplog.text
 
 
 def test_endless_pairs_have_batches_without_a_pool_of_ones_own(phrases, monkeypatch):

@@ -113,3 +113,27 @@ def test_the_norm_of_a_gradient_leaves_frozen_layers_out():
     params = {"layers": {"kernel": jnp.ones((2, 3))}}
     changes, _ = rule.update(params, rule.init(params), params)
     assert float(jnp.linalg.norm(changes["layers"]["kernel"])) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (
+            [
+                "encoder_0/input",
+                "encoder_1/input",
+                "decoder_0/input",
+                "decoder_1/bias",
+                "source_embedding/table",
+                "output",
+            ],
+            [0.25, 0.5, 0.25, 0.5, 0.125, 1],
+        ),
+        (["encoder/forward/gates", "decoder/gates", "alignment/query", "target_embedding/table"], [0.5, 0.5, 1, 0.25]),
+        (["encoder/layers_0/x", "encoder/layers_1/x", "encoder/norm/scale", "embedding/table"], [0.25, 0.5, 1, 0.125]),
+    ],
+    ids=["layers by number", "one layer", "a stack"],
+)
+def test_rates_fall_with_depth_in_every_kind_of_model(paths, expected):
+    factors = Factors([], layer_decay=0.5).of(dict.fromkeys(paths, (4,)))
+    assert [float(factors[path]) for path in paths] == expected

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TINY
+from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from zoo.cli import main
 from zoo.data.tokenizers import Characters, WordVocabulary
@@ -43,12 +45,13 @@ def test_every_table_of_every_model_goes_along(name):
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
     def shapes(tree):
-        from flax import linen as nn
-
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), nn.unbox(tree))
+        flat = flatten_dict(nn.unbox(tree), sep="/")
+        return {path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for path, x in flat.items()}
 
     old, new = shapes(boxed(OLD)), shapes(boxed(smaller))
     assert jax.tree.map(jnp.shape, transfer.shapes(new)) == jax.tree.map(jnp.shape, old)
+    made = transfer.applied({path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in old.items()})
+    assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, new)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ classifier's with `labels.json`, its classes in the order of its outputs.
 """
 
 from zoo.checkpoints.finding import kept_steps
-from zoo.checkpoints.parameters import average_parameters, best_score, load_parameters, saved_parameters
+from zoo.checkpoints.parameters import average_parameters, best_score, load_optimizer, load_parameters, saved_parameters
 from zoo.checkpoints.saving import Checkpoints, save_parameters
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "average_parameters",
     "best_score",
     "kept_steps",
+    "load_optimizer",
     "load_parameters",
     "save_parameters",
     "saved_parameters",

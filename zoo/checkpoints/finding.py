@@ -1,4 +1,4 @@
-"""Which checkpoints a directory holds, and which of them is meant."""
+"""Find the checkpoints of a directory, and the one that a name stands for."""
 
 import itertools
 import logging
@@ -19,8 +19,8 @@ log = logging.getLogger("zoo")
 
 
 def kept_steps(workdir: str | PathLike) -> list[int]:
-    """The steps of the training checkpoints of `workdir` whose files are all there, ascending. Touches nothing, so it
-    may be asked while a run is writing there."""
+    """The steps of the training checkpoints of `workdir` whose files are all there, ascending. Changes nothing, so it
+    is safe while a run writes there."""
     return whole_steps(absolute(workdir) / "checkpoints")
 
 
@@ -41,7 +41,7 @@ def find(workdir: epath.Path, which: str) -> tuple[int, epath.Path]:
     directory = workdir / (which if which in ("best", "average") else "checkpoints")
     steps = steps_of(directory)
     if which in ("best", "average") and not steps:
-        # The moment in which `save_parameters` replaces a checkpoint by another of the same step.
+        # `save_parameters` may just be replacing a checkpoint by another of the same step.
         for path in directory.glob("*.previous*"):
             return int(path.name.split(".")[0]), path
     if which == "best" and not steps:
@@ -60,12 +60,12 @@ def find(workdir: epath.Path, which: str) -> tuple[int, epath.Path]:
         raise UserError(f"no checkpoint of step {which} in {directory}; there are: {', '.join(map(str, steps))}")
     path = directory / which
     if reason := defect(path):
-        raise UserError(f"{path} is not whole: {reason}; restore a copy of it or choose another step")
+        raise UserError(f"{path} is damaged: {reason}; restore a copy of it or choose another step")
     return int(which), path
 
 
 def newest_whole(directory: epath.Path, steps: list[int]) -> int:
-    """The newest of `steps` that is as it was written, on all processes. Raises UserError when none is."""
+    """The newest undamaged checkpoint of `steps`, the same on all processes. Raises UserError if there is none."""
     whole = None
     if jax.process_index() == 0:
         reasons = ((step, defect(directory / str(step))) for step in reversed(steps))
@@ -73,17 +73,17 @@ def newest_whole(directory: epath.Path, steps: list[int]) -> int:
             if reason is None:
                 whole = step
                 break
-            log.warning("%s is not whole: %s; trying the one before it", directory / str(step), reason)
+            log.warning("%s is damaged: %s; trying the one before it", directory / str(step), reason)
     whole = int(multihost_utils.broadcast_one_to_all(np.int64(-1 if whole is None else whole)))
     if whole < 0:
         raise UserError(
-            f"no checkpoint in {directory} is whole, the newest is {directory / str(steps[-1])}: "
+            f"every checkpoint in {directory} is damaged, the newest is {directory / str(steps[-1])}: "
             f"restore a copy of it, or delete {directory} to start over"
         )
     return whole
 
 
 def set_aside(path: epath.Path, suffix: str) -> None:
-    """Rename to `<name>.<suffix>`, or to `<name>.<suffix>-2` and so on where that is taken."""
+    """Rename to `<name>.<suffix>`, or to `<name>.<suffix>-2` and so on if that exists."""
     names = (f"{path.name}.{suffix}" + (f"-{n}" if n > 1 else "") for n in itertools.count(1))
     path.rename(next(target for name in names if not (target := path.parent / name).exists()))

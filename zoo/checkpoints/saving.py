@@ -1,4 +1,4 @@
-"""Saving while training goes on, and going on from what was saved."""
+"""Save while training continues, and restore what was saved."""
 
 import json
 import logging
@@ -27,19 +27,19 @@ def _not_from_libraries(record: logging.LogRecord) -> bool:
     return not any(f"/{library}/" in record.pathname for library in ("orbax", "grain"))
 
 
-# Both narrate every save through absl's logger, and raise whatever they log as an error: the reader gets that once.
+# Both log every save through absl's logger, and raise whatever they log as an error: the user should see it once.
 absl_logging.get_absl_logger().addFilter(_not_from_libraries)
 
 
-# Files of a working directory that say what the outputs of its parameters mean: each checkpoint has a copy.
+# Files of a working directory that give the outputs of the parameters their meaning: each checkpoint has a copy.
 WITH_PARAMETERS = ("labels.json",)
 
 
 class Checkpoints:
     """The checkpoints of a working directory: `checkpoints/<step>/` (the latest `keep`) and `best/<step>/` (one).
 
-    Every process of a run makes one and calls the same methods in the same order. Remains of a save that was killed
-    are removed on construction, so two runs must not share a directory.
+    Every process of a run makes one and calls the same methods in the same order. The constructor removes what a killed
+    save left behind, so two runs must not share a directory.
     """
 
     def __init__(self, workdir: str | PathLike, keep: int = 3):
@@ -48,12 +48,12 @@ class Checkpoints:
         self._manager = _SealedManager(self.directory, keep)
 
     def save(self, step: int, state: PyTree, data: grain.DatasetIterator | None, progress: dict[str, Any]) -> None:
-        """Copy `state` (a tree of possibly sharded arrays) to the host and write it while training goes on.
+        """Copy `state` (a tree of possibly sharded arrays) to the host and write it while training continues.
 
-        The position of the iterator `data` and `progress` (JSON) go into the same checkpoint. A step that is there
-        already is left as it is. Waits for the previous save.
+        The position of the iterator `data` and `progress` (JSON) go into the same checkpoint. A step that exists is
+        left as it is. Waits for the previous save.
 
-        Raises UserError when this or the previous save found no space left; the last checkpoint is then still there.
+        Raises UserError if this or the previous save found no space left; the last checkpoint is then still there.
         """
         items = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(progress)}
         if data is not None:
@@ -61,14 +61,13 @@ class Checkpoints:
         self._manager.save(step, items)
 
     def restore(self, like: PyTree, data: grain.DatasetIterator | None) -> tuple[int, PyTree, dict[str, Any]] | None:
-        """The newest whole checkpoint as (step, state, progress), or None when there is none at all.
+        """The newest undamaged checkpoint as (step, state, progress), or None if there is no checkpoint.
 
         `like` (arrays, or `jax.ShapeDtypeStruct` with shardings) gives structure, shapes, types and shardings, on any
-        mesh. `data` is moved to its saved position, whatever the number of processes. A checkpoint that is not whole is
-        logged and set aside as `<step>.broken`, so that it neither counts among those to keep nor stands in the way of
-        the same step.
+        mesh. `data` is moved to its saved position, whatever the number of processes. A damaged checkpoint is logged
+        and renamed to `<step>.broken`, so that it neither counts among those to keep nor blocks the same step.
 
-        Raises UserError when none is whole, or when the parameters differ in shape from those of `like`.
+        Raises UserError if all are damaged, or if the parameters differ in shape from those of `like`.
         """
         self.wait()
         steps = steps_of(self.directory)
@@ -90,7 +89,7 @@ class Checkpoints:
         return step, restored.state, restored.progress
 
     def save_best(self, step: int, params: PyTree, metrics: dict[str, Any]) -> None:
-        """Replace `best/` by these parameters. Returns when they are written; until then the old best stands."""
+        """Replace `best/` by these parameters. Returns when they are written; until then the old best is there."""
         save_parameters(self.workdir / "best", step, params, metrics)
 
     def steps(self) -> list[int]:
@@ -98,11 +97,11 @@ class Checkpoints:
         return kept_steps(self.workdir)
 
     def check(self) -> None:
-        """Raise the error of a save under way that has failed already; UserError when it found no space left."""
+        """Raise the error of a pending save that has failed already; UserError if it found no space left."""
         self._manager.check()
 
     def wait(self) -> None:
-        """Return when the save under way is on disk. Raises UserError when it found no space left."""
+        """Wait until the pending save is on disk. Raises UserError if it found no space left."""
         self._manager.wait()
 
     def close(self) -> None:
@@ -111,9 +110,9 @@ class Checkpoints:
 
 
 def save_parameters(directory: str | PathLike, step: int, params: PyTree, metrics: dict[str, Any]) -> None:
-    """Make `directory/<step>/` the one checkpoint there: `params` alone, and `metrics` as its progress.
+    """Make `directory/<step>/` the only checkpoint there, with just `params`, and `metrics` as its progress.
 
-    Returns when it is written; a reader finds the old or the new one at any moment. Raises UserError on a full disk.
+    Returns when it is written; at any moment a reader finds the old or the new one. Raises UserError on a full disk.
     """
     directory = absolute(directory)
     same_step = directory / str(step)
@@ -129,7 +128,7 @@ def save_parameters(directory: str | PathLike, step: int, params: PyTree, metric
 
 
 class _SealedManager:
-    """An `ocp.CheckpointManager` that seals each checkpoint just before it appears, and says when a disk is full."""
+    """An `ocp.CheckpointManager` that seals each checkpoint just before it appears, and reports a full disk."""
 
     def __init__(self, directory: epath.Path, keep: int):
         self.directory = directory
@@ -169,7 +168,7 @@ class _SealedManager:
             self._orbax.close()
 
     def _seal(self) -> None:
-        """Called by Orbax in its thread of process 0, between the last byte and the renaming that commits."""
+        """Orbax calls this in its thread of process 0, after the last byte and before the rename that commits."""
         unfinished = self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
         # Object stores cannot rename: there Orbax writes in place and commits by one last file.
         directory = next(unfinished, self.directory / str(self._saving))
@@ -187,15 +186,15 @@ class _SealedManager:
             if not any(reason in str(error) for reason in ("No space left on device", "Disk quota exceeded")):
                 raise
             steps = whole_steps(self.directory)
-            begins = f"it goes on from step {steps[-1]}" if steps else "it begins anew, for no checkpoint was saved"
+            begins = f"it goes on from step {steps[-1]}" if steps else "it starts over, since no checkpoint was saved"
             raise UserError(
                 f"no space left in {self.directory}: free some and run the same command again; {begins}"
             ) from error
 
 
 def _position(path: epath.Path) -> epath.Path:
-    """Where this process's position in the data is. Another number of processes than saved it reads on from that of
-    the first: a position counts global batches."""
+    """The file with this process's position in the data. If another number of processes saved it, that of the first: a
+    position counts global batches."""
     process, count = jax.process_index(), jax.process_count()
     own = path / "data" / f"process_{process}-of-{count}.json"
     found = own if own.exists() else next((path / "data").glob("process_0-of-*.json"), None)

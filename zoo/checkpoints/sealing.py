@@ -1,8 +1,8 @@
 """The seal of a checkpoint: `checksums.json`, the size and the CRC-32 of each of its files.
 
-Orbax makes a checkpoint appear whole or not at all. What happens to its bytes afterwards (a truncated copy, a bad disk)
-neither Orbax nor its storage notices in every case, and an altered weight is worse than a lost one. So nothing is read
-that its seal does not match.
+Orbax makes a checkpoint appear whole or not at all. But neither Orbax nor its storage always notices later damage (a
+truncated copy, a bad disk), and an altered weight is worse than a lost one. So nothing is read unless it matches its
+seal.
 """
 
 import json
@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from etils import epath
 
 SEAL = "checksums.json"
-# Orbax writes these two after the seal; they hold times, and nothing that is restored.
+# Orbax writes these two after the seal; they hold only times, which are not restored.
 _UNSEALED = {SEAL, "_CHECKPOINT_METADATA", "commit_success.txt"}
 _CHUNK_BYTES = 1 << 24
 
@@ -35,7 +35,7 @@ def size_and_checksum(path: epath.Path) -> tuple[int, int]:
 
 
 def seal(directory: epath.Path) -> None:
-    """Write `checksums.json` over the files that are under `directory`."""
+    """Write `checksums.json` for the files under `directory`."""
     with ThreadPoolExecutor() as pool:
         names = files(directory)
         facts = pool.map(lambda name: size_and_checksum(directory / name), names)
@@ -43,7 +43,7 @@ def seal(directory: epath.Path) -> None:
 
 
 def read_seal(directory: epath.Path) -> dict[str, list[int]] | None:
-    """What `checksums.json` says: {file: [bytes, CRC-32]}; None when it is absent or unreadable."""
+    """The content of `checksums.json`: {file: [bytes, CRC-32]}; None if it is missing or unreadable."""
     try:
         return json.loads((directory / SEAL).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -51,7 +51,7 @@ def read_seal(directory: epath.Path) -> dict[str, list[int]] | None:
 
 
 def missing(directory: epath.Path) -> str | None:
-    """The first file that is gone or of another length, in words; None when all are there."""
+    """The first file that is missing or has another length, in words; None if all are right."""
     sealed = read_seal(directory)
     if sealed is None:
         return f"its {SEAL} is missing or damaged"
@@ -65,7 +65,7 @@ def missing(directory: epath.Path) -> str | None:
 
 
 def defect(directory: epath.Path) -> str | None:
-    """Why the checkpoint is not as it was written, in words; None when it is, byte for byte."""
+    """How the checkpoint differs from what was written, in words; None if not a byte differs."""
     if reason := missing(directory):
         return reason
     sealed = read_seal(directory)

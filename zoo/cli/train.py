@@ -43,6 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --init_from, take the head of a classifier too (default: a new one)",
     )
     parser.add_argument(
+        "--init_only",
+        default="",
+        metavar="REGEX",
+        help="of --init_from, take only the parameters in whose path this is found, as encoder; others begin at random",
+    )
+    parser.add_argument(
+        "--init_optimizer",
+        action="store_true",
+        help="of --init_from, take the state of the optimizer too (default: a new one)",
+    )
+    parser.add_argument(
         "--seeds",
         type=positive,
         metavar="N",
@@ -75,9 +86,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from zoo import runs
-    from zoo.donors import Donor
+    from zoo.donors import Donor, Taking
 
-    donor = Donor.chosen(args.init_from, args.like, args.init_checkpoint, args.init_head, args.new_vocabulary)
+    taking = Taking(args.init_checkpoint, args.init_head, args.init_only, args.init_optimizer, args.new_vocabulary)
+    donor = Donor.chosen(args.init_from, args.like, taking)
     experiment, workdir = runs.described(args.config, args.workdir, args.changes, donor)
     if args.seeds is not None:
         spread = runs.over_seeds(experiment, workdir, args.seeds, donor)

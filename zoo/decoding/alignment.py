@@ -1,4 +1,4 @@
-"""Which word of the source each word of a translation came from, read off the attention."""
+"""Word alignments from attention."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -22,10 +22,10 @@ Link = tuple[int, int]
 
 
 def word_links(line: str, translation: Translation, source: Tokenizer, target: Tokenizer) -> list[Link]:
-    """A link for every word of the translation.
+    """One link for every word of the translation.
 
-    Each is linked to the source word that its pieces looked at most, summed over the pieces of both; the attention to
-    EOS counts for nobody. Raises ValueError when `translation` was made without attention.
+    Each word is linked to the source word with the most attention, summed over the pieces of both; attention to EOS is
+    ignored. Raises ValueError when `translation` was made without attention.
     """
     if translation.attention is None:
         raise ValueError("the translation was made without attention=True")
@@ -43,8 +43,8 @@ def forced_links(
     target: Tokenizer,
     batch_tokens: int = 2048,
 ) -> list[list[Link]] | None:
-    """The links of every given pair (source, target), as `word_links` has them, while the model is made to say the
-    target by teacher forcing. None when the model has no attention to its source."""
+    """The links of every given pair (source, target), as `word_links` has them, with teacher forcing of the target.
+    None if the model has no attention to its source."""
     sides = source.encode([line for line, _ in pairs]), target.encode([line for _, line in pairs])
     ids = [(np.array(one, np.int32), np.array(other, np.int32)) for one, other in zip(*sides, strict=True)]
     links: list[list[Link]] = [[] for _ in pairs]
@@ -55,7 +55,7 @@ def forced_links(
         for row, i in enumerate(indices):
             columns, rows = source.words(pairs[i][0]), target.words(pairs[i][1])
             if columns and rows:
-                # Row t is where the model looked before it said label t, RNNsearch as the Transformer.
+                # Row t is the attention before the model emits label t, in RNNsearch and in the Transformer.
                 links[i] = _linked(attention[row, : len(rows), : len(columns)], rows, columns)
     return links
 
@@ -67,20 +67,20 @@ def _forced_attention(model: Seq2SeqModel, params: Any, batch: Seq2SeqBatch) -> 
 
 
 def aligning(attention: Float[ArrayLike, "L *B H T S"]) -> Float[ArrayLike, "*B T S"]:
-    """Of all cross-attention, the mean over the heads of the layer before the last, which aligns best (Garg et al.
+    """The mean over the heads of the cross-attention in the layer before the last, which aligns best (Garg et al.
     2019)."""
     return attention[max(len(attention) - 2, 0)].mean(axis=-3)
 
 
 def alignment_error_rate(guessed: Sequence[Collection[Link]], sure: Sequence[Collection[Link]]) -> float:
-    """AER over all sentences, 0 the best and 1 the worst (Och & Ney 2003), where every true link is a sure one:
-    `1 - 2 |A ∩ S| / (|A| + |S|)`."""
+    """AER over all sentences, from 0 (best) to 1 (Och & Ney 2003), with every true link sure: `1 - 2 |A ∩ S| / (|A| +
+    |S|)`."""
     shared = sum(len(set(a) & set(s)) for a, s in zip(guessed, sure, strict=True))
     return 1 - 2 * shared / max(sum(map(len, guessed)) + sum(map(len, sure)), 1)
 
 
 def _linked(looked: Float[np.ndarray, "T S"], rows: Sequence[int], columns: Sequence[int]) -> list[Link]:
-    """`rows` and `columns` are the word that each piece belongs to."""
+    """`rows` and `columns` hold the number of the word of each piece."""
     between_words: Float[np.ndarray, "T S"] = np.zeros((max(rows) + 1, max(columns) + 1))
     np.add.at(between_words, np.ix_(rows, columns), looked)
     return [(int(row.argmax()), word) for word, row in enumerate(between_words)]
@@ -89,10 +89,10 @@ def _linked(looked: Float[np.ndarray, "T S"], rows: Sequence[int], columns: Sequ
 def replace_unknown(
     line: str, translation: Translation, source: Tokenizer, target: Tokenizer, dictionary: Mapping[str, str]
 ) -> Translation:
-    """With each <unk> replaced by the source word that it is aligned to, or what the `dictionary` has for that word
-    (Luong et al. 2015, section 3).
+    """The translation with each <unk> replaced by the source word that it is aligned to, or by that word's entry in
+    `dictionary` (Luong et al. 2015, section 3).
 
-    An <unk> inside a word, as that of a rare character, becomes the source's piece instead. Raises ValueError when
+    An <unk> inside a word, such as a rare character, becomes the source's piece instead. Raises ValueError when
     `translation` was made without attention.
     """
     if UNK not in translation.tokens:
@@ -114,11 +114,11 @@ def replace_unknown(
 
 
 def _beginnings(tokens: list[int], tokenizer: Tokenizer) -> list[str]:
-    """The text up to each token, that one included."""
+    """The text up to and including each token."""
     return tokenizer.decode([tokens[:end] for end in range(1, len(tokens) + 1)])
 
 
 def _words(beginnings: list[str]) -> list[int]:
-    """The word that each token belongs to. A model may cut a word as its tokenizer would not, so the text up to there
-    tells it."""
+    """The number of the word of each token. It follows from the text up to there, since a model may split a word
+    differently from its tokenizer."""
     return [max(len(text.split()) - 1, 0) for text in beginnings]

@@ -1,7 +1,7 @@
-"""Translations drawn from any model of the contract, a token at a time, in one jitted loop with static shapes.
+"""Ancestral sampling of translations from any model of the contract, in one jitted loop with static shapes.
 
-It is beam search's sibling: the same requests, the same tokens allowed, the same scores. Rows never look at each other,
-and each draw has a key of its own, so a batch gives what its rows give alone.
+Requests, allowed tokens and scores are those of beam search. Rows are independent, and each draw has its own key, so a
+batch gives what its rows give alone.
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,15 @@ from zoo.models.base import Decodable
 
 @dataclass(frozen=True)
 class Draws:
-    """`count` translations are drawn for each line, by `seed`, the line's number and the draw's own."""
+    """Draw `count` translations for each line; the seed, the line's number and the draw's number decide each of
+    them."""
 
     sampling: SamplingConfig
     count: int = 1
     seed: int = 0
 
     def keys(self, lines: Int[ArrayLike, "B"]) -> Array:
-        """`[B, count]` keys for the lines of these numbers in the whole input."""
+        """`[B, count]` keys for the lines with these numbers in the whole input."""
         rows = row_keys(self.seed, lines)
         return _folded(rows[:, None], jnp.arange(self.count))
 
@@ -56,10 +57,9 @@ def sample(
     sampling: SamplingConfig,
     keep_attention: bool = False,
 ) -> Hypotheses:
-    """A translation of row `b` for each of `keys [B, K]`, best first; equal ones may come.
-
-    Scores are those of beam search, under the model itself and not under what `sampling` leaves of it. Of `config`, all
-    but `beam_size` holds.
+    """A translation of row `b` for each of `keys [B, K]`, best first, with repetitions. Scores are those of beam
+    search, under the model itself, not under the truncated distribution of `sampling`. Everything in `config` but
+    `beam_size` applies.
     """
     rows, count = keys.shape
     apply = partial(model.apply, {"params": params})
@@ -89,7 +89,7 @@ def sample(
 
 
 def _repeated_less(logits: Float[Array, "B K V"], tokens: Int[Array, "B K T"], penalty: float) -> Float[Array, "B K V"]:
-    """The logits under the penalty for what stands in `tokens`."""
+    """The logits with the repetition penalty for `tokens`."""
     if penalty == 1:
         return logits
     row, draws = jnp.ogrid[: tokens.shape[0], : tokens.shape[1]]

@@ -1,11 +1,11 @@
 """Beam search for any model of the contract, in jitted loops with static shapes.
 
-A row ends when it has as many finished hypotheses as beams (as in fairseq), or none that can go on: with one beam this
-is greedy search. A row without source tokens, which only fills a batch up, begins ended. Rows never look at each other,
-so a batch gives what its rows give alone; the search stops when the last row has ended.
+A row stops once it has `beam_size` finished hypotheses (as in fairseq), or none that can continue; with one beam this
+is greedy search. A row without source tokens only fills the batch, and has stopped from the start. Rows are
+independent, so a batch gives what its rows give alone. The search ends when all rows have stopped.
 
-The search goes in stages, each a loop with twice the room of the one before: attention goes over all the room that
-there is, so that most translations end before the room for the longest would have to be paid for.
+The search runs in stages, each a loop with twice the room of the one before. Attention costs as much as there is room,
+and most translations end before the room for the longest is needed.
 """
 
 from dataclasses import dataclass
@@ -26,20 +26,20 @@ from zoo.models.base import Decodable
 from zoo.parallel.devices import COMPUTE_DTYPES
 
 NORMALIZATIONS = {"gnmt": lambda length: (5.0 + length) / 6.0, "power": lambda length: 1.0 * length}
-SHORTEST_STAGE = 24  # the most steps that a first stage has room for
-BLOCK = 128  # tokens of the vocabulary whose maximum is taken together
-UNSEEN = 1e-6  # the least attention that a token of the source is taken to have had, so that its logarithm is finite
+SHORTEST_STAGE = 24  # steps of the first stage, at most
+BLOCK = 128  # tokens of the vocabulary in one block of the two-stage top-k
+UNSEEN = 1e-6  # the least attention that a source token counts as having had, so that its logarithm is finite
 
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """`length_penalty` and `coverage_penalty` are α and β of GNMT (Wu et al. 2016, eq. 14); the latter asks for a model
+    """`length_penalty` and `coverage_penalty` are α and β of GNMT (Wu et al. 2016, eq. 14); the latter needs a model
     with attention. `normalization` is GNMT's `((5 + |Y|) / 6)^α` (`gnmt`) or `|Y|^α` (`power`: fairseq, Hugging Face).
-    A translation has at least `min_length` tokens before its EOS and at most `max_extra` more than its source, and
-    never more than `max_length` (EOS not counted). `forbid_unknown` leaves <unk> out of it.
+    A translation has at least `min_length` tokens, at most `max_extra` more than its source, and at most `max_length`,
+    without EOS. `forbid_unknown` forbids <unk>.
 
-    The model computes in `compute_dtype`, whatever it was trained in: in bfloat16 a step of the search and a pass over
-    the whole translation differ by more than rounding, and a score could not be had again by teacher forcing.
+    The model computes in `compute_dtype`, whatever it was trained in. In bfloat16, single steps and a pass over the
+    whole translation differ by more than rounding, so teacher forcing would not reproduce a score.
     """
 
     beam_size: int = 4
@@ -56,7 +56,7 @@ class BeamConfig:
         check_choice("decoding.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         check_choice("decoding.normalization", self.normalization, NORMALIZATIONS)
         if self.beam_size < 1:
-            raise UserError(f"decoding.beam_size={self.beam_size}: a beam has at least one hypothesis")
+            raise UserError(f"decoding.beam_size={self.beam_size}: must be at least 1")
         if self.coverage_penalty < 0:
             raise UserError(f"decoding.coverage_penalty={self.coverage_penalty:g} is below 0: use 0 for none")
         if self.max_length < 1 or self.max_extra < 0 or not 0 <= self.min_length <= self.max_length:
@@ -70,8 +70,8 @@ class BeamConfig:
 class Request:
     """What to translate: sources that end with EOS, padded.
 
-    `length` bounds every row (and the memory); `limits[b] <= length - 1` bounds row `b`'s tokens before its EOS.
-    `prefix[b]`, padded, is how every translation of row `b` begins, whatever else is forbidden; it keeps to the limit.
+    `length` bounds every row (and the memory); `limits[b] <= length - 1` bounds row `b`'s tokens before its EOS. Every
+    translation of row `b` begins with `prefix[b]`, padded, whatever else is forbidden; it must be within the limit.
     """
 
     source: Int[Array, "B S"]
@@ -83,8 +83,8 @@ class Request:
 @struct.dataclass
 class Hypotheses:
     """Finished translations, best first. `tokens` end with EOS and are padded; `scores` are length-normalized
-    log-probabilities, with the penalty for what of the source was not covered. `attention` is, for each target token
-    (EOS too), where it looked in the source; `coverage` is its sum over those tokens."""
+    log-probabilities, with the coverage penalty. `attention` holds the weights of each target token (also EOS) on the
+    source; `coverage` is their sum over the target tokens."""
 
     tokens: Int[Array, "B K T"]
     scores: Float[Array, "B K"]
@@ -93,7 +93,7 @@ class Hypotheses:
 
     @classmethod
     def blank(cls, scores: Float[Array, "B K"], request: Request, config: BeamConfig, keep_attention: bool):
-        """Without a token yet, and with room for what has to be kept."""
+        """Empty hypotheses, with room for their tokens and what else is kept."""
         rows, sources = scores.shape, request.source.shape[1]
         attention = jnp.zeros((*rows, request.length, sources)) if keep_attention else None
         coverage = jnp.zeros((*rows, sources)) if config.coverage_penalty else None
@@ -106,13 +106,13 @@ class Hypotheses:
         scores: Float[Array, "B K"],
         looked: Float[Array, "B K S"],
     ) -> "Hypotheses":
-        """With `tokens` at `step`, and where they looked."""
+        """The hypotheses with `tokens` at `step`, and their attention."""
         attention = None if self.attention is None else self.attention.at[:, :, step].set(looked)
         coverage = None if self.coverage is None else self.coverage + looked
         return Hypotheses(self.tokens.at[:, :, step].set(tokens), scores, attention, coverage)
 
     def finished(self, length: Int[Array, "*N"], source: Int[Array, "B S"], config: BeamConfig) -> "Hypotheses":
-        """With `final_score` in place of the sums of log-probabilities; EOS counts in `length`."""
+        """The hypotheses with `final_score` instead of the sums of log-probabilities; `length` includes EOS."""
         return self.replace(scores=final_score(self.scores, length, self.coverage, source, config))
 
     def best(self, count: int) -> "Hypotheses":
@@ -129,7 +129,7 @@ class _Search:
 
     @property
     def going(self) -> Bool[Array, "B"]:
-        """Whether a row wants more hypotheses and has some that can go on."""
+        """Whether a row needs more hypotheses and has some that can continue."""
         return (self.count < self.alive.scores.shape[1]) & jnp.any(self.alive.scores > NEVER / 2, axis=1)
 
 
@@ -140,10 +140,9 @@ def final_score(
     source: Int[ArrayLike, "B S"],
     config: BeamConfig,
 ) -> Float[Array, "B K"]:
-    """The score of translations, by which they are compared (Wu et al. 2016, eq. 14); every path to one ends here.
-
-    `length` counts EOS, and broadcasts to the rows; `coverage` is the attention to each source token, summed over the
-    target, and is read only under a coverage penalty.
+    """The score by which translations are compared (Wu et al. 2016, eq. 14), the same in search, drawing and scoring.
+    `length` includes EOS and broadcasts to the rows; `coverage` is the attention to each source token, summed over the
+    target, and is used only with a coverage penalty.
     """
     scores = log_probability / normalizer(length, config)
     if config.coverage_penalty:
@@ -152,7 +151,7 @@ def final_score(
 
 
 def normalizer(length: Int[ArrayLike, "*B"], config: BeamConfig) -> Float[ArrayLike, "*B"]:
-    """What a sum of log-probabilities is divided by; EOS counts in the length."""
+    """The divisor of a sum of log-probabilities; the length includes EOS."""
     return NORMALIZATIONS[config.normalization](length) ** config.length_penalty
 
 
@@ -163,8 +162,8 @@ def covered(coverage: Float[Array, "B K S"], source: Int[Array, "B S"]) -> Float
 
 
 def allowed(request: Request, step: Int[Array, ""], vocabulary: int, config: BeamConfig) -> Bool[Array, "B 1 V"]:
-    """Which tokens may come at `step`: no padding and BOS, EOS not before the minimum length; but EOS alone at a row's
-    limit, and where the prefix has a token, that alone."""
+    """The tokens that are allowed at `step`: never padding or BOS, and EOS only from the minimum length on. At a row's
+    limit only EOS is allowed, and where the prefix has a token, only that."""
     ids = jnp.arange(vocabulary)
     never = (ids == PAD) | (ids == BOS) | ((ids == EOS) & (step < config.min_length))
     if config.forbid_unknown:
@@ -190,7 +189,7 @@ def beam_search(
 
 
 def stages(length: int) -> list[int]:
-    """The numbers of steps that there is room for, stage by stage: each half of the next, and the last is `length`."""
+    """The number of steps of each stage: each is half of the next, and the last is `length`."""
     found = [length]
     while found[0] > SHORTEST_STAGE:
         found.insert(0, -(-found[0] // 2))
@@ -208,7 +207,7 @@ def _searched(
     before: int,
     room: int,
 ) -> _Search:
-    """The search after at most `room` steps: begun, or, where `search` is given, gone on with after its `before`."""
+    """The search after at most `room` steps: from the start, or from `search`, which has taken `before` steps."""
     beams, source = config.beam_size, request.source
     apply = partial(model.apply, {"params": params})
 
@@ -225,7 +224,7 @@ def _searched(
         candidates = gathered(alive, parents).extended(step, tokens, scores, looked)
 
         ended = tokens == EOS
-        # Only an EOS among the best K ends a hypothesis; a row that has ended takes no more.
+        # Only an EOS among the best K ends a hypothesis; a row that has stopped takes no more.
         ends = ended & (jnp.arange(2 * beams) < beams) & (scores > NEVER / 2) & search.going[:, None]
         done = candidates.finished(step + 1, source, config)
         done = done.replace(scores=jnp.where(ends, done.scores, NEVER))
@@ -245,7 +244,8 @@ def _searched(
 def _begun(request: Request, config: BeamConfig, keep_attention: bool, cache: Any) -> _Search:
     """The search before its first step."""
     rows, beams = request.source.shape[0], config.beam_size
-    # All hypotheses but the first start as impossible: the first step must not take one continuation K times.
+    # All hypotheses but the first start with the score of the impossible, or the first step would take one continuation
+    # K times.
     possible = (jnp.arange(beams) == 0) & jnp.any(request.source != PAD, axis=1, keepdims=True)
     first = jnp.where(possible, 0.0, NEVER)
     nothing = jnp.full((rows, beams), NEVER, jnp.float32)
@@ -256,7 +256,7 @@ def _begun(request: Request, config: BeamConfig, keep_attention: bool, cache: An
 def _continued(
     scores: Float[Array, "B K"], logits: Float[Array, "B K V"], may: Bool[Array, "B 1 V"], count: int
 ) -> tuple[Float[Array, "B C"], Int[Array, "B C"], Int[Array, "B C"]]:
-    """The best continuations of all hypotheses together: their scores, parents and tokens."""
+    """The best continuations over all hypotheses: their scores, parents and tokens."""
     rows, within = len(scores), min(count, logits.shape[-1])
     each, tokens = best_tokens(logits, may, within)
     log_probs = jnp.where(each > NEVER / 2, each - jax.nn.logsumexp(logits, axis=-1, keepdims=True), NEVER)
@@ -267,11 +267,11 @@ def _continued(
 def best_tokens(
     logits: Float[Array, "B K V"], may: Bool[Array, "B 1 V"], count: int
 ) -> tuple[Float[Array, "B K C"], Int[Array, "B K C"]]:
-    """The `count` highest logits of every hypothesis among the tokens that `may` come, and those tokens; of equal ones
-    the first. Where fewer may come, the rest have the logit `NEVER`.
+    """The `count` highest logits of every hypothesis among the tokens that `may` come, and those tokens; of equal
+    logits the first. If fewer may come, the rest have the logit `NEVER`.
 
-    `lax.top_k` is slow over a long axis, so it sees the maxima of blocks first, and then only the blocks that have the
-    `count` highest of these: whatever is in another block, `count` tokens are better.
+    `lax.top_k` is slow over a long axis. So it is applied to the maxima of blocks first, and then only to the `count`
+    blocks with the highest: for a token in any other block, `count` tokens are better.
     """
     vocabulary = logits.shape[-1]
     blocks = -(-vocabulary // BLOCK)
@@ -291,7 +291,7 @@ def best_tokens(
 
 
 def gathered(hypotheses: Hypotheses, index: Int[Array, "B C"]) -> Hypotheses:
-    """Those of each row that `index` names."""
+    """The entries of each row at `index`."""
 
     def pick(leaf):
         return jnp.take_along_axis(leaf, index.reshape(index.shape + (1,) * (leaf.ndim - 2)), axis=1)

@@ -13,10 +13,10 @@ from zoo.models.base import Cache
 
 
 class Ensemble(nn.Module):
-    """A model whose probabilities are the mean of its members', and so is its attention.
+    """A model whose probabilities, and attention, are the means of its members'.
 
-    Members of any families, over the same vocabularies; it fulfils `Decodable` as they do (Sutskever et al. 2014,
-    section 3.6, decodes with such an ensemble of five).
+    Members may be of any families, with the same vocabularies. It is `Decodable` as they are (Sutskever et al. 2014,
+    section 3.6, decodes with an ensemble of five).
     """
 
     members: tuple[nn.Module, ...]

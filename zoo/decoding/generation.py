@@ -1,7 +1,7 @@
-"""Text that goes on from a prompt: the next token drawn, given back to the model, and so on.
+"""Text that continues a prompt: draw the next token, give it to the model, and repeat.
 
-The loop is jitted and comes back every few tokens, so that a text can be shown while it is made, and ends with the
-stop string that it was told to end with. What a text says depends neither on that number nor on what is beside it.
+The jitted loop returns every few tokens, so that a text can be shown while it grows, and ends at a stop string. A text
+depends neither on that number of tokens nor on the other rows of its batch.
 """
 
 from collections import deque
@@ -26,8 +26,8 @@ from zoo.models.base import Cache, LanguageModel
 from zoo.parallel.devices import COMPUTE_DTYPES
 
 NEVER_SAID = (PAD, BOS, UNK)
-PIECE = 8  # tokens between two looks at the text
-UNREADABLE = "\ufffd"  # what the first bytes of a character are read as
+PIECE = 8  # tokens between two checks of the text
+UNREADABLE = "\ufffd"  # stands for the bytes of an incomplete character
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class GenerationConfig(SamplingConfig):
 
 @struct.dataclass
 class Drawing:
-    """Continuations in the making. `last` is the token that is given to the model next, `said` are those that the
-    repetition penalty counts; behind its end a row of `tokens` is `PAD`."""
+    """Continuations in progress. `last` is the token to give to the model next, `said` marks those that the repetition
+    penalty counts; after its end, a row of `tokens` is `PAD`."""
 
     cache: Cache
     step: Int[Array, ""]
@@ -67,7 +67,7 @@ def begun(
     ended: Bool[Array, "B"],
     length: int,
 ) -> Drawing:
-    """Room for `length` tokens behind prompts that are `prompts[b]`, filled up with `NOTHING`, and then `last[b]`."""
+    """Room for `length` tokens after each prompt, which is `prompts[b]` (filled with `NOTHING`) and then `last[b]`."""
     cache = model.apply({"params": params}, prompts, length, method="prefill")
     nothing = jnp.full((len(prompts), length), PAD, jnp.int32)
     return Drawing(cache, jnp.int32(0), last, nothing, said, ended)
@@ -83,10 +83,8 @@ def advanced(
     until: Int[Array, ""],
     sampling: SamplingConfig,
 ) -> Drawing:
-    """With the tokens before step `until`, or as many as it takes until all rows have ended.
-
-    Token `done + t` of a row is drawn with its key folded with that number, so that a text does not depend on how many
-    tokens are made together.
+    """The continuations up to step `until`, or until all rows have ended. Token `done + t` of a row is drawn with its
+    key folded with that number, so a text does not depend on how many tokens are made at a time.
     """
 
     def unfinished(drawing: Drawing) -> Bool[Array, ""]:
@@ -107,9 +105,9 @@ def advanced(
 
 @dataclass(frozen=True)
 class Continuation:
-    """What follows a prompt so far. It only grows, and once it has `ended` it is whole: by a `stop` string, which it
-    does not hold, by an `end` of the model's own, or by its `length`. `slid` tells whether the model has lost sight of
-    the beginning, since prompt and text together are longer than its context."""
+    """The text after a prompt so far. It only grows, and is complete once it has `ended`: at a `stop` string, which it
+    does not include, at an `end` by the model, or at its `length`. `slid` tells whether prompt and text have outgrown
+    the context, so the model no longer sees the beginning."""
 
     text: str = ""
     ended: Literal["", "stop", "end", "length"] = ""
@@ -118,7 +116,8 @@ class Continuation:
 
 @dataclass
 class _Text:
-    """The ids of a text: `prompt` with what begins it, `new` without the end; the model sees those from `first` on."""
+    """The ids of a text: `prompt` with the ids before it, `new` without the end; the model sees those from `first`
+    on."""
 
     prompt: list[int]
     new: list[int]
@@ -130,8 +129,8 @@ class _Text:
 
 
 class Generator:
-    """Continues texts with one model. `start` are the ids that stand before every prompt, `blank` those that do where
-    the prompt is empty. The model sees at most `context` tokens (default: as many as it has positions)."""
+    """Continues texts with one model. The ids `start` precede every prompt; `blank` precede an empty one. The model
+    sees at most `context` tokens (default: as many as it has positions)."""
 
     def __init__(
         self,
@@ -149,13 +148,14 @@ class Generator:
         self._sampling = SamplingConfig(**{field.name: getattr(config, field.name) for field in fields(SamplingConfig)})
 
     def __call__(self, prompts: Sequence[str], seed: int = 0) -> list[str]:
-        """What follows each prompt; a row draws the same in any batch, by its place in it and the seed."""
+        """The continuation of each prompt. A row's draws depend on the seed and its place in the list, not on the other
+        rows."""
         return [continuation.text for continuation in self.whole(prompts, seed)]
 
     def whole(
         self, prompts: Sequence[str], seed: int = 0, stops: Sequence[str] = (), first: int = 0
     ) -> list[Continuation]:
-        """The continuations that `stream` ends with."""
+        """The last continuations of `stream`."""
         *_, last = self.stream(prompts, seed, stops, first)
         return last
 
@@ -164,8 +164,9 @@ class Generator:
     ) -> Iterator[list[Continuation]]:
         """The continuation of each prompt, again and again as they grow.
 
-        A text ends before the first of the `stops` that is complete in it; what may yet turn out to be part of one, or
-        of a character, is held back. `first` is the number of the first prompt in the whole input, by which it draws.
+        A text ends before the first of the `stops` that is complete in it. A suffix that may become part of one, or of
+        a character, is held back. `first` is the number of the first prompt in the whole input, which decides its
+        draws.
         """
         ids = self.tokenizer.encode(list(prompts))
         texts = [_Text((self.start if row else self.blank) + row, []) for row in ids]
@@ -188,12 +189,12 @@ class Generator:
         return [text.new for text in texts]
 
     def _made(self, texts: list[_Text], keys: Array, ended: Bool[np.ndarray, "B"]) -> Iterator[int]:
-        """Adds to the `texts`, some tokens at a time, and tells how many each has been given; the rows that have
-        `ended`, which whoever iterates may say too, are given no more.
+        """Extends the `texts` by some tokens at a time, and yields how many each has received. Rows that have `ended`
+        receive no more; the caller may mark rows as ended too.
 
-        A text that has filled the context goes on from its last tokens, with room for half the context before it has
-        to be cut again. Each is cut by its own length and not by `max_new_tokens`, so that it says what it says alone,
-        and what it says first under a larger limit.
+        A text that has filled the context continues from its last tokens, with room for half the context until the next
+        cut. The cut depends only on the text's own length, not on `max_new_tokens` or the other rows, so neither
+        changes a text.
         """
         done, most = 0, self.config.max_new_tokens
         while done < most and not ended.all():
@@ -211,7 +212,7 @@ class Generator:
     def _pieces(
         self, texts: list[_Text], keys: Array, ended: Bool[np.ndarray, "B"], done: int
     ) -> Iterator[Int[np.ndarray, "B T"]]:
-        """New tokens, as many as there is room for in the context behind the longest of the texts that go on."""
+        """New tokens, as many as fit into the context after the longest of the continuing texts."""
         seen = [text.seen[-1:] if end else text.seen for text, end in zip(texts, ended.tolist(), strict=True)]
         left = min(self.config.max_new_tokens - done, self.context - max(map(len, seen)))
         prompts, last, length = self._prompts(seen, left)
@@ -225,7 +226,8 @@ class Generator:
             made = until
 
     def _prompts(self, seen: list[list[int]], wanted: int) -> tuple[Int[np.ndarray, "B S"], Int[np.ndarray, "B"], int]:
-        """What the model sees but for the last tokens, those, and room for more, at best all that are `wanted`.
+        """The ids that the model sees before the last tokens, the last tokens, and the number of new tokens, at best
+        `wanted`.
 
         Both lengths are powers of two, unless that leaves too little of the context, so that few shapes are compiled.
         """
@@ -248,7 +250,7 @@ class Generator:
 
 
 def _settled(text: str, stops: Sequence[str], end: Literal["", "end", "length"], slid: bool) -> Continuation:
-    """What of a text can be told already; all of it if it has come to its `end`."""
+    """The part of a text that cannot change any more; all of it once it has come to its `end`."""
     if not end:
         text = text.rstrip(UNREADABLE)
     complete = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]

@@ -1,4 +1,4 @@
-"""What a model looked at while it read or wrote a text, and what else it thought of at each step."""
+"""What a model attends to while it reads or writes a text, and the alternatives at each step."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +24,7 @@ BEGIN, END = SPECIALS[1], SPECIALS[2]
 def of_translation(
     model: nn.Module, params: Any, source: Tokenizer, target: Tokenizer, line: str, text: str
 ) -> Inspection:
-    """How `text`, a translation of `line`, came about: the encoder's, the decoder's and the cross-attention."""
+    """The encoder's, decoder's and cross-attention of `text` as a translation of `line`."""
     read, written = (np.array(t.encode([x])[0], np.int32) for t, x in ((source, line), (target, text)))
     batch = padded([(read, written)], 1, max(len(read), len(written)) + 1)
     attention, logits = _seen(model, params, batch)
@@ -41,7 +41,7 @@ def of_translation(
 
 
 def of_text(model: nn.Module, params: Any, tokenizer: Tokenizer, begin: Sequence[int], text: str) -> Inspection:
-    """How a language model reads `text`, before which the ids `begin` stand."""
+    """The attention of a language model on `text`, after the ids `begin`."""
     ids = [*begin, *tokenizer.encode([text])[0]]
     if len(ids) > model.config.max_length:
         raise UserError(f"a text of {len(ids)} tokens is longer than the model's {model.config.max_length}: shorten it")
@@ -49,7 +49,7 @@ def of_text(model: nn.Module, params: Any, tokenizer: Tokenizer, begin: Sequence
     attention, logits = _seen(model, params, LanguageBatch(row, row))
     pieces = (*(SPECIALS[i] for i in begin), *tokenizer.pieces(text))
     looks = tuple(Look(name, pieces, pieces, np.asarray(weights)[:, 0]) for name, weights in attention.items())
-    # The logits at a position are of the piece that follows.
+    # The logits at a position are for the next piece.
     steps = (Step(pieces[0], ()), *_steps(pieces[1:], logits[0], tokenizer))
     return Inspection(text, looks, steps)
 

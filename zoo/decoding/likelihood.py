@@ -1,5 +1,5 @@
-"""How likely a language model holds given text to be: a continuation behind its context, and texts of any length by a
-window that slides over them."""
+"""The likelihood of given text under a language model: of a continuation after its context, and of texts of any length
+with a sliding window."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,13 +21,13 @@ from zoo.errors import UserError
 from zoo.models.base import LanguageModel
 
 log = logging.getLogger("zoo")
-LOGITS = 2**22  # that are in memory at a time
-SHORTEST = 16  # positions of a batch, which are powers of two from there on
+LOGITS = 2**22  # logits in memory at a time
+SHORTEST = 16  # the shortest padded length; longer ones are powers of two
 
 
 @dataclass(frozen=True)
 class Span:
-    """Some ids of a text, of which the last `scored` are predicted, each from all that stand before it."""
+    """Consecutive ids of a text. The last `scored` of them are predicted, each from all before it."""
 
     ids: Ids
     scored: int
@@ -42,14 +42,13 @@ class Predicted:
 
     @property
     def log_probability(self) -> float:
-        """Of all scored tokens, `log p(continuation | context)`, summed in double precision."""
+        """`log p(continuation | context)`: the sum over all scored tokens, in double precision."""
         return float(self.log_probabilities.sum(dtype=np.float64))
 
 
 def windows(ids: Ids, length: int, stride: int) -> Iterator[Span]:
-    """Spans of at most `length` inputs, each `stride` further on, that score every id but the first once.
-
-    What the first does not hold is predicted from at least `length - stride` tokens before it.
+    """Spans of at most `length` inputs, each `stride` after the one before, that score every id but the first once.
+    After the first span, every id is predicted from at least `length - stride` tokens.
     """
     last = len(ids) - 1
     yield Span(ids[: length + 1], min(length, last))
@@ -59,10 +58,8 @@ def windows(ids: Ids, length: int, stride: int) -> Iterator[Span]:
 
 
 class Likelihood:
-    """Scores with one model, which sees at most `context` tokens.
-
-    `begin(blank)` are the ids that stand before a text; with `blank`, before one whose first token is scored. A batch
-    has at most `batch_tokens` positions.
+    """Scores texts with one model, which sees at most `context` tokens. `begin(blank)` gives the ids before a text;
+    with `blank`, before a text whose first token is scored too. A batch has at most `batch_tokens` positions.
     """
 
     def __init__(
@@ -78,11 +75,11 @@ class Likelihood:
         self.context, self.begin, self.batch_tokens = context, begin, batch_tokens
 
     def continuations(self, pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> list[Predicted]:
-        """How likely the second text of each pair is behind the first, in their order.
+        """The likelihood of the second text of each pair after the first, in their order.
 
-        The two are tokenized as one text, and scored from where its tokens are no longer those of the first alone. A
-        context that is too long loses its beginning, which is told. Raises `UserError`, with its name of `names`, for
-        a second text that is empty, or longer than the model sees.
+        The two are tokenized as one text, and scored from the first token that differs from those of the first text
+        alone. A context that is too long loses its beginning, with a warning. Raises `UserError`, with the pair's entry
+        in `names`, for a second text that is empty or longer than the model's context.
         """
         alone = self.tokenizer.encode([context for context, _ in pairs])
         whole = self.tokenizer.encode([context + text for context, text in pairs])
@@ -106,9 +103,9 @@ class Likelihood:
         return Span(np.array(self.begin(shared == 0) + whole, np.int32), scored)
 
     def documents(self, documents: Iterable[str], stride: int) -> list[Predicted]:
-        """How likely whole documents are, with the end of each, in parts: every token once, by `windows`.
+        """The likelihood of whole documents, each with its end, in parts: every token once, by `windows`.
 
-        Raises `UserError` for a stride beyond what the model sees.
+        Raises `UserError` for a stride beyond the model's context.
         """
         if not 1 <= stride <= self.context:
             raise UserError(f"stride={stride}: use 1 to {self.context}, the tokens that the model sees")
@@ -117,7 +114,7 @@ class Likelihood:
         return self.spans([span for ids in texts for span in windows(ids, self.context, stride)])
 
     def spans(self, spans: Sequence[Span]) -> list[Predicted]:
-        """How likely the scored tokens of each span are, in their order; those of like length go together."""
+        """The likelihood of the scored tokens of each span, in their order; spans of similar length share batches."""
         results: list[Predicted | None] = [None] * len(spans)
         for indices, batch in self._batches(spans):
             log_probabilities, most_likely = jax.device_get(_predicted(self.model, self.params, batch))
@@ -128,7 +125,7 @@ class Likelihood:
         return results
 
     def _batches(self, spans: Sequence[Span]) -> Iterator[tuple[list[int], LanguageBatch]]:
-        """Few shapes: the indices of a batch's first rows, and the batch; its other rows predict nothing."""
+        """Batches of few shapes: the indices of a batch's first rows, and the batch; its other rows predict nothing."""
         shapes = np.array([max(SHORTEST, power_of_two(len(span.ids) - 1)) for span in spans])
         for shape in np.unique(shapes).tolist():
             indices, length = np.flatnonzero(shapes == shape).tolist(), min(shape, self.context)
@@ -146,7 +143,8 @@ class Likelihood:
 def _predicted(
     model: LanguageModel, params: Any, batch: LanguageBatch
 ) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
-    """`log p(x_t | x_<t)` of every label, and whether it is the most likely; at `NOTHING` both mean nothing."""
+    """`log p(x_t | x_<t)` of every label, and whether it is the most likely; meaningless where the label is
+    `NOTHING`."""
     readout = model.apply({"params": params}, batch).readout
 
     def of_label(place: tuple[Float[Array, "E"], Array]) -> tuple[Array, Array]:

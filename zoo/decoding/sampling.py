@@ -1,4 +1,4 @@
-"""Drawing the next token from what a model predicts, for every model of the zoo."""
+"""Draw the next token from a model's prediction."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,20 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.errors import UserError
 
-NEVER = -1e9  # the logit, or log-probability, of what must not happen; finite, so that sums of it stay ordered
-# Temperatures beyond these draw as these do, from the most likely token alone or from all alike.
+NEVER = -1e9  # the logit, or log-probability, of the impossible; finite, so that sums of it stay ordered
+# Temperatures beyond these would draw as these do: always the most likely token, or all with equal probability.
 COLDEST, HOTTEST = 0.001, 1000.0
 HARSHEST = 1e6  # penalty for repetition; its inverse is the strongest reward
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Which tokens may be drawn, and how evenly.
+    """The distribution to draw from.
 
-    Logits are divided by `temperature` (0: always the most likely). Then only those may be drawn that are among the
-    `top_k` most likely (0: all; Fan et al. 2018), among the fewest that hold `top_p` of the probability (Holtzman et
-    al. 2020), and at least `min_p` times as likely as the most likely one (Nguyen et al. 2024). Before all this,
-    `repetition_penalty` makes what was said before less likely (1: not; Keskar et al. 2019, section 4.1).
+    First, `repetition_penalty` makes tokens less likely that were used before (1: off; Keskar et al. 2019, section
+    4.1). Then logits are divided by `temperature` (0: always the most likely). A token can be drawn only if it is among
+    the `top_k` most likely (0: all; Fan et al. 2018), among the fewest that together have probability `top_p` (Holtzman
+    et al. 2020), and at least `min_p` times as likely as the most likely one (Nguyen et al. 2024).
     """
 
     temperature: float = 1.0
@@ -51,19 +51,18 @@ class SamplingConfig:
 
 
 def penalized(logits: Float[Array, "*B V"], said: Bool[Array, "*B V"], penalty: float) -> Float[Array, "*B V"]:
-    """With the logits of what was `said` divided by `penalty` where they are positive, multiplied where not."""
+    """The logits, with those of tokens that were `said` divided by `penalty` if positive, else multiplied by it."""
     return jnp.where(said, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def restricted(
     logits: Float[Array, "*B V"], config: SamplingConfig, may: Bool[Array, "*#B #V"] | None = None
 ) -> Float[Array, "*B V"]:
-    """The logits that are drawn from: at the temperature, and minus infinity for what `config` or `may` rules out.
-
-    Of equally likely tokens those with the lower ids count as more likely, so exactly `top_k` remain.
+    """The logits to draw from: divided by the temperature, and minus infinity where `config` or `may` excludes a token.
+    Of equally likely tokens, lower ids count as more likely, so exactly `top_k` remain.
     """
-    # What may not come is left out after the division: a high temperature would make any finite logit likely. From the
-    # largest down, a low one cannot leave the range of the numbers.
+    # Tokens are excluded after the division: a high temperature would make any finite logit likely. The largest logit
+    # is subtracted first, so that a low temperature cannot overflow.
     logits = _possible(logits, may)
     logits = (logits - logits.max(axis=-1, keepdims=True)) / (config.temperature or 1.0)
     if config.top_k == 0 and config.top_p == 1 and config.min_p == 0:
@@ -82,8 +81,8 @@ def restricted(
 def draw(
     keys: Array, logits: Float[Array, "*B V"], config: SamplingConfig, may: Bool[Array, "*#B #V"] | None = None
 ) -> Int[Array, "*B"]:
-    """A token for each row by its own key of `keys [*B]`, so that a row draws the same in any batch; only one of those
-    that `may` come."""
+    """A token for each row among those that `may` come, drawn with the row's own key of `keys [*B]`, so that it is the
+    same in any batch."""
     if config.temperature == 0:
         return jnp.argmax(_possible(logits, may), axis=-1).astype(jnp.int32)
     drawn = jnp.vectorize(jax.random.categorical, signature="(),(v)->()")(keys, restricted(logits, config, may))
@@ -95,6 +94,6 @@ def _possible(logits: Float[Array, "*B V"], may: Bool[Array, "*#B #V"] | None) -
 
 
 def row_keys(seed: int, rows: Int[ArrayLike, "*B"]) -> Array:
-    """A key for each row by its number in the whole input."""
+    """A key for each row, from its number in the whole input."""
     fold = jnp.vectorize(jax.random.fold_in, signature="(),()->()")
     return fold(jax.random.key(seed), jnp.asarray(rows))

@@ -1,4 +1,4 @@
-"""How likely a model holds given translations to be: their log-probabilities by teacher forcing."""
+"""Log-probabilities of given translations, by teacher forcing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class Scored:
 
     @property
     def log_probability(self) -> float:
-        """Of the whole translation: `log p(target | source)`."""
+        """`log p(target | source)` of the whole translation."""
         return float(self.log_probabilities.sum())
 
 
 class Scorer:
-    """Scores with one model. Pairs of like length go together, `batch_tokens` padded tokens a side each."""
+    """Scores pairs with one model. Pairs of similar length share a batch of `batch_tokens` padded tokens a side."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class Scorer:
     def __call__(self, pairs: Sequence[tuple[str, str]], first: int = 1) -> list[Scored]:
         """The score of every pair (source, target) of texts, in their order.
 
-        A source of more than `decoding.max_length` tokens is cut there, as for its translation, with a warning; `first`
-        is the number of the first line. A target without tokens is EOS alone.
+        A source of more than `decoding.max_length` tokens is cut, as in translation, with a warning; `first` is the
+        number of the first line. A target without tokens is just EOS.
         """
         sources = encoded(self.source, [source for source, _ in pairs], self.config.max_length, first)
         targets = self.target.encode([target for _, target in pairs])

@@ -22,9 +22,8 @@ SHORTEST = 16  # the smallest padded length of a source; longer ones double
 
 @dataclass(frozen=True)
 class Translation:
-    """One hypothesis: its text, its length-normalized log-probability, its ids without EOS.
-
-    `attention`, if asked for, is where each of those and EOS looked among the source's pieces and EOS.
+    """One hypothesis: its text, its length-normalized log-probability, and its ids without EOS. `attention`, if
+    requested, has the weights of each id and EOS on the source's pieces and EOS.
     """
 
     text: str
@@ -34,7 +33,7 @@ class Translation:
 
 
 def distinct(translations: Iterable[Translation]) -> list[Translation]:
-    """The first of every text, in their order: several segmentations may spell one text."""
+    """The first of every distinct text, in order: several segmentations may spell one text."""
     first: dict[str, Translation] = {}
     for translation in translations:
         first.setdefault(translation.text, translation)
@@ -42,7 +41,8 @@ def distinct(translations: Iterable[Translation]) -> list[Translation]:
 
 
 def encoded(tokenizer: Tokenizer, lines: Sequence[str], most: int, first: int = 1) -> list[list[int]]:
-    """The ids of each source, cut at `most`, with a warning that names the line; `first` is the number of the first."""
+    """The ids of each source, cut at `most`, with a warning that names the line; `first` is the number of the first
+    line."""
     ids = tokenizer.encode(list(lines))
     for number, row in enumerate(ids, first):
         if len(row) > most:
@@ -54,8 +54,8 @@ def encoded(tokenizer: Tokenizer, lines: Sequence[str], most: int, first: int = 
 
 
 class Translator:
-    """Translates with one model, by beam search, or by drawing where `draws` says how. Sentences of like length go
-    together, `batch_tokens` padded source tokens each."""
+    """Translates with one model, by beam search, or by drawing if `draws` is given. Sentences of similar length share a
+    batch of `batch_tokens` padded source tokens."""
 
     def __init__(
         self,
@@ -78,14 +78,15 @@ class Translator:
         prefixes: Sequence[str] | None = None,
         all_segmentations: bool = False,
     ) -> list[list[Translation]]:
-        """The n best translations of every line, best first, or as many as there are; or as many as are drawn.
+        """The n best translations of every line, best first, or fewer if the search found fewer; or all that were
+        drawn.
 
-        Of those that spell the same text by other tokens a beam's list holds the best alone, unless
-        `all_segmentations` are asked for. Of drawn ones none is left out: how often a text comes says how likely it is.
-        An empty or blank line has one, the empty text. `prefixes` are what the translation of each other line begins
-        with. `first` is the number of the first line: a line of more than `decoding.max_length` tokens is cut there,
-        with a warning that names it, and it decides what is drawn. Raises `UserError` that names a line whose prefix is
-        longer than its translation may be.
+        Of several hypotheses with the same text, the beam's list keeps only the best, unless `all_segmentations` is
+        true. Drawn translations are all kept: how often a text comes up tells how likely it is. An empty or blank line
+        has one translation, the empty text. The translation of every other line begins with its entry in `prefixes`. A
+        line of more than `decoding.max_length` tokens is cut, with a warning that names it. `first` is the number of
+        the first line, which also decides the draws. Raises a `UserError` that names the line if a prefix is longer
+        than a translation may be.
         """
         empty = Translation("", 0.0, [], np.zeros((1, 1), np.float32) if attention else None)
         results: list[list[Translation]] = [[empty]] * len(lines)
@@ -111,7 +112,7 @@ class Translator:
     def _request(
         self, length: int, size: int, ids: list[list[int]], rows: list[int], forced: list[list[int]] | None
     ) -> Request:
-        """`size` sources of padded `length`: those of the lines `rows`, then empty ones."""
+        """`size` sources padded to `length`: those of the lines `rows`, then empty ones."""
         source, limits = np.full((size, length), PAD, np.int32), np.zeros(size, np.int32)
         most = min(length + self.config.max_extra, self.config.max_length) + 1
         prefix = None if forced is None else np.full((size, most), PAD, np.int32)
@@ -139,7 +140,7 @@ class Translator:
         return max(1, self.batch_tokens // length)
 
     def _batches(self, ids: list[list[int]]) -> Iterator[tuple[int, list[int]]]:
-        """Padded lengths, and the lines that go with each; lines without tokens are left out."""
+        """Padded lengths, each with its lines; lines without tokens are left out."""
         order = sorted((i for i, row in enumerate(ids) if row), key=lambda i: len(ids[i]))
         start = 0
         while start < len(order):

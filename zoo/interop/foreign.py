@@ -53,9 +53,14 @@ class Foreign:
     def _tensors(self) -> Tensors:
         return self.format.tensors()
 
-    def parameters(self, like: PyTree) -> PyTree:
-        """Its parameters with the shapes and shardings of `like`; raises UserError for what does not fit."""
+    def parameters(self, like: PyTree, part: bool = False) -> PyTree:
+        """Its parameters with the shapes and shardings of `like`, which are not all of them if `part`; raises UserError
+        for what does not fit."""
         try:
-            return tables.read(self.format.table(self._tensors), self._tensors, like)
+            return tables.read(self.format.table(self._tensors), self._tensors, like, part)
         except UserError as error:
             raise UserError(f"{self.format.folder}: {error}") from error
+
+    def unread(self, like: PyTree) -> list[str]:
+        """The names of its weights that hold nothing of the parameters in `like`."""
+        return tables.unread(self.format.table(self._tensors), self._tensors, like)

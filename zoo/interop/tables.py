@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from zoo.errors import UserError
 from zoo.interop.files import Tensors
 
-TOGETHER = 2**24  # bytes of an array that are on the host at a time; larger ones go to the device in parts
+TOGETHER = 2**24  # bytes of an array that is whole on the host; larger ones go to the device in parts
+ROWS = 2**22  # bytes of such parts of a vocabulary's table, of which there are some copies while they are put in order
 ABSENT = -1  # in a map of rows: a row that the other side does not have
 
 
@@ -125,8 +126,9 @@ class Table:
         return tuple(rows if i == axis else n for i, n in enumerate(shape))
 
 
-def read(table: Table, tensors: Tensors, like: PyTree) -> PyTree:
-    """The parameters with the names, shapes and shardings of `like`, read one array at a time.
+def read(table: Table, tensors: Tensors, like: PyTree, part: bool = False) -> PyTree:
+    """The parameters with the names, shapes and shardings of `like`, read one array at a time. There may be others if
+    they are a `part` of a model.
 
     Raises UserError that names a foreign array which is missing, unknown or of another shape; then nothing was read.
     """
@@ -135,14 +137,20 @@ def read(table: Table, tensors: Tensors, like: PyTree) -> PyTree:
     if absent := sorted(shapes.keys() - pieces.keys()):
         raise UserError(f"this format has no place for the parameter {absent[0]}: use another model")
     _check(table, tensors, {path: (shapes[path], pieces[path]) for path in shapes})
+    unknown = [] if part else unread(table, tensors, like)
+    if unknown:
+        raise UserError(
+            f"{tensors.where(unknown[0])}: the weight {unknown[0]!r} is not of this model"
+            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
+            + ": take it out, or see that config.json belongs to it"
+        )
     return unflatten_dict({path: _parameter(table, tensors, pieces[path], shapes[path]) for path in shapes}, sep="/")
 
 
 def _check(table: Table, tensors: Tensors, wanted: Mapping[str, tuple[Any, list[Piece]]]) -> None:
-    there, needed = dict(tensors.shapes), set()
+    there = dict(tensors.shapes)
     for leaf, pieces in wanted.values():
         for piece in pieces:
-            needed.add(piece.name)
             shape = leaf.shape if piece.index is None else leaf.shape[1:]
             expected = table.foreign_shape(piece.row, shape)
             if piece.name not in there and not piece.row.optional:
@@ -152,13 +160,14 @@ def _check(table: Table, tensors: Tensors, wanted: Mapping[str, tuple[Any, list[
                     f"{tensors.where(piece.name)}: the weight {piece.name!r} is of shape {there[piece.name]} and not "
                     f"{expected}, as config.json has it"
                 )
-    unknown = [name for name in there if name not in needed and not re.fullmatch(table.ignored, name)]
-    if unknown:
-        raise UserError(
-            f"{tensors.where(unknown[0])}: the weight {unknown[0]!r} is not of this model"
-            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
-            + ": take it out, or see that config.json belongs to it"
-        )
+
+
+def unread(table: Table, tensors: Tensors, like: PyTree) -> list[str]:
+    """The names of the foreign arrays that hold none of the parameters in `like`."""
+    paths = list(flatten_dict(like, sep="/"))
+    pieces = table.pieces(paths)
+    needed = {piece.name for path in paths for piece in pieces[path]}
+    return [name for name in tensors.shapes if name not in needed and not re.fullmatch(table.ignored, name)]
 
 
 def _parameter(table: Table, tensors: Tensors, pieces: list[Piece], leaf: Any) -> Array:
@@ -172,7 +181,7 @@ def _parameter(table: Table, tensors: Tensors, pieces: list[Piece], leaf: Any) -
         return jax.device_put(whole.astype(leaf.dtype, copy=False), where)
     array = _zeros(leaf.shape, leaf.dtype, where)
     for start, part in parts:
-        array = _written(where)(array, part, start)
+        array = jax.block_until_ready(_written(where)(array, part, start))  # or parts pile up that wait to be written
     return array
 
 
@@ -225,7 +234,7 @@ def _pieces_of_text(table: Table, tensors: Tensors, piece: Piece, leaf: Any) -> 
         whole = tensors.read(piece.name)
         yield 0, np.where(rows[:, None] == ABSENT, whole.mean(axis=0), whole[rows]).T
         return
-    step = max(1, TOGETHER // (4 * leaf.shape[1]))
+    step = max(1, ROWS // (4 * leaf.shape[1]))
     mean = _mean(tensors, piece.name, step) if (rows == ABSENT).any() else None
     for start in range(0, len(rows), step):
         wanted = rows[start : start + step]

@@ -84,11 +84,3 @@ def like_pretrained(params: Any) -> Any:
     table = params["body"]["embedding"]["table"]
     shape = jax.ShapeDtypeStruct((table.shape[0] - Layout.ADDED, table.shape[1]), table.dtype)
     return params["body"] | {"embedding": {"table": shape}}
-
-
-def begun_with(params: Any, body: Any) -> Any:
-    """A classifier's fresh `params` with a pretrained `body`: of its own, the head and the rows of the added tokens are
-    kept."""
-    fresh = params["body"]["embedding"]["table"]
-    table = jnp.concatenate([jnp.asarray(body["embedding"]["table"]), fresh[-Layout.ADDED :]])
-    return params | {"body": body | {"embedding": {"table": table}}}

@@ -9,11 +9,13 @@ from flax import struct
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from zoo.nn.attention_backends import attend, attend_to_slots, attend_with_weights, self_attend
+from zoo.nn.attention_backends import attend, attend_stacked, attend_to_slots, attend_with_weights
 from zoo.nn.dropout import Dropout
 from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer, result_of, together
 from zoo.nn.masks import Mask
 from zoo.nn.placement import parts, platform
+
+SHORT = 128  # positions: attention's own products are then a small part of those of its layer
 
 
 @struct.dataclass
@@ -136,18 +138,24 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T S"] | None]:
         """Queries from `x`, keys and values from `memory`; the attention weights on request, else `None`."""
         dropout = self.dropout.of_weights(self.heads.heads) if train else None
-        if x is memory and dropout is not None and not weights and self._one_product():
-            operands = together((self.query, self.key, self.value), x)
-            return self.output(self_attend(operands, mask, self.heads.backend, dropout)), None
+        if not weights and self._stacked(dropout is not None, max(x.shape[1], memory.shape[1])):
+            if x is memory:
+                operands = (together((self.query, self.key, self.value), x),)
+            else:
+                operands = self.query(x), together((self.key, self.value), memory)
+            return self.output(attend_stacked(operands, mask, self.heads.backend, dropout)), None
         query, key, value = self.query(x), self.key(memory), self.value(memory)
         if not weights:
             return self.output(attend(query, key, value, mask, self.heads.backend, dropout)), None
         mixed, seen = attend_with_weights(query, key, value, mask.dense(x.shape[1], memory.shape[1]), dropout)
         return self.output(mixed), seen
 
-    def _one_product(self) -> bool:
-        """Whether queries, keys and values are made together: where their kernel reads them so, and heads are whole."""
-        return platform() == "gpu" and parts("heads") == 1 and not self.is_initializing()
+    def _stacked(self, dropout: bool, length: int) -> bool:
+        """Whether what comes from one array is made by one product: where the kernel with dropout runs, which reads it
+        so, and heads are whole. In short texts that saves more than cuDNN's kernels are faster."""
+        if self.is_initializing() or platform() != "gpu" or parts("heads") > 1:
+            return False
+        return dropout or (self.heads.backend == "auto" and length <= SHORT)
 
     def keys_values(self, memory: Float[Array, "B S E"]) -> KeyValue:
         dtype = result_of(self.heads.dtype)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from zoo.nn.blockwise_attention import blockwise_attention
 from zoo.nn.dropout import WeightDropout
-from zoo.nn.fused_attention import fused_attention, fused_self_attention
+from zoo.nn.fused_attention import fused_stacked_attention
 from zoo.nn.masks import FORBIDDEN, Mask
 from zoo.nn.placement import mesh_axes, parts, placed, platform
 
@@ -64,20 +64,17 @@ def attend(
     Where positions are cut over devices, each gets all positions of some heads, attends, and gives them back for its
     own positions of all heads: two exchanges of all with all (Jacobs et al. 2023, "DeepSpeed Ulysses", section 3.1).
     """
-    return _attend((query, key, value), mask, backend, dropout)
+    return attend_stacked((query, key, value), mask, backend, dropout)
 
 
-def self_attend(
-    operands: Float[Array, "B T 3 H D"], mask: Mask, backend: str = "auto", dropout: WeightDropout | None = None
+def attend_stacked(
+    operands: tuple[Array, ...], mask: Mask, backend: str = "auto", dropout: WeightDropout | None = None
 ) -> Float[Array, "B T H D"]:
-    """`attend` of queries, keys and values in one array, as one product makes them.
+    """`attend` of queries, keys and values in this order, each `[B, T, H, D]` or several as one product makes them,
+    `[B, T, n, H, D]`.
 
-    The `triton` kernel reads them there, and writes their gradients into one array of this form.
+    The `triton` kernel reads them there, and writes their gradients into arrays of the same form.
     """
-    return _attend((operands,), mask, backend, dropout)
-
-
-def _attend(operands: tuple[Array, ...], mask: Mask, backend: str, dropout: WeightDropout | None) -> Array:
     chosen = _fastest(operands, mask, dropout) if backend == "auto" else backend
     if dropout is not None and chosen in WITHOUT_DROPOUT:
         chosen = "triton" if chosen == "cudnn" else "blockwise"
@@ -95,7 +92,10 @@ def _attend(operands: tuple[Array, ...], mask: Mask, backend: str, dropout: Weig
 
 
 def _separate(operands: tuple[Array, ...]) -> tuple[Array, Array, Array]:
-    return operands if len(operands) == 3 else tuple(operands[0][:, :, i] for i in range(3))
+    found = []
+    for x in operands:
+        found += [x] if x.ndim == 4 else [x[:, :, i] for i in range(x.shape[2])]
+    return tuple(found)
 
 
 def _divides(operands: tuple[Array, ...]) -> bool:
@@ -130,22 +130,23 @@ def _on_mesh(local: Callable[..., Array], operands: tuple[Array, ...], mask: Mas
 def _attend_here(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout | None, backend: str) -> Array:
     """`attend` on one device, by a back-end that is not the plain form."""
     if backend == "triton":
-        kernel = fused_attention if len(operands) == 3 else fused_self_attention
-        return kernel(*operands, mask, dropout, interpret=platform() == "cpu")
+        return fused_stacked_attention(operands, mask, dropout, interpret=platform() == "cpu")
     query, key, value = _separate(operands)
     if backend == "blockwise":
         return blockwise_attention(query, key, value, mask, dropout)
     if backend == "splash":
         return _splash(query, key, value, mask, interpret=platform() == "cpu")
-    if mask.segments is not None and backend == "cudnn":
-        return fused_attention(query, key, value, mask)  # cuDNN would take the table
     length, source = query.shape[1], key.shape[1]
     mask.check(length, source)
+    # JAX's causal mask lets the first query see the first key alone, also where keys of a past stand before it.
+    needs_table = mask.segments is not None or (mask.causal and length != source)
+    if needs_table and backend == "cudnn":
+        return fused_stacked_attention(operands, mask)
     ends = {}
     if mask.lengths is not None:
         everyone = jnp.full(query.shape[:1], length, jnp.int32)
         ends = {"query_seq_lengths": everyone, "key_value_seq_lengths": mask.lengths}
-    table = None if mask.segments is None else mask.dense(length, source)
+    table = mask.dense(length, source) if needs_table else None
     causal = mask.causal and table is None
     return jax.nn.dot_product_attention(query, key, value, mask=table, is_causal=causal, implementation=backend, **ends)
 
@@ -153,8 +154,8 @@ def _attend_here(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout
 def _fastest(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout | None) -> str:
     """The fastest back-end of the device for this call.
 
-    NVIDIA GPUs: our own kernel where there is dropout, where documents are packed, and where one array holds queries,
-    keys and values, which cuDNN would have to copy; else cuDNN, whose kernels are tuned for each card. TPUs: splash
+    NVIDIA GPUs: our own kernel where there is dropout, where documents are packed, and where one array holds several
+    operands, which cuDNN would have to copy; else cuDNN, whose kernels are tuned for each card. TPUs: splash
     without dropout, blocks of plain JAX with it. CPUs: the plain form.
     """
     device, (length, source) = platform(), (operands[0].shape[1], operands[-1].shape[1])

@@ -5,8 +5,9 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
@@ -34,10 +35,15 @@ def keep(key: Array, rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     A cipher is more than dropout needs: this takes a tenth of Threefry's time, fuses with what it is applied to, and,
     as Threefry's, does not change with the sharding.
     """
+    return _kept(_numbers(shape), *_words(key), rate)
+
+
+def _numbers(shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    """The place of each element in the whole, row by row, modulo 2³²."""
     number = jnp.zeros(shape, jnp.uint32)
     for axis, size in enumerate(shape):
         number = number * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-    return _kept(number, *_words(key), rate)
+    return number
 
 
 @struct.dataclass
@@ -75,25 +81,53 @@ class WeightDropout:
         return jnp.where(kept, weights / (1 - self.rate), 0)
 
 
+@struct.dataclass
+class RowDropout:
+    """The dropout of rows `[*B, E]`, of which any part can be drawn without the rest: the bits are those that `keep`
+    gives for the whole. `row` is the number of the first row at hand."""
+
+    one: UInt32[Array, ""]
+    two: UInt32[Array, ""]
+    row: Int[ArrayLike, ""]
+    rate: float = struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, key: Array, rate: float) -> "RowDropout":
+        return cls(*_words(key), jnp.int32(0), rate)
+
+    def kept(self, row: ArrayLike, column: ArrayLike, width: int) -> Bool[Array, "..."]:
+        """Whether the elements at these places of the part are kept (the places broadcast)."""
+        row, column = (jnp.asarray(place).astype(jnp.uint32) for place in (row, column))
+        number = (jnp.asarray(self.row).astype(jnp.uint32) + row) * jnp.uint32(width) + column
+        return _kept(number, self.one, self.two, self.rate)
+
+    def share(self, dtype: DTypeLike) -> float:
+        """What kept elements of `dtype` are divided by."""
+        return float(np.asarray(1 - self.rate, dtype))
+
+    def apply(self, x: Float[Array, "*B E"]) -> Float[Array, "*B E"]:
+        """`x`, the whole, with zeros where elements are not kept, the rest divided by `1 - rate`.
+
+        The backward pass draws the bits again: no mask is kept for it.
+        """
+        return _dropped(x, (self.one, self.two), self.rate)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def dropped(x: Float[Array, "*B"], key: Array, rate: float) -> Float[Array, "*B"]:
-    """`x` with zeros where `keep` says no, the rest divided by `1 - rate`.
-
-    The backward pass draws the bits again: no mask is kept for it.
-    """
-    return jnp.where(keep(key, rate, x.shape), x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
+def _dropped(x: Float[Array, "*B"], words: tuple[Array, Array], rate: float) -> Float[Array, "*B"]:
+    return jnp.where(_kept(_numbers(x.shape), *words, rate), x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
 
-def _dropped_forward(x, key, rate):
-    return dropped(x, key, rate), key
+def _dropped_forward(x, words, rate):
+    return _dropped(x, words, rate), words
 
 
-def _dropped_backward(rate, key, gradient):
+def _dropped_backward(rate, words, gradient):
     # The barrier keeps XLA from saving the mask after all, since both passes compute the same.
-    return dropped(gradient, jax.lax.optimization_barrier(key), rate), None
+    return _dropped(gradient, jax.lax.optimization_barrier(words), rate), None
 
 
-dropped.defvjp(_dropped_forward, _dropped_backward)
+_dropped.defvjp(_dropped_forward, _dropped_backward)
 
 
 class Dropout(nn.Module):
@@ -103,9 +137,14 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B"], train: bool) -> Float[Array, "*B"]:
+        dropout = self.of_rows(train)
+        return x if dropout is None else dropout.apply(x)
+
+    def of_rows(self, train: bool) -> RowDropout | None:
+        """This dropout for rows, for whoever reads them next to apply; `None` where nothing is dropped."""
         if not train or self.rate == 0.0:
-            return x
-        return dropped(x, self.make_rng("dropout"), self.rate)
+            return None
+        return RowDropout.of(self.make_rng("dropout"), self.rate)
 
     def of_weights(self, heads: int) -> WeightDropout | None:
         """This dropout for the weights of `heads` heads, for attention to apply; `None` where the rate is 0."""

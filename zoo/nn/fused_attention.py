@@ -5,8 +5,8 @@ has one block of queries of one head and walks over blocks of keys with an onlin
 the weights again from the log-sum-exp of each query, and draws the bits of dropout again. They are those of
 `zoo.nn.dropout`: a weight's number decides, so the kernel drops what the plain form drops.
 
-Queries, keys and values are read where the product that made them left them, `[B, T, 3, H, D]` or three arrays, and
-their gradients are written in the same form.
+Queries, keys and values are read where the products that made them left them, each an array or several stacked in one,
+`[B, T, 3, H, D]` or `[B, S, 2, H, D]`, and their gradients are written in the same form.
 """
 
 import math
@@ -19,6 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
+from zoo.nn.blocks import load, span, store
 from zoo.nn.dropout import WeightDropout
 from zoo.nn.masks import FORBIDDEN, Mask
 
@@ -38,14 +39,26 @@ def fused_attention(
     Products are in the operands' type with sums in float32, the softmax is in float32. Any lengths will do; `D` is at
     most 128. `interpret` runs the kernel as JAX operations, on any device.
     """
-    return _fused_of((query, key, value), mask, dropout, interpret)
+    return fused_stacked_attention((query, key, value), mask, dropout, interpret)
 
 
-def fused_self_attention(
-    operands: Float[Array, "B T 3 H D"], mask: Mask, dropout: WeightDropout | None = None, interpret: bool = False
+def fused_stacked_attention(
+    operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout | None = None, interpret: bool = False
 ) -> Float[Array, "B T H D"]:
-    """`fused_attention` of queries, keys and values in one array, whose gradient is one array too."""
-    return _fused_of((operands,), mask, dropout, interpret)
+    """`fused_attention` of queries, keys and values in this order, each `[B, T, H, D]` or several as `[B, T, n, H, D]`;
+    each array gets a gradient of its own form."""
+    batch, length, *_, heads, size = operands[0].shape
+    source = operands[-1].shape[1]
+    mask.check(length, source)
+    if size > 128:
+        raise ValueError(f"the kernel takes heads of at most 128 elements, not {size}")
+    rate = None if dropout is None else (dropout.heads, dropout.rate)
+    plan = _Plan(batch, length, source, heads, size, mask.causal, rate, interpret)
+    given = {name: x.astype(jnp.int32) for name in ("lengths", "segments") if (x := getattr(mask, name)) is not None}
+    if dropout is not None:
+        draw = (dropout.one, dropout.two, dropout.row, dropout.head)
+        given["draw"] = jnp.stack([jnp.asarray(x).astype(jnp.uint32) for x in draw])
+    return _fused(operands, given, plan)
 
 
 @dataclass(frozen=True)
@@ -106,11 +119,11 @@ class _View:
 
     def queries(self, name: str, row: Array, other: float = 0) -> Array:
         """The block of queries, or of what there is one of for each, that begins at `row`; `other` beyond the last."""
-        return _load(self.refs[name], row, self.plan.rows, self.plan.length, self.plan.size, other)
+        return load(self.refs[name], row, self.plan.rows, self.plan.length, self.plan.size, other)
 
     def keys(self, name: str, column: Array) -> Array:
         """The block of keys, values or their segments that begins at `column`; zeros beyond the last."""
-        return _load(self.refs[name], column, self.plan.columns, self.plan.source, self.plan.size, 0)
+        return load(self.refs[name], column, self.plan.columns, self.plan.source, self.plan.size)
 
     def logits(self, query: Array, key: Array, row: Array, column: Array) -> Float[Array, "rows columns"]:
         """Eq. 1 below its softmax, in base 2, of the blocks that begin at query `row` and key `column`."""
@@ -132,7 +145,7 @@ class _View:
         return jnp.where(kept, weights * (1 / (1 - self.bits.rate)), 0.0)
 
     def places(self, row: Array, column: Array) -> tuple[Int[Array, "rows 1"], Int[Array, "1 columns"]]:
-        return _span(row, self.plan.rows)[:, None], _span(column, self.plan.columns)[None, :]
+        return span(row, self.plan.rows)[:, None], span(column, self.plan.columns)[None, :]
 
     def key_blocks(self, row: Array) -> tuple[int, Int[Array, ""]]:
         """The first and the end of the blocks of keys that the queries at `row` look at."""
@@ -146,26 +159,6 @@ class _View:
         p = self.plan
         first = jax.lax.div(jnp.maximum(column - p.late, 0), p.rows) if p.causal else jnp.int32(0)
         return first, jnp.where(column < self.end, jnp.int32(pl.cdiv(p.length, p.rows)), first)
-
-
-def _load(ref, start: Array, count: int, length: int, size: int, other: float) -> Array:
-    """`count` positions from `start` on, of which `length` are there, and their first `size` elements."""
-    real, places = _span(start, count) < length, (pl.ds(start, count),)
-    if len(ref.shape) == 2:
-        real = real[:, None] & (jnp.arange(ref.shape[1]) < size)[None, :]
-        places = (*places, pl.ds(0, ref.shape[1]))
-    return triton.load(ref.at[places], mask=real, other=other)
-
-
-def _store(place: tuple, start: Array, block: Float[Array, "block D"], length: int, size: int) -> None:
-    """The reverse. `place` is a reference and, where it has an axis for queries, keys and values, the index there."""
-    (ref, *part), (count, width) = place, block.shape
-    real = (_span(start, count) < length)[:, None] & (jnp.arange(width) < size)[None, :]
-    triton.store(ref.at[(pl.ds(start, count), *part, pl.ds(0, width))], block.astype(ref.dtype), mask=real)
-
-
-def _span(start: Array, count: int) -> Int[Array, "count"]:
-    return start + jnp.arange(count, dtype=jnp.int32)
 
 
 def _times(one: Array, other: Array, contract: int, with_: int) -> Float[Array, "_ _"]:
@@ -191,8 +184,8 @@ def _forward_kernel(refs: dict, mixed_ref, total_ref, *, plan: _Plan) -> None:
     nothing = jnp.zeros((plan.rows, plan.width), jnp.float32)
     start = (nothing, jnp.full(plan.rows, FORBIDDEN, jnp.float32), jnp.zeros(plan.rows, jnp.float32))
     mixed, highest, total = jax.lax.fori_loop(*view.key_blocks(row), step, start)
-    _store((mixed_ref,), row, mixed / total[:, None], plan.length, plan.size)
-    real = _span(row, plan.rows) < plan.length
+    store((mixed_ref,), row, mixed / total[:, None], plan.length, plan.size)
+    real = span(row, plan.rows) < plan.length
     triton.store(total_ref.at[pl.ds(row, plan.rows)], highest + jnp.log2(total), mask=real)
 
 
@@ -202,12 +195,14 @@ def _backward_kernel(refs: dict, *gradients, plan: _Plan) -> None:
     Two walks, and no sums by atomic operations: the result does not depend on the order of programs.
     """
     view = _View.of(plan, refs)
-    places = [(ref,) for ref in gradients] if len(gradients) == 3 else [(gradients[0], jnp.int32(i)) for i in range(3)]
+    places = []
+    for ref in gradients:
+        places += [(ref,)] if len(ref.shape) == 2 else [(ref, jnp.int32(i)) for i in range(ref.shape[1])]
     of_key, of_value = _of_keys(view, pl.program_id(0) * plan.columns)
     for place, gradient in zip(places[1:], (of_key, of_value), strict=True):
-        _store(place, pl.program_id(0) * plan.columns, gradient, plan.source, plan.size)
+        store(place, pl.program_id(0) * plan.columns, gradient, plan.source, plan.size)
     of_query = _of_queries(view, pl.program_id(0) * plan.rows)
-    _store(places[0], pl.program_id(0) * plan.rows, of_query, plan.length, plan.size)
+    store(places[0], pl.program_id(0) * plan.rows, of_query, plan.length, plan.size)
 
 
 def _of_keys(view: _View, column: Array) -> tuple[Float[Array, "columns D"], Float[Array, "columns D"]]:
@@ -245,21 +240,6 @@ def _weights_and_gradient(view, query, key, value, given, row, column) -> tuple[
     along = (given.astype(jnp.float32) * view.queries("mixed", row).astype(jnp.float32)).sum(axis=1)
     of_weights = view.dropped(_times(given, value, 1, 1), row, column)
     return weights, weights * (of_weights - along[:, None])
-
-
-def _fused_of(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout | None, interpret: bool) -> Array:
-    batch, length, *_, heads, size = operands[0].shape
-    source = operands[-1].shape[1]
-    mask.check(length, source)
-    if size > 128:
-        raise ValueError(f"the kernel takes heads of at most 128 elements, not {size}")
-    rate = None if dropout is None else (dropout.heads, dropout.rate)
-    plan = _Plan(batch, length, source, heads, size, mask.causal, rate, interpret)
-    given = {name: x.astype(jnp.int32) for name in ("lengths", "segments") if (x := getattr(mask, name)) is not None}
-    if dropout is not None:
-        draw = (dropout.one, dropout.two, dropout.row, dropout.head)
-        given["draw"] = jnp.stack([jnp.asarray(x).astype(jnp.uint32) for x in draw])
-    return _fused(operands, given, plan)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -305,13 +285,12 @@ _fused.defvjp(_forward, _backward)
 
 def _operands(operands: tuple[Array, ...], given: dict[str, Array], plan: _Plan) -> tuple[dict, dict]:
     """What both kernels read, by name, and which part of it a program sees."""
-    names = ("query", "key", "value")
-    if len(operands) == 3:
-        arrays = dict(zip(names, operands, strict=True))
-        specs = {name: _spec(x, plan) for name, x in arrays.items()}
-    else:
-        arrays = dict.fromkeys(names, operands[0])
-        specs = {name: _spec(operands[0], plan, part) for part, name in enumerate(names)}
+    found = []
+    for x in operands:
+        found += [(x, None)] if x.ndim == 4 else [(x, part) for part in range(x.shape[2])]
+    named = dict(zip(("query", "key", "value"), found, strict=True))
+    arrays = {name: x for name, (x, _) in named.items()}
+    specs = {name: _spec(x, plan, part) for name, (x, part) in named.items()}
     whole = {
         "lengths": pl.BlockSpec((1,), lambda i, h, b: (b,)),
         "segments": pl.BlockSpec((None, _up(plan.length)), lambda i, h, b: (b, 0)),
@@ -321,11 +300,11 @@ def _operands(operands: tuple[Array, ...], given: dict[str, Array], plan: _Plan)
 
 
 def _spec(x: Array | jax.ShapeDtypeStruct, plan: _Plan, part: int | None = None) -> pl.BlockSpec:
-    """All positions of one head of `x`; of queries, keys and values in one array all three, or only this `part`."""
+    """All positions of one head of `x`; of an array that holds several operands, those of all or of this `part`."""
     if x.ndim == 4:
         return pl.BlockSpec((None, _up(x.shape[1]), None, plan.width), lambda i, h, b: (b, 0, h, 0))
     if part is None:
-        return pl.BlockSpec((None, _up(x.shape[1]), 3, None, plan.width), lambda i, h, b: (b, 0, 0, h, 0))
+        return pl.BlockSpec((None, _up(x.shape[1]), x.shape[2], None, plan.width), lambda i, h, b: (b, 0, 0, h, 0))
     return pl.BlockSpec((None, _up(x.shape[1]), None, None, plan.width), lambda i, h, b: (b, 0, part, h, 0))
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
@@ -17,8 +18,27 @@ from zoo.nn.masks import Mask
 from zoo.nn.norms import LayerNorm
 from zoo.nn.placement import placed, platform
 
+
+@jax.custom_vjp
+def relu(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """`max(x, 0)`. Its backward pass reads the result, which the next product keeps anyway, so `x` is never written."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x):
+    y = relu(x)
+    return y, y
+
+
+def _relu_backward(y, gradient):
+    y = jax.lax.optimization_barrier(y)  # else XLA compares `x` instead, and writes it after all
+    return (jnp.where(y > 0, gradient, jnp.zeros_like(gradient)),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
+    "relu": relu,
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
     "swish": jax.nn.silu,
@@ -27,10 +47,10 @@ NORMS = ("post", "pre")
 
 
 def activated(x: Float[Array, "*B F"], name: str) -> Float[Array, "*B F"]:
-    """`x` after the activation of this name. The backward pass keeps `x` alone, and computes the rest again, where
-    that costs less than to write and read it: everywhere but on a CPU."""
+    """`x` after the activation of this name. The backward pass keeps `x` alone (of `relu` its result), and computes the
+    rest again, where that costs less than to write and read it: everywhere but on a CPU."""
     activation = ACTIVATIONS[name]
-    return activation(x) if platform() == "cpu" else jax.checkpoint(activation)(x)
+    return activation(x) if platform() == "cpu" or activation is relu else jax.checkpoint(activation)(x)
 
 
 @dataclass(frozen=True)
@@ -69,10 +89,11 @@ class AddAndNorm(nn.Module):
         """`sublayer` maps `x` to its output and anything else, which is handed through."""
         norm = LayerNorm(self.config.dtype, name="norm")
         dropout = Dropout(self.config.dropout)
-        before = self.config.norm == "pre"
-        y, extra = sublayer(norm(x) if before else x)
-        x = placed(x + dropout(y, train), "batch", "length", None)
-        return (x if before else norm(x)), extra
+        if self.config.norm == "post":
+            y, extra = sublayer(x)
+            return norm(x, y, dropout.of_rows(train)), extra
+        y, extra = sublayer(norm(x))
+        return placed(x + dropout(y, train), "batch", "length", None), extra
 
 
 class FeedForward(nn.Module):

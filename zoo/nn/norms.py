@@ -1,12 +1,17 @@
 """Layer normalization, as exact for rows whose mean is far from zero."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-EPSILON = 1e-5
+from zoo.nn.dropout import RowDropout
+from zoo.nn.fused_norm import EPSILON, WIDEST, fused_norm
+from zoo.nn.placement import mesh_axes, parts, placed, platform
 
 
 def normalized(
@@ -25,14 +30,54 @@ def normalized(
     return ((x - mean) * (jax.lax.rsqrt(variance + EPSILON) * scale) + bias).astype(dtype)
 
 
+def _in_one_kernel(
+    x: Float[Array, "*B E"],
+    scale: Float[Array, "E"],
+    bias: Float[Array, "E"],
+    dtype: DTypeLike,
+    added: Float[Array, "*B E"] | None,
+    dropout: RowDropout | None,
+) -> Float[Array, "*B E"]:
+    """`normalized` of `x` or of `x + dropout(added)`, by the kernel for NVIDIA GPUs; on every device for its own rows,
+    since XLA does not know how to cut a kernel."""
+    kernel = partial(fused_norm, dtype=dtype)
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return kernel(x, scale, bias, added=added, dropout=dropout)
+    (batch,) = mesh_axes("batch")
+
+    def here(x, scale, bias, added, dropout):
+        if dropout is not None and batch:  # the bits are those of the whole
+            dropout = dropout.replace(row=dropout.row + jax.lax.axis_index(batch) * (x.size // x.shape[-1]))
+        return kernel(x, scale, bias, added=added, dropout=dropout)
+
+    rows, everywhere = PartitionSpec(batch), PartitionSpec()
+    specs = (rows, everywhere, everywhere, rows, everywhere)
+    return jax.shard_map(here, in_specs=specs, out_specs=rows, check_vma=False)(x, scale, bias, added, dropout)
+
+
+def _has_kernel(x: Float[Array, "*B E"]) -> bool:
+    """Whether the kernel runs here: on GPUs, whose rows the mesh cuts along the batch alone."""
+    return platform() == "gpu" and x.shape[-1] <= WIDEST and parts("length") == 1 and x.shape[0] % parts("batch") == 0
+
+
 class LayerNorm(nn.Module):
-    """`normalized` with its gain and its offset, one number each for every unit of the width."""
+    """`normalized` with its gain and its offset, one number each for every unit of the width.
+
+    With `added` it is that of the residual `x + dropout(added)`; where the device has a kernel for all three, of that.
+    """
 
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*B E"]) -> Float[Array, "*B E"]:
+    def __call__(
+        self, x: Float[Array, "*B E"], added: Float[Array, "*B E"] | None = None, dropout: RowDropout | None = None
+    ) -> Float[Array, "*B E"]:
         ones, zeros = nn.initializers.ones_init(), nn.initializers.zeros_init()
         scale = self.param("scale", nn.with_logical_partitioning(ones, ("embed",)), (x.shape[-1],))
         bias = self.param("bias", nn.with_logical_partitioning(zeros, ("embed",)), (x.shape[-1],))
+        if _has_kernel(x):
+            return _in_one_kernel(x, scale, bias, self.dtype, added, dropout)
+        if added is not None:
+            x = x + (added if dropout is None else dropout.apply(added))
+            x = placed(x, "batch", *(["length"] * (x.ndim - 2)), None)
         return normalized(x, scale, bias, self.dtype)

@@ -1,10 +1,10 @@
-"""What the devices at hand can do: at best, to measure ourselves against, and in which numbers."""
+"""The peak rate of the devices at hand, and the number format that they compute in."""
 
 from pathlib import Path
 
 import jax
 
-# Dense bfloat16 FLOP/s of one chip, from the makers' data sheets, by how JAX names the device.
+# Dense bfloat16 FLOP/s of one chip, from the makers' data sheets, by JAX's name of the device.
 PEAK_FLOPS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -17,7 +17,7 @@ PEAK_FLOPS = {
 
 
 def peak_flops() -> float | None:
-    """Of all devices together; `None` where the maker gives no figure, as for a CPU."""
+    """The peak FLOP/s of all devices together; `None` if there is no figure, as for a CPU."""
     kind = jax.devices()[0].device_kind
     known = [name for name in PEAK_FLOPS if kind.startswith(name)]
     return PEAK_FLOPS[max(known, key=len)] * jax.device_count() if known else None
@@ -28,9 +28,9 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def compute_dtype(name: str) -> str:
-    """`name`, with `auto` resolved: bfloat16 where the device multiplies it in hardware, else float32.
+    """`name`, with `auto` resolved: bfloat16 if the device multiplies it in hardware, else float32.
 
-    That is every TPU, NVIDIA from Ampere on, and CPUs with AMX or AVX-512 BF16; elsewhere a CPU converts every operand,
+    These are all TPUs, NVIDIA GPUs from Ampere on, and CPUs with AMX or AVX-512 BF16. Other CPUs convert every operand,
     and bfloat16 takes half as long again as float32.
     """
     if name != "auto":

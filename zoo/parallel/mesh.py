@@ -14,7 +14,7 @@ from zoo.errors import UserError, check_choice
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 REST = -1
-# The sizes of the axes that a config leaves open; `data` takes the rest where no other axis does, else it is 1.
+# The sizes of the axes that a config leaves open; `data` takes the rest unless another axis does.
 PRESETS: dict[str, dict[str, int]] = {
     "data": {},
     "fsdp": {"fsdp": REST},
@@ -25,12 +25,12 @@ PRESETS: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How many devices each axis has: 0 is as `preset` has it, and one may be -1, all that the others leave.
+    """The number of devices along each axis: 0 takes the value of `preset`, and one axis may be -1, the rest.
 
-    A batch is split over `data` and `fsdp`; parameters and optimizer over `fsdp`, and over `tensor` where heads,
-    feed-forward and vocabulary allow it; positions over `sequence`. Where devices form several slices, joined by the
-    slower network of a data center, those are sizes within a slice, and `dcn_data` and its sisters say how many slices
-    lie along each axis; one of them may be -1 as well. Hosts stand for slices where the devices know of none.
+    `data` and `fsdp` shard the batch; `fsdp` shards parameters and optimizer, and so does `tensor` along heads,
+    feed-forward and vocabulary; `sequence` shards positions. If the devices form several slices, joined by the slower
+    network of a data center, these are the sizes within a slice, and `dcn_data`, `dcn_fsdp`, ... are the numbers of
+    slices along each axis; one of them may be -1 as well. Hosts count as slices if the devices know of none.
     """
 
     data: int = 0
@@ -50,14 +50,14 @@ class MeshConfig:
                 raise UserError(f"mesh ({_text(named)}): sizes are at least 1, and only one may be -1 (the rest)")
 
     def within(self) -> dict[str, int]:
-        """The sizes in a slice, the open ones filled in."""
+        """The sizes in a slice, with the open ones filled in."""
         given = {axis: n for axis in AXES if (n := getattr(self, axis))}
         sizes = dict.fromkeys(AXES, 1) | PRESETS[self.preset] | given
         rest = {} if "data" in given or REST in sizes.values() else {"data": REST}
         return sizes | rest
 
     def across(self) -> dict[str, int]:
-        """How many slices lie along each axis."""
+        """The number of slices along each axis."""
         return {f"dcn_{axis}": getattr(self, f"dcn_{axis}") for axis in AXES}
 
 
@@ -76,14 +76,14 @@ def _resolved(named: dict[str, int], count: int, what: str) -> dict[str, int]:
 def resolved(config: MeshConfig, devices: int, slices: int = 1) -> tuple[dict[str, int], dict[str, int]]:
     """The sizes of all of `AXES` within a slice, and of their `dcn_*` over slices.
 
-    Raises `UserError` where they do not multiply up to the `devices`, or those of `dcn_*` to the `slices`.
+    Raises `UserError` if they do not multiply up to the `devices`, or those of `dcn_*` to the `slices`.
     """
     across = _resolved(config.across(), slices, "slices")
     return _resolved(config.within(), devices // slices, "devices of a slice" if slices > 1 else "devices"), across
 
 
 def sizes(config: MeshConfig, devices: int, slices: int = 1) -> tuple[int, ...]:
-    """The sizes of all of `AXES`, with those over slices multiplied in; raises as `resolved` does."""
+    """The sizes of all of `AXES`, multiplied by those over slices; raises the errors of `resolved`."""
     within, across = resolved(config, devices, slices)
     return tuple(a * b for a, b in zip(across.values(), within.values(), strict=True))
 
@@ -96,7 +96,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def arranged(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:
-    """`devices` as an array with one axis for each of `AXES`, neighbours on the wire next to each other."""
+    """`devices` as an array with one axis for each of `AXES`, physical neighbours next to each other."""
     if all(n == 1 for n in config.across().values()):
         return mesh_utils.create_device_mesh(sizes(config, len(devices)), devices, allow_split_physical_axes=True)
     attribute = "slice_index" if len({getattr(d, "slice_index", 0) for d in devices}) > 1 else "process_index"
@@ -112,12 +112,12 @@ def arranged(config: MeshConfig, devices: Sequence[Any]) -> np.ndarray:
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Into how many parts the rows of a batch are split."""
+    """The number of shards of the rows of a batch."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def check_heads(mesh: Mesh | AbstractMesh, heads: int | None) -> None:
-    """Raise `UserError` unless every device gets as many of a model's heads; a recurrent model has `None`."""
+    """Raise `UserError` unless a model's heads divide evenly among the devices; a recurrent model has `None`."""
     tensor, sequence = mesh.shape["tensor"], mesh.shape["sequence"]
     if heads is None and sequence > 1:
         raise UserError(f"mesh.sequence={sequence}: a recurrent model reads positions one by one: leave it at 1")

@@ -20,9 +20,9 @@ from jax.experimental import multihost_utils
 from zoo.errors import UserError
 
 log = logging.getLogger("zoo")
-HEARTBEAT_SECONDS = 40  # after which a silent process counts as dead
+HEARTBEAT_SECONDS = 40  # seconds of silence after which a process counts as dead
 GIVE_UP = {UserError: 2, KeyboardInterrupt: 130}  # exit codes; 1 for all else
-# How a launcher that `jax.distributed` knows is told, and where it says how many processes there are.
+# The variable that identifies each launcher that `jax.distributed` knows, and the one with the number of processes.
 LAUNCHERS = {
     "SLURM": "SLURM_STEP_NUM_TASKS",
     "Open MPI": "OMPI_COMM_WORLD_SIZE",
@@ -36,7 +36,7 @@ TPU_DEVICES = (Path("/dev/accel0"), Path("/dev/vfio/0"))
 
 @dataclass(frozen=True)
 class Processes:
-    """Who this process is, where no launcher says it: the `process_id`-th of `process_count`, the first of which
+    """The identity of this process, if no launcher gives it: number `process_id` of `process_count`, of which the first
     listens at `coordinator`, HOST:PORT. They wait for each other for `patience` seconds."""
 
     coordinator: str | None = None
@@ -49,7 +49,7 @@ class Processes:
         missing = [flag for flag, value in given.items() if value is None]
         if 0 < len(missing) < len(given):
             raise UserError(
-                f"{' and '.join(missing)} must be given as well: a process is told by all of {', '.join(given)}"
+                f"{' and '.join(missing)} must be given as well: several processes need all of {', '.join(given)}"
             )
         if missing:
             return
@@ -64,7 +64,7 @@ class Processes:
 
 
 def launcher() -> str | None:
-    """What started several processes, by the environment that it leaves; None where nothing did."""
+    """The launcher that started several processes, from the environment; None if there is none."""
     for name, variable in LAUNCHERS.items():
         value = os.environ.get(variable, "")
         alone = value == "1" if value.isdecimal() and name != "Kubernetes" else "," not in value and name == "TPU slice"
@@ -75,9 +75,9 @@ def launcher() -> str | None:
 
 
 def connect(processes: Processes) -> None:
-    """Join the other processes of the run, if there are any; before anything else touches a device.
+    """Join the other processes of the run, if there are any. Call it before anything else uses a device.
 
-    Raises `UserError` where they do not all come in time.
+    Raises `UserError` if not all arrive in time.
     """
     explicit, found = processes.coordinator is not None, launcher()
     if not explicit and found is None:
@@ -89,7 +89,7 @@ def connect(processes: Processes) -> None:
         _wait_for(processes)
     if jax.config.jax_cpu_collectives_implementation is None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # Two programs in flight on CPUs may begin in another order on each process, and wait for each other's messages.
+    # On CPUs, two programs in flight may start in different orders on different processes, and deadlock.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.distributed.initialize(
@@ -101,12 +101,12 @@ def connect(processes: Processes) -> None:
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{who} did not find the others at {where} in {processes.patience} s ({reason})") from error
+        raise UserError(f"{who} did not find the others at {where} within {processes.patience} s ({reason})") from error
     log.info("process %d of %d, all are here", jax.process_index(), jax.process_count())
 
 
 def _wait_for(processes: Processes) -> None:
-    """Return once the coordinator listens: JAX itself would end the process from C++ where it never does."""
+    """Wait until the coordinator listens. If it never does, JAX itself would end the process from C++."""
     host, _, port = processes.coordinator.rpartition(":")
     deadline = time.monotonic() + processes.patience
     while True:
@@ -117,29 +117,28 @@ def _wait_for(processes: Processes) -> None:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"process {processes.process_id} of {processes.process_count}: no coordinator at "
-                    f"{processes.coordinator} in {processes.patience} s ({error}): start process 0 there, or mend "
+                    f"{processes.coordinator} within {processes.patience} s ({error}): start process 0 there, or fix "
                     "--coordinator"
                 ) from error
             time.sleep(0.5)
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes what is written once."""
+    """Whether this process writes what is written only once."""
     return jax.process_index() == 0
 
 
 def first_does(action: Callable[[], None]) -> None:
-    """`action` by the first process while the others wait."""
+    """Run `action` in the first process while the others wait."""
     if is_first():
         action()
     multihost_utils.sync_global_devices(f"zoo.first_does.{getattr(action, '__qualname__', 'action')}")
 
 
 class StopNotice:
-    """Whether the run was asked to stop: by SIGTERM to one process, or by the preemption notice of a cluster, which
-    JAX passes on to all, so that all stop after the same step. While it is entered, SIGTERM only asks.
-
-    With `interrupts`, the first SIGINT (Ctrl-C, the stop button of a notebook) asks too, and a second one interrupts.
+    """Whether the run was asked to stop: by SIGTERM to one process, or by the preemption notice of a cluster. JAX
+    passes it on to all processes, so that all stop after the same step. In its `with` block, SIGTERM only requests a
+    stop. With `interrupts`, so does the first SIGINT (Ctrl-C, the stop button of a notebook); a second one interrupts.
     """
 
     def __init__(self, interrupts: bool = False):
@@ -148,7 +147,7 @@ class StopNotice:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopNotice":
-        # With several processes JAX itself listens. Python lets only the main thread listen.
+        # With several processes JAX itself handles the signal. Only Python's main thread may set a handler.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._ask) for number in self._signals}
         return self
@@ -163,31 +162,31 @@ class StopNotice:
         self._asked = True
 
     def while_waiting(self) -> bool:
-        """To be asked by a process that waits; of several processes none may stop alone."""
+        """For a process that waits. One of several processes must not stop alone."""
         return self._asked and jax.process_count() == 1
 
     def after(self, step: int) -> bool:
-        """To be asked by every process after every step."""
+        """Every process must call this after every step."""
         return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
 
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Where one of several processes cannot go on, it says why and ends at once: the others then fail in their next
-    exchange, or after `HEARTBEAT_SECONDS`, while an orderly end would wait for them as they wait for it."""
+    """If one of several processes fails, report why and exit at once. The others then fail in their next exchange, or
+    after `HEARTBEAT_SECONDS`; an orderly exit would wait for them while they wait for it."""
     try:
         yield
     except BaseException as error:
         if jax.process_count() == 1:
             raise
         reason = " ".join(str(error).split())[:500] or type(error).__name__
-        # What gloo reads from a peer that is gone, JAX raises as one error or the other.
+        # JAX raises one of these errors when gloo reads from a peer that is gone.
         exchanged = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in reason
         if not (exchanged or isinstance(error, UserError | KeyboardInterrupt)):
             traceback.print_exception(error)
         if exchanged:
             reason = (
-                f"a peer is gone, or a device failed ({reason}): start all again, they go on from the last checkpoint"
+                f"a peer is gone, or a device failed ({reason}): start all again, they resume from the last checkpoint"
             )
         log.error("process %d of %d ends: %s", jax.process_index(), jax.process_count(), reason)
         logging.shutdown()

@@ -16,9 +16,9 @@ from zoo.parallel.mesh import batch_shards
 
 PyTree = Any
 
-# An axis that its mesh does not have (its size is 1) cuts nothing, so one table serves every preset.
+# A mesh axis of size 1 shards nothing, so one table serves every preset.
 RULES: dict[str, str | tuple[str, ...] | None] = {
-    # parameters, and with them their gradients and the optimizer's moments (Rajbhandari et al. 2020, ZeRO)
+    # parameters, and also their gradients and the optimizer's moments (Rajbhandari et al. 2020, ZeRO)
     "embed": "fsdp",
     "mlp": "tensor",
     "heads": "tensor",
@@ -29,16 +29,15 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     # activations
     "batch": ("data", "fsdp"),
     "length": "sequence",
-    # of attention, which needs every position: each device has some heads of all (Jacobs et al. 2023, Ulysses)
+    # attention needs every position, so each device has some of the heads for all (Jacobs et al. 2023, Ulysses)
     "attending": ("tensor", "sequence"),
 }
 
 
 def sharding(mesh: Mesh | AbstractMesh, names: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
-    """Where an array with these logical axes lies. An axis that its mesh axis does not divide stays whole.
-
-    Where that is the width, of a matrix, `fsdp` cuts what `tensor` may cut, once more: a width of 5,140 has no eighth,
-    its feed-forward layer of 20,560 has.
+    """The mesh axes of an array with these logical axes. A dimension that its mesh axis does not divide is not sharded.
+    If that is the width of a matrix, `fsdp` also shards the dimension of `tensor`: 8 does not divide a width of 5,140,
+    but it divides its feed-forward layer of 20,560.
     """
     axes = [RULES[name] if name is not None else None for name in names]
     fitting = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=False)]
@@ -51,7 +50,7 @@ def sharding(mesh: Mesh | AbstractMesh, names: tuple[str | None, ...], shape: tu
 
 @contextmanager
 def in_force(mesh: Mesh) -> Iterator[None]:
-    """While a function is traced: its activations lie on `mesh` as the table says (`zoo.nn.placement`)."""
+    """While a function is traced, its activations are sharded over `mesh` as the table says (`zoo.nn.placement`)."""
     with nn.logical_axis_rules(tuple(RULES.items())), jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         yield
 
@@ -63,7 +62,7 @@ def state_shardings(mesh: Mesh, abstract: PyTree) -> PyTree:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over `data` and `fsdp`."""
+    """The sharding of a batch: rows over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
@@ -73,10 +72,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 @cache
 def own_shards(mesh: Mesh) -> tuple[list[tuple[int, ...]], int]:
-    """How the parts that a batch's rows are cut into go to processes: the groups of parts, each read by one process (or
-    by several alike, where `tensor` or `sequence` spans them), and which group is this process's.
+    """How the shards of a batch's rows are assigned to processes: groups of shards, each read by one process (or by
+    several, if `tensor` or `sequence` spans them), and the number of this process's group.
 
-    Raises `UserError` where processes would read some of the same rows, but not all.
+    Raises `UserError` if processes would share some of their rows, but not all.
     """
     numbers = np.arange(batch_shards(mesh)).reshape(mesh.shape["data"], mesh.shape["fsdp"], 1, 1)
     held: dict[int, set[int]] = {}
@@ -94,7 +93,7 @@ def own_shards(mesh: Mesh) -> tuple[list[tuple[int, ...]], int]:
 def place(batch: PyTree, mesh: Mesh) -> PyTree:
     """This process's rows as part of the global batch, on the devices.
 
-    Raises `UserError` where the rows do not divide by this process's shards, or the positions by `sequence`.
+    Raises `UserError` if the rows do not divide by this process's shards, or the positions by `sequence`.
     """
     where, (groups, own) = batch_sharding(mesh), own_shards(mesh)
 
@@ -117,8 +116,8 @@ def place(batch: PyTree, mesh: Mesh) -> PyTree:
 
 
 def on_this_process(tree: PyTree, mesh: Mesh) -> PyTree:
-    """`tree` as it is where there is one process; of several, each gets a whole copy on its first device, to compute
-    with what the others know nothing of."""
+    """`tree` itself for a single process. Each of several processes gets a whole copy on its first device, for
+    computations of its own."""
     if jax.process_count() == 1:
         return tree
     whole = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)

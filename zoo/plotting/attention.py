@@ -1,5 +1,5 @@
-"""Attention as pictures, as in Bahdanau et al. 2015, Figure 3: a row of a panel is a piece that looks, a column is a
-piece that is looked at, named across the top."""
+"""Pictures of attention, as in Bahdanau et al. 2015, Figure 3: a row of a panel is a query, a column a key, named
+across the top."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 
 from zoo.plotting.pictures import SHADES, picture
 
-LONGEST_SIDE = 7500  # pixels, of a picture that viewers still open
+LONGEST_SIDE = 7500  # pixels, the most that viewers open
 
 
 def draw_attention(
@@ -23,8 +23,8 @@ def draw_attention(
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
 ) -> None:
-    """Write a picture with a panel for each layer (down) and head (across); `layers` and `heads` are their numbers, if
-    they are to stand above the panels. All panels share one scale from 0 to 1."""
+    """Write a picture with a panel for each layer (down) and head (across). `layers` and `heads` are their numbers in
+    the titles, if any. All panels share one scale from 0 to 1."""
     rows, columns = weights.shape[:2]
     cell = 0.28 if rows * columns == 1 else 0.19  # inches
     left, top = (0.09 * max(map(len, labels)) + 0.35 for labels in (target, source))
@@ -48,10 +48,10 @@ def draw_attention(
 def draw_panel(
     axes: Axes, weights: Float[np.ndarray, "T S"], source: Sequence[str], target: Sequence[str]
 ) -> AxesImage:
-    """One map of weights onto `axes`, white for 0 and dark for 1, the source's pieces across its top, the target's down
-    its left side."""
+    """Draw one map of weights onto `axes`, white for 0 and dark for 1, with the source's pieces across the top and the
+    target's down the left side."""
     image = axes.imshow(weights, vmin=0, vmax=1, cmap=SHADES, aspect="equal")
-    # Sums of money come in pairs of dollars, which would be read as mathematics.
+    # Text between two dollar signs would be read as mathematics.
     axes.set_xticks(range(len(source)), source, rotation=90, parse_math=False)
     axes.set_yticks(range(len(target)), target, parse_math=False)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
@@ -61,7 +61,7 @@ def draw_panel(
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Lines of about `width` characters, cut between words; of very long texts the beginning."""
+    """Lines of about `width` characters, broken between words; for a very long text, the beginning."""
     lines = [""]
     for word in text.split():
         if lines[-1] and len(lines[-1]) + len(word) >= width:

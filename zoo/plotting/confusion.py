@@ -1,4 +1,4 @@
-"""Which labels a classifier takes for which."""
+"""The confusion matrix of a classifier."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -9,8 +9,8 @@ from zoo.plotting.pictures import SHADES, picture
 
 
 def draw_confusion(table: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: str | PathLike) -> None:
-    """Write a picture of how many examples of each label (a row) were given each label (a column), shaded by the share
-    of the row."""
+    """Write a picture of the confusion matrix: rows are true labels, columns are predictions, shaded by the share of
+    the row."""
     counts = np.asarray(table)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.5 + 0.8 * len(labels)

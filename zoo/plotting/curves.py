@@ -1,4 +1,4 @@
-"""What a training run did, from its `metrics.jsonl`."""
+"""The learning curves of a training run, from its `metrics.jsonl`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from zoo.plotting.pictures import name_entries, panel, picture
 from zoo.storage import AnyPath
 
 COLUMNS = 3
-# Perplexity is the exponential of the loss, and the time waited for data is no property of the model.
+# Perplexity is just the exponential of the loss, and the time waited for data does not describe the model.
 LEFT_OUT = ("perplexity", "data_wait")
 
 Curve = tuple[list[int], list[float]]
@@ -22,8 +22,8 @@ Curve = tuple[list[int], list[float]]
 def read_curves(path: AnyPath) -> dict[str, dict[str, Curve]]:
     """{"loss": {"train": (steps, values), "valid": ...}, ...}, in the order of the file.
 
-    Values that were not finite are gaps, and the line that a kill cut short is passed over. Raises `UserError` when
-    there is nothing to draw.
+    Values that were not finite are gaps, and a line that a kill cut short is skipped. Raises `UserError` if there is
+    nothing to draw.
     """
     if not path.is_file():
         raise UserError(f"no {path}: it is written while a model is trained there")
@@ -45,8 +45,8 @@ def read_curves(path: AnyPath) -> dict[str, dict[str, Curve]]:
 
 
 def draw_curves(runs: Mapping[str, AnyPath], path: str | PathLike) -> None:
-    """Write a picture with a panel for every value of the `metrics.jsonl` of each run, by the run's name: of one run,
-    training and validation in two colours; of several, a colour for each, and what isn't training dashed."""
+    """Write a picture with a panel for every value of the runs' `metrics.jsonl`, by the run's name. One run has a
+    colour each for training and validation; several runs have a colour each, and dashes for everything but training."""
     read = {run: read_curves(metrics) for run, metrics in runs.items()}
     names = {name for curves in read.values() for name in curves} - set(LEFT_OUT)
     names = sorted(names, key=_rank)
@@ -70,7 +70,7 @@ def draw_curves(runs: Mapping[str, AnyPath], path: str | PathLike) -> None:
 
 
 def draw_panel(axes: Axes, curves: Mapping[str, Curve], name: str) -> None:
-    """The curves of the value called `name` onto `axes`, each with its key in the legend."""
+    """Draw the curves of the value called `name` onto `axes`, each with its key in the legend."""
     for label, curve in curves.items():
         _draw(axes, curve, label=label)
     panel(axes, name.replace("_", " "))
@@ -78,7 +78,7 @@ def draw_panel(axes: Axes, curves: Mapping[str, Curve], name: str) -> None:
 
 
 def _compare(axes: Axes, runs: Sequence[Mapping[str, Curve]], name: str) -> None:
-    """A colour for each run, and what isn't training dashed; `_name_runs` says so."""
+    """Draw a colour for each run, dashed except for training; `_name_runs` makes the legend."""
     for colour, curves in enumerate(runs):
         for split, curve in curves.items():
             _draw(axes, curve, color=f"C{colour}", linestyle="-" if split == "train" else "--")
@@ -91,7 +91,7 @@ def _draw(axes: Axes, curve: Curve, **style: str) -> None:
 
 
 def _name_runs(figure: Figure, runs: Sequence[str]) -> None:
-    """What the colours and the dashes mean, once for all panels."""
+    """One legend of colours and dashes for all panels."""
     lines = [Line2D([], [], color=f"C{colour}", label=str(colour)) for colour, _ in enumerate(runs)]
     lines += [Line2D([], [], color="0.4", linestyle=s, label=n) for n, s in (("train", "-"), ("valid", "--"))]
     legend = figure.legend(handles=lines, loc="outside upper center", ncols=min(len(lines), 6))

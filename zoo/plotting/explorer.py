@@ -1,6 +1,6 @@
-"""The attention explorer: one HTML page that holds everything, for a notebook cell or a browser without a network.
+"""The attention explorer: one self-contained HTML page, for a notebook cell or a browser without a network.
 
-The page draws with D3, which lies beside it and goes into it. Weights are stored in steps of 1/255.
+The page draws with D3, which is included in it. Weights are stored in steps of 1/255.
 """
 
 import base64
@@ -34,7 +34,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Step:
-    """A piece of text, and the likeliest pieces in its place, each with its probability."""
+    """A piece of text, and the likeliest pieces at its position, each with its probability."""
 
     piece: str
     alternatives: tuple[tuple[str, float], ...]
@@ -50,7 +50,7 @@ class Inspection:
 
 
 class Explorer:
-    """A page on one inspection. The last value of a notebook cell, it shows itself; `save` writes it to a file."""
+    """The page of one inspection. As the last value of a notebook cell it shows itself; `save` writes it to a file."""
 
     def __init__(self, inspection: Inspection):
         self.inspection = inspection
@@ -66,7 +66,7 @@ class Explorer:
             "CODE": part["explorer.js"],
             "DATA": _embedded(_plain(self.inspection)),
         }
-        # In one pass: a text that happens to read %CODE% stays a text.
+        # In one pass, so that %CODE% in a text is not replaced.
         return re.sub("%([A-Z0-9]+)%", lambda match: filled[match[1]], part["explorer.html"])
 
     def save(self, path: str | PathLike) -> None:
@@ -80,7 +80,7 @@ class Explorer:
 
 
 def explore(inspection: Inspection) -> Explorer:
-    """A page on which every layer and head of every attention of `inspection` can be looked at."""
+    """A page to explore every layer and head of every attention of `inspection`."""
     return Explorer(inspection)
 
 
@@ -102,6 +102,6 @@ def _plain_look(look: Look) -> dict[str, Any]:
 
 
 def _embedded(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot close the script element around it."""
     text = json.dumps(data, ensure_ascii=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

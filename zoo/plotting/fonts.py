@@ -1,4 +1,4 @@
-"""Fonts that have the characters of any text."""
+"""Find fonts for the characters of any text."""
 
 import logging
 import unicodedata
@@ -34,8 +34,7 @@ def families(text: str) -> list[str]:
 
 
 def _others() -> Iterator[font_manager.FontEntry]:
-    """Every installed font, those that matplotlib knows first; it remembers what it once found, and misses what was
-    installed since."""
+    """Every installed font, those that matplotlib knows first; its cache misses fonts that were installed later."""
     manager = font_manager.fontManager
     # "Last Resort" has a box for everything.
     yield from sorted(

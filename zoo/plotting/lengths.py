@@ -13,8 +13,9 @@ def draw_by_length(
     caption: str,
     path: str | PathLike,
 ) -> None:
-    """Write a picture after Bahdanau et al. 2015, Figure 2: a line for each name of `lines`, its BLEU in every bin, and
-    below how many sentences a bin (its shortest and longest source in words, its sentences) holds."""
+    """Write a picture after Bahdanau et al. 2015, Figure 2: for each name of `lines`, a line with its BLEU in every
+    bin; below, the number of sentences in each bin. A bin is its shortest and longest source in words, and its
+    sentences."""
     with picture(path, *lines, title, caption, size=(8, 5.5)) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         middles = [(first + last) / 2 for first, last, _ in bins]

@@ -24,8 +24,9 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """Where the splits of a task's data lie: `train`, `valid` and `test` are locations, and those of files start from
-    `path`. `train_split` and its sisters name splits of a TFDS dataset, which is prepared only with `download`."""
+    """Where the splits of a task's data are: `train`, `valid` and `test` are locations; files are relative to `path`.
+    `train_split`, `valid_split` and `test_split` name splits of a TFDS dataset, which is prepared only with
+    `download`."""
 
     train: str = ""
     valid: str = ""
@@ -39,7 +40,7 @@ class Splits:
     KINDS: ClassVar[str] = "a file or tfds:NAME"
 
     def where(self, split: str, location: str = "") -> str:
-        """The location of a split; or `location`, where one is given."""
+        """The location of a split, or `location` if it is given."""
         where = location or getattr(self, split)
         if not where:
             raise UserError(
@@ -54,23 +55,23 @@ class Splits:
 
     @property
     def size_key(self) -> str:
-        """The field that says how large a batch is."""
+        """The field with the size of a batch."""
         raise NotImplementedError
 
     def planned_vocabularies(self) -> dict[str, int]:
-        """The fields of a model's config that the data decides, as they are asked for: before there is any text."""
+        """The vocabulary fields of a model's config, as requested by this config, before there is any text."""
         raise NotImplementedError
 
     def batch_shapes(self, shards: int) -> Sequence[PyTree]:
-        """Of all batches that training may see, the longest last, with `jax.ShapeDtypeStruct` for arrays.
+        """The shapes of all batches that training may see, the longest last, with `jax.ShapeDtypeStruct` for arrays.
 
-        Raises `UserError` where their rows do not divide by `shards`.
+        Raises `UserError` if their rows do not divide by `shards`.
         """
         raise NotImplementedError
 
 
 def check_positions(data: Any, model: Any) -> None:
-    """Raises `UserError` where the rows of `data` are longer than the positions that `model` learns, if it has any."""
+    """Raises `UserError` if the rows of `data` are longer than the positions that `model` learns, if it has any."""
     if data.length > getattr(model, "max_length", data.length):
         raise UserError(
             f"data.length={data.length} is above model.max_length={model.max_length}, the positions that are learned: "
@@ -79,22 +80,22 @@ def check_positions(data: Any, model: Any) -> None:
 
 
 def lacks_tokenizers(workdir: AnyPath, names: Sequence[str]) -> bool:
-    """Whether the tokenizers of these names are to be learned; beside parameters another vocabulary would be wrong
-    without a word."""
+    """Whether the tokenizers with these names must be learned. Where there are parameters, never: another vocabulary
+    would silently be wrong."""
     there = all(any((workdir / "tokenizer").glob(f"{name}.*")) for name in names)
     return not there and not (workdir / "checkpoints").exists()
 
 
 def save_tokenizer(workdir: AnyPath, tokenizer: Tokenizer, kind: str, name: str = "text") -> None:
-    """Keep the tokenizer in the working directory, and say so."""
+    """Save the tokenizer in the working directory, and log it."""
     tokenizer.save(workdir / "tokenizer", name)
     log.info("a vocabulary of %d %s: %s", tokenizer.size, kind, workdir / "tokenizer" / name)
 
 
 @runtime_checkable
 class Task(Protocol):
-    """A task owns its tokenizers, its examples, its loss and its metrics; its files lie in the working directory. A
-    finished run is scored on its split `SUMMARY`."""
+    """A task owns its tokenizers, its examples, its loss and its metrics; its files are in the working directory. A
+    finished run is scored on the split `SUMMARY`."""
 
     SUMMARY: str
     workdir: AnyPath
@@ -104,15 +105,15 @@ class Task(Protocol):
         ...
 
     def training_batches(self, shards: int, share: Share) -> grain.DatasetIterator:
-        """The endless stream of batches, this process's rows of each; rows divide by `shards`."""
+        """The endless stream of batches, with this process's rows of each; the rows divide by `shards`."""
         ...
 
     def training_fingerprint(self) -> str:
-        """What names the content of the training data, wherever they lie (`zoo.data.ids.fingerprints`)."""
+        """A name for the content of the training data, wherever it is (`zoo.data.ids.fingerprints`)."""
         ...
 
     def training_shapes(self, shards: int) -> Sequence[PyTree]:
-        """Of all whole batches that `training_batches` may give, with `jax.ShapeDtypeStruct` for arrays."""
+        """The shapes of all whole batches that `training_batches` may give, with `jax.ShapeDtypeStruct` for arrays."""
         ...
 
     def example_batch(self) -> PyTree:
@@ -124,12 +125,12 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: Any, params: PyTree, split: str, location: str = "", most: int = 0) -> Evaluation:
-        """Scores on a split or on the data at `location`, on its first `most` examples if given."""
+        """Scores on a split or on the data at `location`; with `most`, on its first `most` examples."""
         ...
 
 
 class TaskOfExperiments(Task, Protocol):
-    """A task that experiments name, and that `zoo.tasks.registry` therefore lists.
+    """A task that an experiment can name, so `zoo.tasks.registry` lists it.
 
     `task(data, decoding, smoothing, workdir, seed)` makes one: `data` and `decoding` are instances of the classes that
     the registry has beside it, `smoothing` is `train.smoothing`. A task that has `epoch_steps() -> float`, the updates
@@ -147,5 +148,5 @@ class TaskOfExperiments(Task, Protocol):
         ...
 
     def prepare(self) -> None:
-        """See that the data is there, and learn the tokenizer that the working directory lacks."""
+        """Check that the data is there, and learn the tokenizer if the working directory has none."""
         ...

@@ -35,11 +35,11 @@ class ClassificationData(Splits):
     """Where the labelled examples come from: `task` is one of `zoo.data.examples.labelled.FORMATS`; the locations are
     tables with tabs, a `.csv` or tfds:NAME.
 
-    A batch is `batch_rows` examples of at most `length` tokens a sequence. `train_examples` of the training split are
-    used, drawn at random and the same for every seed (0: all). `columns` such as `text:review,label:stars` says where
-    the texts and the label are (`zoo.data.examples.labelled.with_columns`). `auxiliary` is λ, the weight of the
-    language model's loss. `tokenizer` and `vocabulary` are for one of the task's own, where none is taken over. With
-    `skip_malformed` rows that do not fit the header of their table are left out and counted.
+    A batch is `batch_rows` examples with sequences of at most `length` tokens. `train_examples` of the training split
+    are used, drawn at random, the same for every seed (0: all). `columns`, such as `text:review,label:stars`, names the
+    columns of the texts and the label (`zoo.data.examples.labelled.with_columns`). `auxiliary` is λ, the weight of the
+    language model's loss. `tokenizer` and `vocabulary` describe the task's own tokenizer, where a donor gives none.
+    With `skip_malformed`, rows that do not fit the header of their table are left out and counted.
     """
 
     task: str = "cola"
@@ -60,13 +60,13 @@ class ClassificationData(Splits):
 
     def __post_init__(self):
         if self.task not in FORMATS:
-            raise UserError(f"data.task={self.task!r} is not a task that is known: {nearest(self.task, FORMATS)}")
+            raise UserError(f"data.task={self.task!r} is not a known task: {nearest(self.task, FORMATS)}")
         check_choice("data.tokenizer", self.tokenizer, (*tokenizers.LEARNED, *tokenizers.PUBLISHED))
         least = {"length": 5, "vocabulary": 5, "batch_rows": 1, "auxiliary": 0, "train_examples": 0}
         for key, bound in least.items():
             if getattr(self, key) < bound:
                 raise UserError(f"data.{key}={getattr(self, key)}: use at least {bound}")
-        _ = self.format  # or its columns are told
+        _ = self.format  # or its columns are named
 
     @property
     def format(self) -> Format:
@@ -127,8 +127,8 @@ class Classification:
         self.workdir, self.seed = workdir, seed
 
     def prepare(self) -> None:
-        """See that the examples of training and validation are there and have the labels of the task, keep these, and
-        learn the tokenizer that the working directory lacks. The test split is looked at when it is asked for."""
+        """Check that the examples of training and validation are there and have the labels of the task, save these, and
+        learn the tokenizer if the working directory has none. The test split is read only when it is scored."""
         form, splits = self.data.format, {split: list(self.examples(split)) for split in ("train", "valid")}
         known = labels.saved(self.workdir)
         new = labels.classes(form, splits["train"]) if known is None else known
@@ -161,22 +161,26 @@ class Classification:
         return tokenizers.train_lossless(self.data.tokenizer, texts, self.data.vocabulary)
 
     def examples(self, split: str, location: str = "") -> Iterable[Example]:
-        """Those of a split, or of any other `location`."""
+        """The examples of a split, or of any other `location`."""
         where, tfds_split = self.data.where(split, location), self.data.tfds_split(split)
         options = {"download": self.data.download, "skip_malformed": self.data.skip_malformed}
         return labelled.read(self.data.format, where, tfds_split, split != "test", **options)
 
     @cached_property
     def labels(self) -> list[str]:
-        """From the working directory, where `prepare` has left them, or from its checkpoint."""
+        """From the working directory, where `prepare` saved them, or from its checkpoint."""
         if (known := labels.saved(self.workdir)) is None:
             raise UserError(f"no {self.workdir / labels.FILE}: copy it from where it was trained, or train again")
         return known
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
-        """From the working directory, where `prepare` has left it."""
+        """From the working directory, where `prepare` saved it."""
         return tokenizers.load(self.workdir / "tokenizer", "text", self.data.tokenizer)
+
+    def named_tokenizers(self) -> dict[str, tokenizers.Tokenizer]:
+        """The tokenizer by the name of its file."""
+        return {"text": self.tokenizer}
 
     def vocabularies(self) -> dict[str, int]:
         """The fields of a model's config that the data decides."""
@@ -205,18 +209,19 @@ class Classification:
         return stored
 
     def epoch_steps(self) -> float:
-        """Batches for each training example to be seen once."""
+        """The number of batches in which each training example is seen once."""
         return len(self._training) / self.data.batch_rows
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
-        """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
+        """The endless stream of training batches, with this process's rows of each; the rows divide by `shards`."""
         return training_examples(self._training, self.data.batch_rows, shards, self.seed, share)
 
     def training_fingerprint(self) -> str:
         return self._training.fingerprint
 
     def training_shapes(self, shards: int) -> list[LabelledBatch]:
-        """Batches are as long as their longest example: none is shorter than as many examples as it has."""
+        """The possible lengths of a batch. A batch is as long as its longest example, so it cannot be shorter than the
+        `batch_rows` shortest examples."""
         lengths = Counter(self._training.longest([i]) for i in range(len(self._training)))
         shapes, enough = [], 0
         for shape in self.data.batch_shapes(shards):
@@ -230,15 +235,15 @@ class Classification:
         return LabelledBatch.example()
 
     def loss(self, model: Any, params: Any, batch: LabelledBatch, key: jax.Array | None = None) -> LabelSums:
-        """Summed over the batch; with a `key` for dropout while training, without while evaluating."""
+        """Sums over the batch; training passes a `key` for dropout, evaluation none."""
         dropout = {} if key is None else {"train": True, "rngs": {"dropout": key}}
         output = model.apply({"params": params}, batch, **dropout)
         smoothing, auxiliary = (0.0, 0.0) if key is None else (self.smoothing, self.data.auxiliary)
         return fine_tuning_loss(output, batch, self.data.format.regression, smoothing, auxiliary)
 
     def evaluate(self, model: Any, params: Any, split: str, location: str = "", most: int = 0) -> metrics.Evaluation:
-        """The loss and the task's scores on a split (its first `most` examples, if given), and every prediction as an
-        output. Only what is labelled is scored; where nothing is, there are no values."""
+        """The loss and the task's scores on a split (its first `most` examples, if given), and all predictions. Only
+        labelled examples are scored; without any, there are no values."""
         examples = list(self.examples(split, location))[: most or None]
         stored = self._stored(examples, location or self._name(split))
         predictions, loss = self._predicted(model, params, stored)
@@ -265,8 +270,8 @@ class Classification:
     def classify(
         self, model: Any, params: Any, texts: Sequence[str | Sequence[str]], first: int = 1
     ) -> list[Classified]:
-        """What the model says of each of `texts`: one text, or as many as there are `fields`; `first` is the number of
-        the first in an error. Raises `UserError` for another number of texts; an empty one is an example too."""
+        """The prediction for each of `texts`: one text, or as many as there are `fields`. Errors count lines from
+        `first`. Raises `UserError` for another number of texts. An empty text is an example too."""
         examples = [self._example(text, number) for number, text in enumerate(texts, first)]
         if not examples:
             return []

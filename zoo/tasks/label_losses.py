@@ -13,10 +13,10 @@ from zoo.tasks.losses import cross_entropy
 
 @struct.dataclass
 class LabelSums:
-    """What a batch adds up to: the `objective` that is minimized; the `loss` of the labels, in nats or squared errors;
-    labels said right (`None` in a regression); the cross-entropy `text_loss` of the auxiliary language model, in nats;
-    the tokens that it predicts; and the examples. The first three are divided by the number of `sentences`, as the
-    examples are called wherever losses are summed, and `text_loss` by that of `tokens`."""
+    """Sums over a batch: the `objective` to minimize; the `loss` of the labels, in nats or squared errors; the number
+    of `correct` labels (`None` in a regression); the cross-entropy `text_loss` of the auxiliary language model, in
+    nats; the number of tokens it predicts; and the number of examples, `sentences`. In the end the first three are
+    divided by `sentences`, and `text_loss` by `tokens`."""
 
     objective: Float[Array, ""]
     loss: Float[Array, ""]
@@ -29,7 +29,7 @@ class LabelSums:
         return jax.tree.map(jnp.add, self, other)
 
     def means(self) -> dict[str, float]:
-        """Loss and accuracy of an example, and the loss of a token of its text in nats."""
+        """Mean loss and accuracy per example, and the mean loss per token of the texts, in nats."""
         examples, tokens = (max(float(count), 1.0) for count in (self.sentences, self.tokens))
         right = {} if self.correct is None else {"accuracy": float(self.correct) / examples}
         return {"loss": float(self.loss) / examples, **right, "text_loss": float(self.text_loss) / tokens}
@@ -41,10 +41,10 @@ def fine_tuning_loss(
 ) -> LabelSums:
     """Section 3.2, eq. 5: L3 = L2 + λ L1, with λ = `auxiliary`.
 
-    L2 is the cross-entropy of the label (eq. 4) or, in a regression, which the paper does not write down, the squared
-    error. L1 is that of each token of the example's sequences, delimiter and extract among them. Eq. 1 sums it over the
-    tokens; the paper's λ = 0.5 belongs to the mean over those of an example, which its authors' code takes and which is
-    taken here. So either is one number an example, and sums over examples are exact however a batch is cut.
+    L2 is the cross-entropy of the label (eq. 4); in a regression, for which the paper gives no formula, the squared
+    error. L1 is the cross-entropy of the tokens of the example's sequences, with delimiter and extract. Eq. 1 sums it
+    over the tokens, but the paper's λ = 0.5 belongs to the mean over an example's tokens, as in the authors' code and
+    here. Both are one number per example, so sums over examples are exact however a batch is split.
     """
     weight = jnp.asarray(batch.labelled).astype(jnp.float32)
     objective, loss, correct = (
@@ -70,7 +70,7 @@ Losses = tuple[Float[Array, "B"], Float[Array, "B"], Float[Array, "B"] | None]  
 
 
 def _label_loss(scores: Float[Array, "B C"], targets: Array, smoothing: float) -> Losses:
-    """Eq. 4; smoothed as `zoo.tasks.losses.cross_entropy` is."""
+    """Eq. 4, with label smoothing as in `zoo.tasks.losses.cross_entropy`."""
     logs = jax.nn.log_softmax(scores)
     loss = -jnp.take_along_axis(logs, targets[:, None], axis=1)[:, 0]
     objective = (1 - smoothing) * loss - smoothing * logs.mean(axis=1) if smoothing else loss

@@ -1,4 +1,4 @@
-"""What the predictions of a classifier are worth: scores with their intervals, baselines, classes, confusion."""
+"""Reports on the predictions of a classifier: confidence intervals, baselines, scores by class, confusion."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ Numbers = Num[np.ndarray, "_"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of each example, in the data's order: the number of a label, or a value; with its
-    probability for every label (`None` for values). `true` is `NOTHING` or NaN where an example has no label."""
+    """Predictions for all examples, in the data's order: the number of a label, or a value, and the probabilities of
+    all labels (`None` for values). `true` is `NOTHING` or NaN for an example without a label."""
 
     labels: tuple[str, ...]
     predicted: Numbers
@@ -44,7 +44,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Classified:
-    """What a classifier says of one example: the `label`, and the probability of each; or, in a regression, the
+    """The prediction for one example: its `label`, and the probability of every label; or, in a regression, its
     `value`, which is then the label too."""
 
     label: str
@@ -53,8 +53,8 @@ class Classified:
 
 
 def report(predictions: Predictions, scores: Sequence[str], seed: int = 0) -> dict[str, Any]:
-    """What goes beside the `scores` of labelled examples: `intervals`, `baselines` and, where there are classes,
-    `classes` and `confusion`; nothing where no example has a label."""
+    """What is reported beside the `scores` of labelled examples: `intervals`, `baselines` and, for classes, `classes`
+    and `confusion`. Nothing if no example has a label."""
     given = predictions.given
     predicted, true = predictions.predicted[given], predictions.true[given]
     if not len(true):
@@ -72,10 +72,9 @@ def report(predictions: Predictions, scores: Sequence[str], seed: int = 0) -> di
 
 
 def rows(predictions: Predictions, glue: bool = False) -> str:
-    """The predictions as a table between tabs: `index` (from 0 on, the order of the data), `prediction`, the true
-    `label` (empty where there is none) and the `probability` of the prediction (empty for values).
-
-    With `glue`, index and prediction alone, as the server of GLUE takes them, and STS-B's values within 0 and 5.
+    """The predictions as a table with tabs: `index` (from 0, in the order of the data), `prediction`, the true `label`
+    (empty if there is none) and the `probability` of the prediction (empty for values). With `glue`, only index and
+    prediction, as GLUE's server takes them, and STS-B's values clipped to 0 to 5.
     """
     each = predictions.each()
     if glue:
@@ -92,9 +91,8 @@ def rows(predictions: Predictions, glue: bool = False) -> str:
 def bootstrap(
     score: Callable[[Numbers, Numbers], float], predicted: Numbers, true: Numbers, seed: int = 0, draws: int = RESAMPLES
 ) -> tuple[float, float]:
-    """The interval in which 95 % of the scores lie of examples drawn anew with replacement (Efron 1979, percentiles).
-
-    It says how far the score of other examples like these may be; not what another seed of the training would give.
+    """The interval of 95 % of the scores of bootstrap samples of the examples (Efron 1979, percentiles). It tells how
+    much the score may differ on other examples like these, not between seeds of the training.
     """
     random = np.random.default_rng(seed)
     found = []
@@ -106,10 +104,10 @@ def bootstrap(
 
 
 def baselines(name: str, true: Numbers, count: int) -> dict[str, float]:
-    """The score `name` of whoever always says the most frequent of `count` labels (`majority`, or of values their
-    mean), and the expected one of who guesses each label equally often (`random`)."""
+    """The score `name` of always predicting the most frequent of `count` labels, or the mean value (`majority`), and
+    the expected score of guessing each label equally often (`random`)."""
     if not count:
-        return {"majority": 0.0, "random": 0.0}  # a constant, or what is independent of the truth, has no correlation
+        return {"majority": 0.0, "random": 0.0}  # a constant, or a guess independent of the truth, has no correlation
     majority = np.full_like(true, np.bincount(true, minlength=count).argmax())
     share = float((true == 1).mean())
     guessing = {"accuracy": 1 / count, "f1": 2 * share / count / max(share + 1 / count, 1e-9)}
@@ -117,14 +115,14 @@ def baselines(name: str, true: Numbers, count: int) -> dict[str, float]:
 
 
 def confusion(predicted: Numbers, true: Numbers, count: int) -> Int[np.ndarray, "C C"]:
-    """How many examples of each label (a row) were given each label (a column)."""
+    """The number of examples of each true label (row) with each predicted label (column)."""
     table = np.zeros((count, count), int)
     np.add.at(table, (true, predicted), 1)
     return table
 
 
 def per_class(table: Int[np.ndarray, "C C"]) -> list[dict[str, float]]:
-    """Precision, recall and F1 of each label, 0 where there is none, and how many `examples` have it."""
+    """Precision, recall and F1 of each label, 0 where undefined, and the number of `examples` that have it."""
     right, said, there = table.diagonal(), table.sum(axis=0), table.sum(axis=1)
     precision, recall = right / np.maximum(said, 1), right / np.maximum(there, 1)
     f1 = 2 * right / np.maximum(said + there, 1)
@@ -135,7 +133,7 @@ def per_class(table: Int[np.ndarray, "C C"]) -> list[dict[str, float]]:
 
 
 def text(scores: dict[str, Any]) -> list[str]:
-    """The lines that show the `report` within the result of an evaluation."""
+    """The lines that show the `report` of an evaluation's result."""
     lines = []
     if "confusion" in scores:
         names = scores["labels"]
@@ -149,7 +147,7 @@ def text(scores: dict[str, Any]) -> list[str]:
 
 
 def beside(scores: dict[str, Any], name: str) -> str:
-    """What stands behind the score `name` in the result of an evaluation."""
+    """The text after the score `name` of an evaluation's result."""
     if name not in scores.get("intervals", {}):
         return ""
     (low, high), base = scores["intervals"][name], scores["baselines"][name]

@@ -27,7 +27,7 @@ from zoo.tasks import metrics
 from zoo.tasks.base import SPLITS, Splits, check_positions, lacks_tokenizers, save_tokenizer
 from zoo.tasks.losses import Sums, cross_entropy
 
-SHOWN = 60  # characters of a document that a sample gives the model, and that it shows of the rest
+SHOWN = 60  # characters of a document that a sample takes as its prompt, and that it shows of the continuation
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class LanguageModelingData(Splits):
     The locations are those of `zoo.data.examples.documents`; `column` is the text of a TFDS dataset. A batch has
     `batch_rows` rows of `length` tokens; `packing` is `stream` or `segments` (documents that do not see each other).
 
-    A tokenizer of `vocabulary` rows is learned from the training text, or is that of `gpt1` or `gpt2`: its published
-    files are in the directory `vocabulary_files`. The training text is tokenized once, into files in the directory
-    `cache`, which runs may share; by default each has its own in its working directory, or where that is in an object
-    store, a common one in ~/.cache/seqzoo.
+    A tokenizer of `vocabulary` rows is learned from the training text; `gpt1` and `gpt2` read published files from the
+    directory `vocabulary_files` instead. The training text is tokenized once, into files in the directory `cache`,
+    which runs may share. By default each run has its own in its working directory or, if that is in an object store,
+    all share one in ~/.cache/seqzoo.
     """
 
     train: str = PYDOC
@@ -96,7 +96,7 @@ class LanguageModeling:
         self._beginning = lru_cache(maxsize=1)(self._read)  # training evaluates the same again and again
 
     def prepare(self) -> None:
-        """See that there is text in every split, and learn the tokenizer that the working directory lacks."""
+        """Check that there is text in every split, and learn the tokenizer if the working directory has none."""
         for split in SPLITS if self.data.test else SPLITS[:2]:
             documents = iter(self.documents(split))
             if not any(document.strip() for document in documents):
@@ -120,11 +120,11 @@ class LanguageModeling:
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
-        """From the working directory, where `prepare` has left it."""
+        """From the working directory, where `prepare` saved it."""
         return tokenizers.load(self.workdir / "tokenizer", "text", self.data.tokenizer)
 
     def use_tokenizers(self, found: Mapping[str, tokenizers.Tokenizer]) -> None:
-        """Take that of a foreign folder, where there is no working directory."""
+        """Use the tokenizer of a foreign folder, where there is no working directory."""
         self.tokenizer = found["text"]
 
     def named_tokenizers(self) -> dict[str, tokenizers.Tokenizer]:
@@ -139,7 +139,7 @@ class LanguageModeling:
         return Rows(tokens, self.data.length, self.data.packing)
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
-        """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
+        """The endless stream of training batches, with this process's rows of each; the rows divide by `shards`."""
         return training_rows(self._rows(self._training), self.data.batch_rows, shards, self.seed, share)
 
     @cached_property
@@ -158,16 +158,15 @@ class LanguageModeling:
         return LanguageBatch.example()
 
     def loss(self, model: Any, params: Any, batch: LanguageBatch, key: jax.Array | None = None) -> Sums:
-        """Summed over the batch; with a `key` for dropout while training, without while evaluating."""
+        """Sums over the batch; training passes a `key` for dropout, evaluation none."""
         if key is None:
             return _evaluation_loss(model, params, batch)
         output = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
         return cross_entropy(output.readout, batch.labels, self.smoothing, NOTHING)
 
     def evaluate(self, model: Any, params: Any, split: str, location: str = "", most: int = 0) -> metrics.Evaluation:
-        """Perplexity by token and word and bits per byte on a split, and how the model goes on with its first texts.
-
-        With `most`, only as many whole documents from its beginning as `most` rows need.
+        """Perplexity per token and word, bits per byte, and continuations of the first texts of a split. With `most`,
+        only as many whole documents from its beginning as `most` rows need.
         """
         documents, ids = self._beginning(split, location, most * self.data.length)
         rows = self._rows(HeldTokens(ids))
@@ -181,7 +180,7 @@ class LanguageModeling:
         return metrics.Evaluation(values, self._samples(model, params, documents), measured=measured)
 
     def _read(self, split: str, location: str, tokens: int) -> tuple[list[str], list[Ids]]:
-        """As many documents as hold so many tokens, and their ids; all for 0."""
+        """The first documents that hold `tokens` tokens together, and their ids; all for 0."""
         documents, found, count = [], [], 0
         for document in filter(str.strip, self.documents(split, location)):
             (ids,) = self.tokenizer.encode([document])
@@ -202,18 +201,19 @@ class LanguageModeling:
         return list(zip(prompts, known, outputs, strict=True))
 
     def generator(self, model: Any, params: Any) -> Generator:
-        """Begins texts as the training rows do, and sees no more than they have: no further positions were trained."""
+        """Begins texts as the training rows do, and sees at most their length, since later positions were not
+        trained."""
         return Generator(
             model, params, self.tokenizer, self.decoding, self.begin(False), self.begin(True), self.data.length
         )
 
     def likelihood(self, model: Any, params: Any) -> Likelihood:
-        """Scores texts that begin as the training rows do, and that are no longer."""
+        """Scores texts that begin as the training rows do, in windows of their length."""
         return Likelihood(model, params, self.tokenizer, self.data.length, self.begin)
 
     def begin(self, blank: bool) -> list[int]:
-        """What stands before a text, or before a `blank` one, whose first token has nothing else to be predicted by: as
-        in the training rows, BOS, or the EOS between the documents of a stream, of which a text may be any part."""
+        """The ids before a text: BOS, if training rows have it. In a stream a text may be any part of a document, so
+        only a `blank` text, whose first token needs some context, is given the EOS between documents."""
         if self.data.packing == "segments":
             return [BOS]
         return [EOS] if blank else []

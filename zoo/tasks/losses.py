@@ -13,17 +13,17 @@ from zoo.models.base import EXCLUDED, Readout
 from zoo.nn.linear import product, result_of, summed_outer
 from zoo.nn.placement import parts, placed, platform
 
-# Logits of one device that are in memory at a time: a CPU is fastest where they stay in its cache; elsewhere every part
-# costs a pass over the gradient of the matrix.
+# Logits of one device that are in memory at a time. A CPU is fastest if they fit its cache; elsewhere every part costs
+# a pass over the gradient of the matrix.
 CHUNK = {"cpu": 2**22, "gpu": 2**29}
 ROOMY_CHUNK = 2**26
 
 
 @struct.dataclass
 class Sums:
-    """What a batch adds up to: the `objective` that is minimized, the cross-entropy `loss` in nats, tokens predicted
-    right, and the numbers of tokens and of sentences (rows with at least one token), by one of which the others are
-    divided at the end. Only the `objective` has a gradient."""
+    """Sums over a batch: the `objective` to minimize, the cross-entropy `loss` in nats, the number of correctly
+    predicted tokens, and the numbers of tokens and of sentences (rows with at least one token). In the end the others
+    are divided by one of these two. Only the `objective` has a gradient."""
 
     objective: Float[Array, ""]
     loss: Float[Array, ""]
@@ -39,7 +39,7 @@ class Sums:
         return jax.tree.map(jnp.add, self, other)
 
     def means(self) -> dict[str, float]:
-        """Loss in nats a token, its perplexity, and accuracy."""
+        """Loss in nats per token, its perplexity, and accuracy."""
         tokens = max(float(self.tokens), 1.0)
         loss = float(self.loss) / tokens
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": float(self.correct) / tokens}
@@ -56,11 +56,11 @@ def cross_entropy(
     """Cross-entropy of a model's predictions over the labels that are not `padding`.
 
     With `smoothing` ε the objective's target is `1 - ε` at the label plus `ε / V` on all V rows that the model predicts
-    (Szegedy et al. 2016, section 7; Vaswani et al. 2017, section 5.4); the `loss` that is reported has none. Only the
-    objective takes a row times its entry in `weights`.
+    (Szegedy et al. 2016, section 7; Vaswani et al. 2017, section 5.4); the reported `loss` has no smoothing. `weights`
+    multiplies the rows of the objective only.
 
-    The logits of a whole batch are never in memory: columns of the batch go through one after the other, and where a
-    gradient will be asked for, each leaves its own behind, so that nothing is computed twice.
+    The logits of a whole batch are never in memory. A loop goes over blocks of columns; when differentiated, it
+    computes the gradient of each block in the forward pass, so nothing is computed twice.
     """
     labels = jnp.asarray(labels)
     real = labels != padding
@@ -71,8 +71,8 @@ def cross_entropy(
 
 
 def _columns(shape: tuple[int, int], vocabulary: int) -> int:
-    """How many columns of a batch go together: a divisor of their number, so that all parts have one shape, and as many
-    from each device where the mesh cuts them."""
+    """How many columns of a batch are processed together: a divisor of their number, so that all blocks have one shape,
+    and equally many from each device where the mesh shards them."""
     rows, length = shape
     devices, (_, cuts) = jax.sharding.get_abstract_mesh().size or jax.device_count(), _cuts(shape)
     most = max(cuts, CHUNK.get(platform(), ROOMY_CHUNK) * devices // (rows * vocabulary))
@@ -80,14 +80,14 @@ def _columns(shape: tuple[int, int], vocabulary: int) -> int:
 
 
 def _cuts(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Into how many parts the mesh cuts the rows of a batch, and its columns."""
+    """The number of shards of the rows of a batch, and of its columns."""
     rows, columns = (n if size % n == 0 else 1 for size, n in zip(shape, map(parts, ("batch", "length")), strict=False))
     return rows, columns
 
 
 def _chunks(x: Array, columns: int) -> Array:
-    """`[B, T, ...]` as `[T / columns, B, columns, ...]`, of which every device has a part of all: rows and cut columns
-    stay where they are."""
+    """`[B, T, ...]` as `[T / columns, B, columns, ...]`. Every device has a part of each block: rows and sharded
+    columns stay where they are."""
     _, cuts = _cuts(x.shape)
     x = x.reshape(x.shape[0], cuts, -1, columns // cuts, *x.shape[2:])
     return jnp.moveaxis(x, 2, 0).reshape(x.shape[2], x.shape[0], columns, *x.shape[4:])
@@ -109,8 +109,8 @@ def _sums_and_errors(
     smoothing: float,
     predicted: Bool[Array, "V"],
 ) -> tuple[Sums, Float[Array, "B T V"]]:
-    """The sums of a part, no sentences counted since it may hold but some of their tokens; and the gradient of its
-    objective with respect to the logits."""
+    """The sums of a block, and the gradient of its objective with respect to the logits. Sentences are not counted,
+    since a block may hold only some of their tokens."""
     logits = logits.astype(jnp.float32)
     is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
     highest_before, highest, normalizer, of_label, total = _of_rows(logits, labels, predicted)
@@ -121,7 +121,7 @@ def _sums_and_errors(
     if smoothing:
         spread = predicted / predicted.sum()
         objective = (1 - smoothing) * loss + smoothing * (log_normalizer - total / predicted.sum())
-    # As greedy decoding, which of equal logits takes the first.
+    # Of equal logits the first counts, as in greedy decoding.
     correct = (of_label >= highest[..., 0]) & (of_label > highest_before)
     objective, loss, correct, tokens = ((x * real).sum() for x in (objective * weights, loss, correct, 1.0))
     sums = Sums(objective, loss, correct, tokens, sentences=jnp.zeros(()))
@@ -132,8 +132,8 @@ def _sums_and_errors(
 def _of_rows(
     logits: Float[Array, "B T V"], labels: Int[Array, "B T"], predicted: Bool[Array, "V"]
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T 1"], Float[Array, "B T 1"], Float[Array, "B T"], Float[Array, "B T"]]:
-    """Of each row: the highest logit before the label, and of all; the sum of `exp(logit - highest)`; the label's
-    logit; and the sum of those that are predicted."""
+    """For each row: the highest logit before the label, and of all; the sum of `exp(logit - highest)`; the label's
+    logit; and the sum of the predicted rows' logits."""
     places = jnp.arange(logits.shape[-1])
     is_label, is_before = places == labels[..., None], places < labels[..., None]
     before, label = jnp.where(is_before, logits, EXCLUDED), jnp.where(is_label, logits, 0)
@@ -147,7 +147,7 @@ def _of_rows(
 
 
 def _in_one_pass(before: Array, logits: Array, label: Array, to_sum: Array) -> tuple[Array, ...]:
-    """The same, of logits that are read once: the sum of exponentials is scaled as the highest logit rises (Milakov &
+    """The same in one pass over the logits: the sum of exponentials is rescaled as the maximum grows (Milakov &
     Gimelshein 2018, algorithm 3)."""
 
     def joined(one, other):
@@ -162,8 +162,8 @@ def _in_one_pass(before: Array, logits: Array, label: Array, to_sum: Array) -> t
 
 
 def _filled(readout: Readout) -> Readout:
-    """With rows of zeros that are not predicted, up to a multiple of 128, where the device would else copy the matrix
-    and its gradient to fill them up itself at every product."""
+    """The readout, padded with excluded rows of zeros to a multiple of 128, on devices that would otherwise copy the
+    matrix and its gradient to pad them at every product."""
     more = -readout.vocabulary % 128
     if platform() != "gpu" or parts("vocab") > 1 or not more:
         return readout
@@ -217,7 +217,7 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
 
 
 def _outer_of_shards(a: Float[Array, "B T I"], b: Float[Array, "B T O"], cuts: tuple[int, int]) -> Float[Array, "..."]:
-    """The sum of `a bᵀ` over the tokens of each shard, which it so keeps to itself: `[rows, columns, I, O]`."""
+    """The sum of `a bᵀ` over the tokens of each shard, without communication: `[rows, columns, I, O]`."""
     if cuts == (1, 1):
         return summed_outer(a, b)[None, None]
     rows, columns = cuts

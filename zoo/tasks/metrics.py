@@ -11,15 +11,15 @@ from jaxtyping import Num
 from zoo.errors import UserError, check_choice
 
 Sample = tuple[str, str, str]  # source, reference, output
-BINS = 12  # of sentence lengths, at most
-LEAST_SENTENCES = 20  # of a bin, for its BLEU to say something
+BINS = 12  # bins of sentence lengths, at most
+LEAST_SENTENCES = 20  # sentences of a bin, at least, for a meaningful BLEU
 SCORES = ("bleu", "bleu_lowercase", "chrf", "exact_match")
 LANGUAGE_SCORES = ("bits_per_byte", "word_perplexity")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The values of an evaluation, what the model said, how the values are to be read, and what was `measured`."""
+    """The values of an evaluation, outputs of the model, notes on the values, and what was `measured`."""
 
     values: dict[str, Any]
     samples: list[Sample]
@@ -28,7 +28,7 @@ class Evaluation:
     predictions: Any = None  # of a classifier, `zoo.tasks.label_reports.Predictions`
 
 
-# The languages that sacreBLEU has tokenizers for, by every code that they go under (ISO 639-1, -2 and -3).
+# The languages with their own tokenizer in sacreBLEU, by all their codes (ISO 639-1, -2 and -3).
 _TOKENIZERS = {
     "zh": ("zh", ("zh", "zho", "chi", "cmn")),
     "ja-mecab": ("ja", ("ja", "jpn")),
@@ -41,7 +41,7 @@ def bleu_tokenizer(language: str, override: str = "") -> str:
 
     The code of a language may be followed by that of a script or a country (`zh-Hans`, `zh_TW`).
 
-    Raises `UserError` for a name that sacreBLEU doesn't know, and where the tokenizer lacks a package.
+    Raises `UserError` for a name that sacreBLEU doesn't know, and if the tokenizer lacks a package.
     """
     from sacrebleu.metrics import BLEU
 
@@ -63,8 +63,8 @@ def bleu_tokenizer(language: str, override: str = "") -> str:
 def translation(samples: Sequence[Sample], tokenizer: str) -> dict[str, Any]:
     """BLEU with its signature, chrF (Post 2018, sacreBLEU), and the share of outputs that equal their reference.
 
-    `bleu` is cased and detokenized; `bleu_lowercase` is for references that were published lower-cased. Both cut text
-    by `tokenizer`, a name of `bleu_tokenizer`.
+    `bleu` is cased and detokenized; `bleu_lowercase` is for references that were published lower-cased. Both use
+    sacreBLEU's `tokenizer` of this name.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
@@ -90,7 +90,7 @@ class LengthBin:
 
 
 def length_bins(sources: Sequence[str]) -> list[LengthBin]:
-    """All of `sources` by their length: ranges of equal width, those joined to their neighbours that hold too few."""
+    """All of `sources` by their length, in ranges of equal width; a range with too few joins its neighbour."""
     lengths = [len(source.split()) for source in sources]
     width = max(1, -(-(max(lengths) - min(lengths) + 1) // BINS))
     bins: list[LengthBin] = []
@@ -108,10 +108,10 @@ def length_bins(sources: Sequence[str]) -> list[LengthBin]:
 
 
 def bleu_of_bins(samples: Sequence[Sample], bins: Sequence[LengthBin], tokenizer: str) -> tuple[list[float], str]:
-    """The corpus BLEU of every bin, its text cut by `tokenizer`, and its signature.
+    """The corpus BLEU of every bin with sacreBLEU's `tokenizer`, and its signature.
 
-    Of the effective order: a bin of sentences too short for any 4-gram is scored by the n-grams that there are, where
-    it would be 0 otherwise; no other bin is touched.
+    It uses the effective order: a bin whose sentences are too short for any 4-gram is scored by its shorter n-grams,
+    instead of 0. Other bins are not affected.
     """
     from sacrebleu.metrics import BLEU
 
@@ -124,8 +124,8 @@ def bleu_of_bins(samples: Sequence[Sample], bins: Sequence[LengthBin], tokenizer
 
 
 def language(loss: float, documents: Iterable[str]) -> dict[str, float]:
-    """From the summed `loss` in nats over `documents`: bits for each of their bytes in UTF-8, and the perplexity of a
-    word between white space. Both compare models of different vocabularies, as the perplexity of a token does not."""
+    """From the summed `loss` in nats over `documents`: bits per UTF-8 byte, and the perplexity per word between white
+    space. Both compare models with different vocabularies, which perplexity per token cannot."""
     counts = [(len(document.encode()), len(document.split())) for document in documents]
     size, words = (max(sum(column), 1) for column in zip(*counts, strict=True))
     return {"bits_per_byte": loss / math.log(2) / size, "word_perplexity": math.exp(min(loss / words, 700.0))}
@@ -135,7 +135,7 @@ Numbers = Num[np.ndarray, "_"]
 
 
 def accuracy(predicted: Numbers, true: Numbers) -> float:
-    """The share of labels that are right."""
+    """The share of correct labels."""
     return float((predicted == true).mean())
 
 
@@ -146,8 +146,8 @@ def f1(predicted: Numbers, true: Numbers) -> float:
 
 
 def pearson(predicted: Numbers, true: Numbers) -> float:
-    """Pearson's r. It is 0 where there is none: one side is constant, or there is one example. It is NaN where a
-    prediction is."""
+    """Pearson's r. It is 0 where undefined: one side is constant, or there is one example. It is NaN if a prediction
+    is."""
     from scipy import stats
 
     return _correlation(stats.pearsonr, predicted, true)
@@ -168,8 +168,8 @@ def _correlation(measure: Callable[[Numbers, Numbers], Any], predicted: Numbers,
 
 
 def matthews(predicted: Numbers, true: Numbers) -> float:
-    """The correlation coefficient of Matthews 1975 for two labels, in Gorodkin's form for any number of them (R_K,
-    2004); 0 where only one is ever said, or true."""
+    """The correlation coefficient of Matthews 1975, in Gorodkin's form for any number of labels (R_K, 2004); 0 if only
+    one label is ever predicted, or true."""
     labels = np.union1d(predicted, true)
     said, so = (np.array([(side == label).sum() for label in labels], float) for side in (predicted, true))
     n, right = len(true), float((predicted == true).sum())
@@ -177,8 +177,8 @@ def matthews(predicted: Numbers, true: Numbers) -> float:
     return float((right * n - said @ so) / spread) if spread else 0.0
 
 
-# Of the numbers of labels, or of values, as GLUE names them (Wang et al. 2018, table 1): shares and correlations, which
-# papers print times 100.
+# Scores of labels or values, named as in GLUE (Wang et al. 2018, table 1): shares and correlations, which papers print
+# times 100.
 LABEL_SCORES: dict[str, Callable[[Numbers, Numbers], float]] = {
     f.__name__: f for f in (accuracy, f1, matthews, pearson, spearman)
 }

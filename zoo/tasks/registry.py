@@ -17,8 +17,8 @@ from zoo.tasks.translation import Translation, TranslationData
 class TaskKind:
     """A task, the dataclasses of its keys `data` and `decoding`, and the batches of the models that it trains.
 
-    `command` uses what was trained, and thereby says what the task must have beside `TaskOfExperiments`: what
-    `Translation` has for `translate`, `LanguageModeling` for `generate`, `Classification` for `classify`.
+    `command` is the command that uses a trained model. Beside `TaskOfExperiments`, the task needs what that command
+    calls: what `Translation` has for `translate`, `LanguageModeling` for `generate`, `Classification` for `classify`.
     """
 
     task: type  # a `TaskOfExperiments`; a protocol with plain members cannot be checked

@@ -30,21 +30,20 @@ from zoo.tasks.losses import Sums, cross_entropy
 
 log = logging.getLogger("zoo")
 PHRASES = "phrases"
-STREAMED_POOL = 10_000  # pairs of an endless source, which has no epoch to be the default
-HELD_OUT_PHRASES = 1000  # of the endless ones, those that valid and test are made of
+STREAMED_POOL = 10_000  # pairs of an endless source, which has no epoch
+HELD_OUT_PHRASES = 1000  # endless phrases in valid and in test
 
 
 @dataclass(frozen=True)
 class TranslationData(Splits):
-    """Where the pairs come from and how they are cut.
+    """Where the pairs come from and how they become batches.
 
     The locations are a prefix (`PREFIX.en`, `PREFIX.fr`), a `.tsv`, `tfds:NAME`, or `phrases` for the embedded ones.
-    `vocabulary` is the size of each side's vocabulary, or of the joint one; `target_vocabulary` that of the
-    target's where it differs (0: it doesn't). `batch_tokens` bounds the padded tokens of either side of a batch;
-    `batch_sentences` says instead how many pairs each batch of training has (0: by tokens). A batch
-    by tokens has a multiple of `rows_multiple` rows, so that any number of devices that divides it trains on the same
-    batches. `pool` is how many pairs
-    are sorted by length together (0: a whole epoch). `steps` are the padded lengths (empty: chosen). With
+    `vocabulary` is the size of each side's vocabulary, or of the joint one; `target_vocabulary` is the target's size if
+    it differs (0: it doesn't). `batch_tokens` bounds the padded tokens of either side of a batch; `batch_sentences`
+    sets the number of pairs of a training batch instead (0: by tokens). A batch by tokens has a multiple of
+    `rows_multiple` rows, so that any number of devices that divides it trains on the same batches. `pool` is how many
+    pairs are sorted by length together (0: a whole epoch). `steps` are the padded lengths (empty: chosen). With
     `skip_malformed` the lines of a `.tsv` that have no tab are left out and counted. `bleu_tokenizer` is sacreBLEU's
     tokenizer for BLEU (empty: its own for the target's language code).
     """
@@ -86,7 +85,7 @@ class TranslationData(Splits):
 
     @property
     def vocabulary_keys(self) -> tuple[str, str]:
-        """The keys that hold the size of the source's vocabulary and of the target's."""
+        """The keys with the sizes of the source's and the target's vocabulary."""
         return "vocabulary", "target_vocabulary" if self.target_vocabulary else "vocabulary"
 
     @property
@@ -98,14 +97,14 @@ class TranslationData(Splits):
         return {"source_vocabulary": self.vocabulary, "target_vocabulary": target}
 
     def buckets(self, shards: int) -> Buckets:
-        """The lengths of training batches, and how many rows go with each."""
+        """The lengths of training batches, and the number of rows of each."""
         if self.batch_sentences:
             return Buckets.of_sentences(self.max_length, self.batch_sentences, shards, self.steps)
         return Buckets.up_to(self.max_length, self.batch_tokens, self.multiple(shards), self.steps)
 
     def multiple(self, shards: int) -> int:
-        """The number that the rows of a batch divide by: `rows_multiple`, or the greatest divisor of it that leaves
-        room for the longest pairs; where `shards` do not divide it, a multiple of both."""
+        """The number by which the rows of a batch divide: `rows_multiple`, or its greatest divisor that leaves room for
+        the longest pairs; if `shards` do not divide it, a multiple of both."""
         fits = max(1, self.batch_tokens // self.max_length)
         fixed = max(n for n in range(1, self.rows_multiple + 1) if self.rows_multiple % n == 0 and n <= fits)
         both = math.lcm(fixed, shards)
@@ -139,8 +138,8 @@ class Translation:
         self.workdir, self.seed = workdir, seed
 
     def prepare(self) -> None:
-        """What comes once, before training: see that evaluations can score and that there is text in every split, read
-        what they will read, and learn the tokenizers that the working directory lacks. Nothing is written when that
+        """Prepare the training, once: check that evaluations can score and that every split has text, read what
+        evaluations will read, and learn the tokenizers if the working directory has none. Writes nothing if that
         fails."""
         self.bleu_tokenizer()
         for split in SPLITS if self.data.test else SPLITS[:2]:
@@ -155,7 +154,7 @@ class Translation:
     def pairs(self, split: str, location: str = "") -> Iterable[Pair]:
         """The text of a split, or of any other `location`."""
         if (location or getattr(self.data, split)) == PHRASES:
-            # The training phrases have no end; the others are a sample of their split.
+            # The training phrases are endless; the other splits are samples.
             size = None if split == "train" else HELD_OUT_PHRASES
             return Phrases(self.data.source, self.data.target, split, self.seed, size)
         where, tfds_split = self.data.where(split, location), self.data.tfds_split(split)
@@ -167,19 +166,20 @@ class Translation:
         return metrics.bleu_tokenizer(self.data.target, self.data.bleu_tokenizer)
 
     def alignments(self, split: str, location: str = "") -> list[frozenset[tuple[int, int]]] | None:
-        """The true links (source word, target word) of every pair, or None where nobody knows them: they are known of
+        """The true links (source word, target word) of every pair, or None if they are unknown. They are known for the
         embedded phrases."""
         pairs = self.pairs(split, location)
         return [pairs.alignment(i) for i in range(len(pairs))] if isinstance(pairs, Phrases) else None
 
     @cached_property
     def tokenizers(self) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
-        """Source and target tokenizer, from the working directory, where `prepare` has left them."""
+        """Source and target tokenizer, from the working directory, where `prepare` saved them."""
         loaded = [tokenizers.load(self.workdir / "tokenizer", name, self.data.tokenizer) for name in self._names()]
         return loaded[0], loaded[-1]
 
     def use_tokenizers(self, found: Mapping[str, Tokenizer]) -> None:
-        """Take those of a foreign folder, by their names in a working directory, where there is no such directory."""
+        """Use the tokenizers of a foreign folder, by their names in a working directory, where there is no such
+        directory."""
         self.tokenizers = found["source"], found["target"]
 
     def named_tokenizers(self) -> dict[str, Tokenizer]:
@@ -225,11 +225,11 @@ class Translation:
         return stored
 
     def training_batches(self, shards: int, share: Share = ALONE) -> grain.DatasetIterator:
-        """The endless stream of training batches, this process's rows of each; rows divide by `shards`."""
+        """The endless stream of training batches, with this process's rows of each; the rows divide by `shards`."""
         data, buckets = self.data, self.data.buckets(shards)
         if not data.batch_sentences and data.multiple(shards) != data.multiple(1):
             log.info(
-                "batches have multiples of %d rows, for they are cut into %d parts; one device would train on other "
+                "batches have multiples of %d rows, since they are cut into %d parts; one device would train on other "
                 "batches, of multiples of %d (data.rows_multiple)",
                 *(data.multiple(shards), shards, data.multiple(1)),
             )
@@ -255,18 +255,17 @@ class Translation:
         return Seq2SeqBatch.example()
 
     def loss(self, model: Any, params: Any, batch: Seq2SeqBatch, key: jax.Array | None = None) -> Sums:
-        """Summed over the batch; with a `key` for dropout while training, without while evaluating."""
+        """Sums over the batch; training passes a `key` for dropout, evaluation none."""
         if key is None:
             return _evaluation_loss(model, params, batch)
         output = model.apply({"params": params}, batch, train=True, rngs={"dropout": key})
         return cross_entropy(output.readout, batch.labels, self.smoothing)
 
     def evaluate(self, model: Any, params: Any, split: str, location: str = "", most: int = 0) -> metrics.Evaluation:
-        """Loss and translation scores on a split (its first `most` pairs, if given).
-
-        Nothing is dropped from it: what is too long for the loss is still translated.
+        """Loss and translation scores on a split (its first `most` pairs, if given). No pair is dropped: pairs too long
+        for the loss are still translated.
         """
-        tokenizer = self.bleu_tokenizer()  # first: what is lacking is told before all the work
+        tokenizer = self.bleu_tokenizer()  # first, so that anything missing is reported before all the work
         samples = self.translated(model, params, split, location, most)
         sums = self._summed_loss(model, params, split, location, most)
         values = sums.means() | metrics.translation(samples, tokenizer)

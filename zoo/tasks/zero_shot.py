@@ -1,4 +1,4 @@
-"""What a language model can do untrained, in the formats of the public test sets: the last word of a passage, minimal
+"""Zero-shot tests of a language model, in the formats of the public test sets: the last word of a passage, minimal
 pairs, the likeliest of several choices, and the perplexity of any text."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,8 +31,8 @@ Values = dict[str, float]
 
 
 def last_words(by_name: Files, likelihood: Likelihood) -> Values:
-    """LAMBADA (Paperno et al. 2016): the share of passages whose last word is the greedy continuation of the rest, all
-    its tokens the most likely ones, and the perplexity of such a word."""
+    """LAMBADA (Paperno et al. 2016): the share of passages whose last word is the greedy continuation of the rest, and
+    the perplexity of the last words."""
     pairs = [_last_word(row) for row in _all(by_name)]
     words = likelihood.continuations(pairs, [row.place for row in _all(by_name)])
     loss = -np.mean([word.log_probability for word in words])
@@ -52,8 +52,8 @@ def _last_word(row: Row) -> tuple[str, str]:
 
 
 def minimal_pairs(by_name: Files, likelihood: Likelihood) -> Values:
-    """BLiMP (Warstadt et al. 2020): the share of pairs whose good sentence is more likely as a whole than the bad one;
-    of each file where there are several, and the mean over the files."""
+    """BLiMP (Warstadt et al. 2020): the share of pairs whose good sentence is more likely than the bad one; with
+    several files, the share of each and the mean over them."""
     rows = list(_all(by_name))
     sentences = [("", row.fields[field]) for row in rows for field in FORMATS["blimp"].fields]
     scored = likelihood.continuations(sentences, [row.place for row in rows for _ in range(2)])
@@ -64,10 +64,9 @@ def minimal_pairs(by_name: Files, likelihood: Likelihood) -> Values:
 
 
 def choices(by_name: Files, likelihood: Likelihood) -> Values:
-    """The share of rows whose `answer`, an index from 0, is the likeliest of its `choices` behind the `context`: by the
-    whole choice's log-probability, by that for each of its tokens, and for each of its bytes in UTF-8.
-
-    A space stands between context and choice where neither has any white space there.
+    """The share of rows whose `answer`, an index from 0, is the likeliest of the `choices` after the `context`: by the
+    choice's log-probability, the same per token, and per UTF-8 byte. A space joins context and choice unless one of
+    them has white space there.
     """
     rows = list(_all(by_name))
     pairs = [(row.fields["context"], choice) for row in rows for choice in _choices(row)]
@@ -104,13 +103,13 @@ def _apart(context: str, choice: str) -> str:
 
 @dataclass(frozen=True)
 class Format:
-    """The fields of a row with their types, and what is measured."""
+    """The fields of a row with their types, and the measurement."""
 
     fields: dict[str, type]
     measure: Callable[[Files, Likelihood], Values]
 
 
-TEXT = "text"  # the format that has no rows
+TEXT = "text"  # the format without rows
 FORMATS = {
     "lambada": Format({"text": str}, last_words),
     "blimp": Format({"sentence_good": str, "sentence_bad": str}, minimal_pairs),
@@ -119,10 +118,10 @@ FORMATS = {
 
 
 def of_rows(location: str, name: str, likelihood: Likelihood) -> metrics.Evaluation:
-    """What the rows at `location` measure: a .jsonl file, a folder or a pattern of such, or passages of plain text for
-    LAMBADA, one a line. Without a `name`, the format is told from the fields of the first row.
+    """Evaluate the rows at `location`: a .jsonl file, a folder or a pattern of such files, or passages of plain text
+    for LAMBADA, one per line. Without a `name`, the fields of the first row decide the format.
 
-    Raises `UserError` for a file that cannot be read so, with the number of the line.
+    Raises `UserError`, with the number of the line, for a file that does not fit.
     """
     paths = _paths(location)
     stems = [epath.Path(files.bare(path.name)).stem for path in paths]
@@ -136,10 +135,10 @@ def of_rows(location: str, name: str, likelihood: Likelihood) -> metrics.Evaluat
 
 
 def of_text(documents: Iterable[str], stride: int, likelihood: Likelihood) -> metrics.Evaluation:
-    """The perplexity of `documents` by token and by word, and their bits per byte, every token predicted once from at
-    least all but `stride` tokens of what the model sees; `stride` 0 is half of that.
+    """The perplexity of `documents` per token and per word, and their bits per byte. The window moves by `stride`
+    tokens (0: half of it): every token is predicted once, from at least all but `stride` tokens of the window.
 
-    Raises `UserError` where there is no text.
+    Raises `UserError` if there is no text.
     """
     stride = stride or max(1, likelihood.context // 2)
     documents = [document for document in documents if document.strip()]
@@ -190,7 +189,7 @@ def _recognised(row: Row) -> str:
         if form.fields.keys() <= row.fields.keys():
             return name
     known = "; ".join(f"{name}: {', '.join(form.fields)}" for name, form in FORMATS.items())
-    raise UserError(f"{row.place}: its fields, {', '.join(row.fields)}, are of no known format ({known})")
+    raise UserError(f"{row.place}: its fields, {', '.join(row.fields)}, fit no known format ({known})")
 
 
 def _check(row: Row, name: str) -> None:

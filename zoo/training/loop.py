@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from os import PathLike
 from typing import Any
 
 import jax
@@ -25,14 +24,13 @@ from zoo.training.ahead import compiled_ahead
 from zoo.training.awaited import Awaited
 from zoo.training.config import TrainConfig
 from zoo.training.listeners import Listener
-from zoo.training.lora import LoRAConfig, unadapted
+from zoo.training.lora import unadapted
 from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule, trained_paths
 from zoo.training.profiling import Profile
 from zoo.training.progress import DivergedError, Progress, Window
 from zoo.training.reporting import Reporter
 from zoo.training.step import TrainState, born, make_step
-from zoo.training.vocabulary import Transfer
-from zoo.training.warm_start import WarmStart, taken_over
+from zoo.training.warm_start import Wanted, WarmStart, optimizer_of, taken_over
 from zoo.training.watchdog import Watchdog
 
 log = logging.getLogger("zoo")
@@ -86,20 +84,16 @@ class Training:
         self.checkpoints = Checkpoints(task.workdir, config.keep)
         self.progress = Progress()
         self.initial: Any | None = None  # parameters to begin with, where not at random
+        self.initial_optimizer: Any | None = None  # its state, where not a new one
         self.last_loss: float | None = None  # a token or a sentence, as the gradient
         self.state: TrainState
 
-    def begin_with(
-        self,
-        workdir: str | PathLike,
-        which: str = "best",
-        head: bool = False,
-        lora: LoRAConfig = LoRAConfig(),  # noqa: B008 (it is frozen)
-        transfer: Transfer | None = None,
-    ) -> WarmStart:
-        """Take parameters of another working directory to begin with, see `zoo.training.warm_start.taken_over`."""
-        start = taken_over(workdir, self.shapes.params, lambda: self.fresh().params, which, head, lora, transfer)
+    def begin_with(self, wanted: Wanted) -> WarmStart:
+        """Take what is wanted of another working directory to begin with, see `zoo.training.warm_start.taken_over`."""
+        start = taken_over(wanted, self.shapes.params, lambda: self.fresh().params)
         self.initial = start.params
+        if wanted.optimizer:
+            self.initial_optimizer = optimizer_of(start, wanted, self.shapes.optimizer)
         return start
 
     def run(
@@ -211,7 +205,8 @@ class Training:
         if self.initial is None:
             return state
         average = jax.tree.map(jnp.copy, self.initial) if state.ema is not None else None
-        return dataclasses.replace(state, params=self.initial, ema=average)
+        optimizer = state.optimizer if self.initial_optimizer is None else self.initial_optimizer
+        return dataclasses.replace(state, params=self.initial, optimizer=optimizer, ema=average)
 
     def _size(self) -> int:
         return parameter_count(self.shapes.params)

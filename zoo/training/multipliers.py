@@ -20,6 +20,7 @@ from zoo.errors import UserError, nearest
 ADDED = "markers"  # the path of the rows that a model adds to a table of its donor
 _SLICE = re.compile(r"layers\[(-?\d*)(:?)(-?\d*)\]")
 _LAYER = re.compile(r"(?<![^/])layers(?:_(\d+))?(?=/)")
+_CELL = re.compile(r"^(encoder|decoder)(?:_(\d+))?(?=/)")  # a layer of a recurrent model, which has no `layers`
 _TABLES = re.compile(r"(^|/)(\w*embedding|positions)(/|$)")
 
 
@@ -70,20 +71,25 @@ class Factors:
     def __init__(
         self, multipliers: Sequence[Multiplier], layer_decay: float = 1.0, added: Mapping[str, int] | None = None
     ):
-        """`layer_decay` falls with depth as in BEiT (Bao et al. 2022): once for the highest layer, once more for each
-        below it and for the embeddings below all. `added` counts the last rows of a table, by its path, that are new:
-        their path is `markers`, and they are as high as the head."""
+        """`layer_decay` falls with depth as in BEiT (Bao et al. 2022): once for the highest layer of the encoder and of
+        the decoder, once more for each below it and for the embeddings below all. `added` counts the last rows of a
+        table, by its path, that are new: their path is `markers`, and they are as high as the head."""
         self.multipliers, self.decay, self.added = tuple(multipliers), layer_decay, dict(added or {})
 
     def of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Float[np.ndarray, "..."]]:
         """By path. Raises `UserError` for a multiplier that holds for none."""
         layers = _counted_layers(shapes)
-        depth, used = max(layers.values(), default=0), set()
+        cells = {} if layers else _counted_cells(shapes)
+        depth, used = max((*layers.values(), *cells.values()), default=0), set()
 
         def factor(path: str, layer: int | None = None, count: int = 0) -> float:
             found = [m for m in self.multipliers if m.holds(path, layer, count)]
             used.update(found)
-            below = count - layer if layer is not None else depth + 1 if depth and _TABLES.search(path) else 0
+            below = count - layer if layer is not None else 0
+            if layer is None and _TABLES.search(path):
+                below = depth + 1 if depth else 0
+            elif cells and (cell := _CELL.search(path)):
+                below = cells[cell[1]] - int(cell[2] or 0)
             return (found[0].factor if found else 1.0) * self.decay**below
 
         result = {}
@@ -121,6 +127,14 @@ def _counted_layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         if (found := _LAYER.search(path)) is not None:
             count = shape[0] if found.group(1) is None else int(found.group(1)) + 1
             counts[path[: found.start()]] = max(count, counts.get(path[: found.start()], 0))
+    return counts
+
+
+def _counted_cells(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """How many layers the encoder and the decoder of a recurrent model have."""
+    counts: dict[str, int] = {}
+    for found in filter(None, map(_CELL.search, shapes)):
+        counts[found[1]] = max(int(found[2] or 0) + 1, counts.get(found[1], 0))
     return counts
 
 

@@ -1,12 +1,12 @@
 """Beginning with parameters whose rows are the pieces of another vocabulary."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from jaxtyping import Float, PyTree
 
 from zoo.data.specials import SPECIALS, UNK
@@ -85,31 +85,40 @@ class Transfer:
             f"{name} vocabulary: {found}" if len(told) > 1 else f"vocabulary: {found}" for found, name in told.items()
         )
 
-    def _tables(self) -> dict[str, tuple[str, int]]:
-        """{path of a parameter with a vocabulary axis: the side that it is of, and the axis}."""
+    def _tables(self, paths: Iterable[str]) -> dict[str, tuple[str, int]]:
+        """{those of the paths that have a vocabulary axis: the side that it is of, and the axis}."""
         boxes = flatten_dict(self.boxed, sep="/")
-        axes = {path: box.names.index("vocab") for path, box in boxes.items() if "vocab" in getattr(box, "names", ())}
+        named = {path: getattr(boxes[path], "names", ()) for path in paths}
         only = "text" if "text" in self.sides else ""
-        return {path: (only or ("source" if re.search("source", path) else "target"), a) for path, a in axes.items()}
+        return {
+            path: (only or ("source" if "source" in path else "target"), names.index("vocab"))
+            for path, names in named.items()
+            if "vocab" in names
+        }
 
-    def shapes(self, like: PyTree) -> PyTree:
-        """The shapes of the old parameters, for those of the new."""
-        flat = flatten_dict(like, sep="/")
-        for path, (side, axis) in self._tables().items():
-            leaf = flat[path]
-            shape = tuple(self.sizes[side] if i == axis else n for i, n in enumerate(leaf.shape))
-            flat[path] = jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=replicated_like(leaf.sharding))
-        return unflatten_dict(flat, sep="/")
+    def shapes(self, like: Mapping[str, Any]) -> dict[str, Any]:
+        """The shapes of the old parameters, for those of the new, by their paths. Rows behind the vocabulary, as those
+        of the tokens that a classifier adds, are in both."""
+        found = dict(like)
+        for path, (side, axis) in self._tables(like).items():
+            leaf = like[path]
+            count = self.sizes[side] + leaf.shape[axis] - len(self.sides[side].old)
+            shape = tuple(count if i == axis else n for i, n in enumerate(leaf.shape))
+            found[path] = jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=replicated_like(leaf.sharding))
+        return found
 
-    def applied(self, params: PyTree) -> PyTree:
-        """The new parameters, of the old."""
-        flat = flatten_dict(params, sep="/")
-        for path, (side, axis) in self._tables().items():
-            flat[path] = self.sides[side].applied(np.asarray(jax.device_get(flat[path])), axis)
-        return unflatten_dict(flat, sep="/")
+    def applied(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The new parameters, of the old, by their paths."""
+        found = dict(params)
+        for path, (side, axis) in self._tables(params).items():
+            table = np.moveaxis(np.asarray(jax.device_get(params[path])), axis, 0)
+            known = self.sizes[side]
+            new = np.concatenate([self.sides[side].applied(table[:known], 0), table[known:]])
+            found[path] = np.moveaxis(new, 0, axis)
+        return found
 
 
-def replicated_like(where: jax.sharding.Sharding) -> jax.sharding.Sharding:
+def replicated_like(where: jax.sharding.Sharding | None) -> jax.sharding.Sharding | None:
     """A sharding over the same devices that fits any shape."""
     if isinstance(where, jax.sharding.NamedSharding):
         return jax.sharding.NamedSharding(where.mesh, jax.sharding.PartitionSpec())

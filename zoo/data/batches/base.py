@@ -1,4 +1,4 @@
-"""What models, losses and the trainer read: batches as arrays, and the part of them that a process reads."""
+"""Batches as arrays, and the share of them that a process reads."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,8 @@ from jaxtyping import Bool, Int, Num
 
 @struct.dataclass
 class Seq2SeqBatch:
-    """Pairs of sentences, padded with `PAD`. `inputs` is the target moved right behind BOS; `labels` ends with EOS."""
+    """Pairs of sentences, padded with `PAD`. `inputs` is the target shifted right by one, after BOS; `labels` ends with
+    EOS."""
 
     source: Int[ArrayLike, "B S"]
     inputs: Int[ArrayLike, "B T"]
@@ -24,10 +25,10 @@ class Seq2SeqBatch:
 
 @struct.dataclass
 class LanguageBatch:
-    """Text, each of whose tokens is followed by its label. `labels` are `NOTHING` where nothing is to be predicted.
+    """Text. `labels` holds the next token of each of `inputs`, or `NOTHING` where nothing is predicted.
 
-    In a packed batch `segments` numbers the documents of a row from 1, with 0 for padding, and `positions` starts at 0
-    in each; without them every row is one stretch of text.
+    In a packed batch, `segments` numbers the documents of a row from 1 (0: padding), and `positions` counts from 0 in
+    each document. Without them, every row is one document.
     """
 
     inputs: Int[ArrayLike, "B T"]
@@ -43,11 +44,12 @@ class LanguageBatch:
 
 @struct.dataclass
 class LabelledBatch:
-    """Examples to be told apart: of each, `K` answers to compare in `N` orders, a sequence of tokens each.
+    """Labelled examples. Each has `K` answers to compare, and each answer is written in `N` orders: one sequence for
+    each.
 
-    `ends` is the place of a sequence's last token, behind which it is padded. `labels` are the tokens that follow those
-    of `inputs`, as in a `LanguageBatch`. `targets` holds the number of the true label, or the value of a regression;
-    where `labelled` is false there is none, and the example weighs nothing.
+    `ends` is the position of a sequence's last token; padding follows. `labels` holds the next tokens, as in a
+    `LanguageBatch`. `targets` holds the number of the true label, or the value of a regression. Where `labelled` is
+    false there is no target, and the example has no weight.
     """
 
     inputs: Int[ArrayLike, "B K N T"]
@@ -65,7 +67,7 @@ class LabelledBatch:
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every global batch a process reads: the `index`-th of `count` equal blocks of rows."""
+    """The part of every global batch that a process reads: the `index`-th of `count` equal blocks of rows."""
 
     index: int = 0
     count: int = 1

@@ -1,5 +1,5 @@
-"""Batches of few shapes: examples of like length together, as many rows as a budget of tokens allows, or always as many
-as asked for."""
+"""Batches of few shapes: examples of similar length together, with as many rows as a token budget allows, or a fixed
+number of rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Buckets:
 
     @classmethod
     def up_to(cls, max_length: int, tokens: int, rows_multiple: int = 1, steps: Sequence[int] = ()) -> "Buckets":
-        """Each holds `tokens // boundary` rows, rounded down to a multiple of `rows_multiple` (the shards of a batch
-        times the accumulated parts). The boundaries are `steps` (default: multiples of 8 that grow by about a third),
-        cut at `max_length`."""
+        """Each bucket has `tokens // boundary` rows, rounded down to a multiple of `rows_multiple` (the shards of a
+        batch times the accumulated parts). The boundaries are `steps` (default: multiples of 8 that grow by about a
+        third), cut at `max_length`."""
         if tokens < max_length * rows_multiple:
             each = f" on each of {rows_multiple} shards" if rows_multiple > 1 else ""
             raise UserError(
@@ -36,7 +36,7 @@ class Buckets:
 
     @classmethod
     def of_sentences(cls, max_length: int, sentences: int, rows_multiple: int, steps: Sequence[int] = ()) -> "Buckets":
-        """Each holds `sentences` rows, of which `rows_multiple` must be a divisor; boundaries as in `up_to`."""
+        """Each bucket has `sentences` rows, which `rows_multiple` must divide; the boundaries are those of `up_to`."""
         check_rows("batch_sentences", sentences, rows_multiple)
         boundaries = padded_lengths(max_length, steps)
         return cls(boundaries, (sentences,) * len(boundaries))
@@ -46,7 +46,7 @@ class Buckets:
 
 
 def check_rows(key: str, rows: int, parts: int) -> None:
-    """Raise `UserError` unless the rows of a batch, which `data.key` says, divide by its parts."""
+    """Raise `UserError` unless the rows of a batch, set by `data.key`, divide by its parts."""
     if rows % parts:
         raise UserError(
             f"data.{key}={rows} does not divide by {parts}, the parts of a batch (mesh.data times mesh.fsdp times "
@@ -55,7 +55,7 @@ def check_rows(key: str, rows: int, parts: int) -> None:
 
 
 def shape_of_ids(*dims: int) -> jax.ShapeDtypeStruct:
-    """Of token ids that are not there yet."""
+    """The shape of token ids, for tracing."""
     return jax.ShapeDtypeStruct(dims, np.int32)
 
 
@@ -69,9 +69,9 @@ def padded_lengths(max_length: int, steps: Sequence[int] = ()) -> tuple[int, ...
 
 
 def cut(pairs: Sequence[TokenPair], buckets: Buckets) -> list[tuple[int, list[int]]]:
-    """Indices of `pairs` in batches: `(boundary, indices)`, no pair left out.
+    """Batches as `(boundary, indices)`; every pair is in one of them.
 
-    What does not fill a batch moves to the next longer bucket, so that only the last batch can be partly filled.
+    Pairs that do not fill a batch move to the next longer bucket, so only the last batch can be partly filled.
     """
     lengths = np.array([length(pair) for pair in pairs])
     order = np.argsort(lengths, kind="stable")
@@ -91,7 +91,7 @@ def cut(pairs: Sequence[TokenPair], buckets: Buckets) -> list[tuple[int, list[in
 
 
 def padded(pairs: Sequence[TokenPair], rows: int, boundary: int) -> Seq2SeqBatch:
-    """The batch of `pairs`, `[rows, boundary]`; rows that are left over are empty and weigh nothing."""
+    """The batch of `pairs`, `[rows, boundary]`; the remaining rows are empty and have no weight."""
     source = np.full((rows, boundary), PAD, np.int32)
     inputs, labels = source.copy(), source.copy()
     for row, (one, other) in enumerate(pairs):
@@ -102,15 +102,15 @@ def padded(pairs: Sequence[TokenPair], rows: int, boundary: int) -> Seq2SeqBatch
 
 
 def power_of_two(number: int) -> int:
-    """The least that is no smaller: sizes rounded up to it are few, and so are compilations."""
+    """The least power of two that is not smaller. Rounding sizes up to it keeps shapes, and so compilations, few."""
     return 1 << (max(number, 1) - 1).bit_length()
 
 
 def given_batches(pairs: Sequence[TokenPair], tokens: int) -> Iterator[tuple[list[int], Seq2SeqBatch]]:
-    """All `pairs`, of whatever length, in batches of few shapes: the indices of a batch's first rows, and the batch.
+    """All `pairs`, of any length, in batches of few shapes: the indices of a batch's first rows, and the batch.
 
-    Lengths are padded to powers of two from 16 on; a batch has at most `tokens` padded positions of a side, unless one
-    pair alone needs more.
+    Lengths are padded to powers of two from 16 on. A batch has at most `tokens` padded positions a side, unless a
+    single pair needs more.
     """
     if not pairs:
         return

@@ -1,4 +1,4 @@
-"""Labelled examples as batches: tokenized once, like lengths together, padded to few lengths, in an order that a seed
+"""Labelled examples as batches: tokenized once, grouped by length, padded to few lengths, in an order that the seed
 decides."""
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ SHAPES = 4  # padded lengths of a split: each is compiled once
 
 
 class StoredExamples:
-    """All examples of a split as sequences of ids, in memory; `name` says in errors and in the log which split."""
+    """All examples of a split as sequences of ids, in memory; `name` names the split in errors and in the log."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class StoredExamples:
         name: str,
         lengths: tuple[int, ...] = (),
     ):
-        """`targets` are the numbers of the examples' labels or their values; those of no label are `NOTHING` or NaN.
+        """`targets` holds the number of each example's label, or its value; `NOTHING` or NaN stands for no label.
 
         `kind` is one of `TRANSFORMATIONS`. Batches are padded to `lengths`, by default to a few that fit the examples.
         Raises `UserError` for examples with different numbers of answers.
@@ -53,7 +53,7 @@ class StoredExamples:
         answers = {len(sequences) for sequences in self.sequences}
         if len(answers) > 1:
             raise UserError(
-                f"{name} has examples of {' and '.join(map(str, sorted(answers)))} answers: give all as many"
+                f"{name} has examples of {' and '.join(map(str, sorted(answers)))} answers: give each the same number"
             )
         self.longest_sequences = np.array([max(len(r) for a in rows for r in a) for rows in self.sequences])
         self._lengths = lengths or fitting_lengths(self.longest_sequences, length)
@@ -63,7 +63,7 @@ class StoredExamples:
 
     @property
     def fingerprint(self) -> str:
-        """Of all ids and labels."""
+        """The fingerprint of all ids and labels."""
         ids = (np.asarray(row, np.int32) for rows in self.sequences for answer in rows for row in answer)
         return fingerprints.of_arrays((self.targets, *ids))
 
@@ -73,7 +73,7 @@ class StoredExamples:
         return next(length for length in self._lengths if length >= most)
 
     def take(self, indices: Indices, rows: int, length: int) -> LabelledBatch:
-        """The examples of these numbers, padded to `length`; of `rows` those that are left over weigh nothing."""
+        """The examples with these numbers, padded to `length`; the remaining of `rows` have no weight."""
         answers, orders = len(self.sequences[0]), len(self.sequences[0][0])
         inputs = np.zeros((rows, answers, orders, length), np.int32)
         labels, ends = np.full_like(inputs, NOTHING), np.zeros(inputs.shape[:3], np.int32)
@@ -97,10 +97,10 @@ def _encoded(examples: Sequence[Example], tokenizer: Tokenizer) -> Iterator[list
 
 
 def fitting_lengths(lengths: Int[np.ndarray, "_"], most: int, shapes: int = SHAPES) -> tuple[int, ...]:
-    """At most `shapes` padded lengths, multiples of 8 or `most`, by which sequences of these `lengths`, none above
-    `most`, are padded least.
+    """The padded lengths, at most `shapes`, that waste the fewest positions on sequences of these `lengths`. They are
+    multiples of 8, or `most`, which no sequence exceeds.
 
-    Dynamic programming over the multiples of 8: the least padded size of all sequences up to one of them.
+    Dynamic programming over the multiples of 8: the least padded size of all sequences up to each.
     """
     ends = [*range(8, int(lengths.max()), 8)]
     ends.append(min(ends[-1] + 8 if ends else 8, most))
@@ -124,10 +124,10 @@ def fitting_lengths(lengths: Int[np.ndarray, "_"], most: int, shapes: int = SHAP
 
 
 class _Order:
-    """Which examples each of endlessly many batches holds: every example once an epoch, each epoch in another order.
+    """The examples of each batch, without end: every example once an epoch, each epoch in another order.
 
-    Batches are full. Within an epoch they hold examples of one padded length, as far as these fill batches; the batch
-    in which an epoch ends and the next begins holds any.
+    Every batch is full. Within an epoch it holds examples of one padded length, as long as these fill batches; the
+    batch where one epoch ends and the next begins holds examples of any length.
     """
 
     def __init__(self, padded: Int[np.ndarray, "_"], count: int, seed: int):

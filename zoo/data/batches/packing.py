@@ -1,6 +1,6 @@
-"""Rows of one length for language models: documents laid end to end and cut.
+"""Rows of one length for language models: concatenated documents, cut into pieces.
 
-Nothing is padded but the end of the last row. grain shuffles the rows and keeps the position, as it does for pairs.
+Only the end of the last row is padded. grain shuffles the rows and keeps the position, as it does for pairs.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ EPOCHS = 2**31  # for ever; endless, grain would count batches of one row beyond
 
 @runtime_checkable
 class Tokens(Protocol):
-    """The ids of documents laid end to end, and where each ends: on disk `zoo.data.ids.token_cache.TokenCache`."""
+    """The ids of concatenated documents, and where each ends; on disk, `zoo.data.ids.token_cache.TokenCache`."""
 
     ends: Int[np.ndarray, "_"]
 
@@ -44,8 +44,8 @@ class HeldTokens:
 class Rows:
     """Documents as rows of `length` tokens.
 
-    `packing` is `stream` (GPT-2: an EOS behind each document, and all are one text) or `segments` (each document stands
-    between BOS and EOS and sees no other; what a row cuts off goes on in the next, as a segment of its own).
+    `packing` is `stream` (GPT-2: an EOS after each document, and all are one text) or `segments` (each document is
+    between BOS and EOS and sees no other; a document that a row cuts continues in the next row as a new segment).
     """
 
     PACKINGS = ("stream", "segments")
@@ -60,7 +60,7 @@ class Rows:
         return -(-max(self._size - 1, 0) // self.length)  # the last token has nothing to predict
 
     def take(self, rows: Indices) -> LanguageBatch:
-        """The rows of these numbers, `[len(rows), length]`."""
+        """The rows with these numbers, `[len(rows), length]`."""
         first = np.asarray(rows, np.int64)[:, None] * self.length
         places = first + np.arange(self.length + 1)
         document = np.searchsorted(self._ends, places, side="right")
@@ -78,7 +78,7 @@ class Rows:
         return LanguageBatch(inputs, labels, segments.astype(np.int32), positions.astype(np.int32))
 
     def _ids(self, places: Places, document: Places, begins: Places) -> Int[np.ndarray, "B T"]:
-        """What stands at these places, each in a `document` that begins in `begins`; 0 beyond the last."""
+        """The tokens at these places, each in a `document` that begins at `begins`; 0 beyond the last document."""
         ids = np.zeros(places.shape, np.int32)
         bos = (places == begins) & self.apart & (places < self._size)
         eos = np.isin(places + 1, self._ends)
@@ -100,7 +100,7 @@ def training_rows(rows: Rows, count: int, shards: int, seed: int, share: Share =
 
 
 def evaluation_rows(rows: Rows, count: int) -> Iterable[LanguageBatch]:
-    """Every row once, in order, `count` at a time; rows that are left over in the last batch predict nothing."""
+    """Every row once, in order, `count` at a time; the unused rows of the last batch predict nothing."""
     for start in range(0, len(rows), count):
         batch = rows.take(np.minimum(np.arange(start, start + count), len(rows) - 1))
         batch.labels[len(rows) - start :] = NOTHING

@@ -1,7 +1,7 @@
-"""The training stream: pools of examples, cut into batches of like length, in an order that a seed decides.
+"""The training stream: pools of examples, cut into batches of similar length, in an order that the seed decides.
 
 grain shuffles, reads ahead and keeps the position: the iterator's state (two numbers) is part of every checkpoint. The
-global batch never depends on how many processes read it: each cuts the same pool and keeps its own rows.
+global batch does not depend on the number of processes: each cuts the same pool and keeps its own rows.
 """
 
 from collections.abc import Sequence
@@ -58,8 +58,8 @@ def training_batches(
 ) -> grain.DatasetIterator:
     """An endless iterator of `Seq2SeqBatch`, `get_state` and `set_state` included.
 
-    `pool` examples are cut at a time: the more, the less padding. The last pool of an epoch is smaller rather than
-    reach into the next, so epochs are whole.
+    `pool` examples are cut at a time: the more, the less padding. The last pool of an epoch may be smaller, since no
+    pool spans two epochs.
     """
     numbers = grain.MapDataset.range(len(examples))
     if not examples.in_random_order:

@@ -36,7 +36,7 @@ class Documents(Protocol):
     def __iter__(self) -> Iterator[str]: ...
 
     def identity(self) -> Any:
-        """What decides the texts, as JSON; of files, their sizes and times too."""
+        """Whatever decides the texts, as JSON; for files, also their sizes and times."""
 
 
 def documents(
@@ -46,10 +46,10 @@ def documents(
 
     `location` is `pydoc` (then `split` says which of its documents), `tfds:NAME` (then `tfds_split` and `column`), or a
     path: a file, a folder (all of its text files, and those in folders below), a pattern such as `books/*.txt`, an
-    archive, or a folder inside one, `books.tar.xz/train`. A file is a document; gzip and xz are unpacked. A share
-    behind it, as in `novel.txt[:90%]`, takes that part of every document's characters.
+    archive, or a folder inside one, `books.tar.xz/train`. A file is a document; gzip and xz are unpacked. A share after
+    it, as in `novel.txt[:90%]`, takes that part of every document's characters.
 
-    Raises `UserError` where there is no such text.
+    Raises `UserError` if there is no such text.
     """
     if location == PYDOC:
         return Pydoc(split)
@@ -72,9 +72,8 @@ def _share(location: str) -> tuple[str, int, int]:
 
 
 class Pydoc:
-    """The topics of Python's own `help()`: text that is wherever Python is. A tenth each is for valid and test.
-
-    A text is in the split of its title, since some topics have one text.
+    """The topics of Python's own `help()`: text that every Python has. A tenth each is for valid and test. The title
+    decides the split of a text, since several topics can share one text.
     """
 
     read = 0.0
@@ -155,7 +154,8 @@ class TextFiles:
         return [self._inside, *((str(path), *_version(path)) for path in self.paths)]
 
     def __iter__(self) -> Iterator[str]:
-        """Raises `UserError` for what is damaged or no text, and for a folder that an archive does not have."""
+        """Raises `UserError` for a damaged file, for one that is not text, and for a folder that the archive does not
+        have."""
         empty = True
         sizes = [path.stat().length for path in self.paths]
         for number, path in enumerate(self.paths):
@@ -179,7 +179,7 @@ class TextFiles:
 
 
 def _version(path: epath.Path) -> tuple[int, int]:
-    """Size, and time of the last change as finely as the place has it."""
+    """Size, and time of the last change as precisely as the file system keeps it."""
     if "://" in str(path):
         return path.stat().length, path.stat().mtime
     found = os.stat(path)
@@ -187,7 +187,7 @@ def _version(path: epath.Path) -> tuple[int, int]:
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
-    """All files below, a folder's in the order of their names."""
+    """All files below `folder`, sorted by name in each folder."""
     for path in sorted(folder.iterdir()):
         yield from _files(path) if path.is_dir() else [path]
 

@@ -17,8 +17,8 @@ from zoo.errors import UserError
 
 @dataclass(frozen=True)
 class Example:
-    """`first` is a text, a premise or a context; `seconds` is what stands beside it: nothing, one text, or the answers
-    to choose from. `label` is `None` where nobody gives it. `place` is the file and line that it comes from."""
+    """`first` is a text, a premise or a context; `seconds` is empty, a second text, or the answers to choose from.
+    `label` is `None` if there is none. `place` is the file and line of the example."""
 
     first: str
     seconds: tuple[str, ...] = ()
@@ -32,12 +32,12 @@ NO_LABEL = ("-", "", "-1")
 
 @dataclass(frozen=True)
 class Format:
-    """How the examples of a task are written, and what they are scored by.
+    """How the examples of a task are written, and by what they are scored.
 
     `kind` is one of `zoo.data.ids.transformations.TRANSFORMATIONS`. `first` and `seconds` are columns of text, those of
-    `first` joined by spaces. `header` stands in for one that the files lack. `names` are the labels in the order of
-    TFDS's numbers; without names they are those of the data, or `numbers` to predict. `unlabelled` is what stands in
-    the place of a label where there is none. `tfds` renames the columns that TFDS calls otherwise.
+    `first` joined by spaces. `header` is for files without one. `names` are the labels in the order of TFDS's numbers;
+    without names, the labels are those of the data, or `numbers` to predict. `unlabelled` is what files write for a
+    missing label. `tfds` renames the columns that have other names in TFDS.
     """
 
     kind: str
@@ -62,13 +62,13 @@ class Format:
 
     @property
     def orders(self) -> int:
-        """In how many orders each of them is read."""
+        """In how many orders each sequence is read."""
         return 2 if self.kind == "similarity" else 1
 
     @property
     def outputs_per_answer(self) -> int:
-        """How many numbers each of the answers, or the one text, is given: one to compare answers by, or a regression's
-        own; 0 where there is one for each label."""
+        """The outputs for each answer or text: 1 to compare answers by, or for a regression; 0 stands for one per
+        label."""
         return 1 if self.regression or self.kind == "multiple_choice" else 0
 
 
@@ -101,25 +101,23 @@ FORMATS: dict[str, Format] = {
     "wnli": Format("entailment", *SENTENCES, "label", BINARY),
     "race": Format("multiple_choice", ("article", "questions"), ("options",), "answers", ("A", "B", "C", "D")),
     "storycloze": Format("multiple_choice", CONTEXT, ENDINGS, "AnswerRightEnding", ("1", "2")),
-    # Data of one's own: its columns are told by data.columns, and its labels are those of the training split.
+    # Your own data: data.columns names its columns, and its labels are those of the training split.
     "own": Format("classification", ("text",), (), "label", (), unlabelled=("",)),
 }
 ROLES = ("text", "text2", "label", "number")
 
 
 def with_columns(form: Format, columns: str) -> Format:
-    """A format whose texts and label are in other columns: `text:NAME,label:NAME`, between them `text2:NAME` where
-    there are pairs; `number:NAME` instead of a label makes the task a regression.
+    """The format with its texts and label in other columns: `text:NAME,label:NAME`, with `text2:NAME` for pairs;
+    `number:NAME` instead of a label makes the task a regression.
 
-    Raises `UserError` for a role that does not exist, is missing, or does not fit the task.
+    Raises `UserError` for an unknown or missing role, and for one that does not fit the task.
     """
     roles = {}
     for part in filter(None, columns.split(",")):
         role, colon, name = part.partition(":")
         if not colon or not name or role not in ROLES or role in roles:
-            raise UserError(
-                f"data.columns={columns!r}: write ROLE:COLUMN between commas, each of {', '.join(ROLES)} once"
-            )
+            raise UserError(f"data.columns={columns!r}: write ROLE:COLUMN,..., each of {', '.join(ROLES)} at most once")
         roles[role] = name
     if "text" not in roles or ("label" in roles) == ("number" in roles):
         raise UserError(f"data.columns={columns!r}: name the columns of text and of either label or number")
@@ -142,11 +140,11 @@ def _expected(form: Format) -> str:
 def read(
     form: Format, location: str, split: str, labelled: bool, download: bool = False, skip_malformed: bool = False
 ) -> Iterable[Example]:
-    """The examples of a format at `location`: a table of tabs, a `.csv`, a `.jsonl` of objects, `tfds:NAME` or
-    `tfds:DIRECTORY` (then of `split`). With `labelled` the column of the label has to be there; an example may still
-    have none. With `skip_malformed` rows that do not fit the header of a table are left out and counted.
+    """The examples of a format at `location`: a table with tabs, a `.csv`, a `.jsonl` of objects, `tfds:NAME` or
+    `tfds:DIRECTORY` (these also read `split`). With `labelled`, the column of the label must exist; single examples may
+    still have no label. With `skip_malformed`, rows that do not fit the header are left out and counted.
 
-    Raises `UserError` where there is no such data.
+    Raises `UserError` if there is no such data.
     """
     if location.startswith("tfds:"):
         return TfdsExamples(form, location.removeprefix("tfds:"), split, download)
@@ -154,7 +152,7 @@ def read(
 
 
 class TableExamples:
-    """The examples of a table, one a row."""
+    """The examples of a table, one per row."""
 
     def __init__(self, form: Format, path: str | Path, labelled: bool, skip_malformed: bool = False):
         """Raises `UserError` if there is no such file."""
@@ -195,7 +193,7 @@ class TfdsExamples:
                 yield Example(" ".join(first), seconds, self._label(row[label]), f"example {number} of the dataset")
 
     def _label(self, value: Any) -> str | None:
-        """-1 stands for a label that is kept from us."""
+        """-1 stands for a hidden label."""
         if value < 0:
             return None
         return f"{value:g}" if self.form.regression else self.form.names[int(value)]

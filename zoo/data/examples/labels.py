@@ -1,4 +1,4 @@
-"""Labels of examples: the classes that a task tells apart, and the number or the value of each example's own."""
+"""The labels of a task, and the number or the value of each example's own label."""
 
 import json
 import math
@@ -18,17 +18,17 @@ RARE = 0.01  # the share of the examples below which a class may be a misspellin
 
 
 def classes(form: Format, examples: Sequence[Example]) -> list[str]:
-    """The classes in the order of their numbers: those of the task's definition, or else all that the `examples` have;
-    none for a task of numbers."""
+    """The classes in the order of their numbers: those of the task's definition, or else all that occur in `examples`.
+    A regression has none."""
     if form.regression or form.names:
         return list(form.names)
     return sorted({example.label for example in examples if example.label is not None})
 
 
 def targets(form: Format, examples: Sequence[Example], known: Sequence[str]) -> Num[np.ndarray, "_"]:
-    """The number of each example's label among the `known`, or its value; `NOTHING` or NaN where there is no label.
+    """The number of each example's label among the `known`, or its value; `NOTHING` or NaN for no label.
 
-    Raises `UserError`, with file and line, for a label that is not known or no number.
+    Raises `UserError`, with file and line, for an unknown label, or one that is not a number.
     """
     if form.regression:
         return np.array([_value(example) for example in examples], np.float32)
@@ -54,13 +54,13 @@ def _value(example: Example) -> float:
 
 
 def counted(examples: Iterable[Example]) -> str:
-    """How many examples have which label, in words, the most frequent first."""
+    """How many examples have each label, in words, the most frequent first."""
     counts = Counter("no label" if example.label is None else example.label for example in examples)
     return ", ".join(f"{label} {count:,}" for label, count in counts.most_common())
 
 
 def rare(examples: Sequence[Example]) -> list[str]:
-    """The labels that less than one example in a hundred has, and fewer than ten have."""
+    """The labels of less than one example in a hundred, and of fewer than ten."""
     counts = Counter(example.label for example in examples if example.label is not None)
     return sorted(label for label, count in counts.items() if count < min(10, RARE * len(examples)))
 
@@ -72,7 +72,7 @@ def save(workdir: AnyPath, known: Sequence[str]) -> None:
 def saved(workdir: AnyPath) -> list[str] | None:
     """The labels that the model in `workdir` was trained with, in the order of its outputs; None before training.
 
-    Each checkpoint holds a copy of them. Raises `UserError` where that says something else than the working directory.
+    Each checkpoint holds a copy. Raises `UserError` if it differs from the working directory's.
     """
     found = {}
     for directory in (workdir, *sorted((workdir / "best").glob("[0-9]*")), *_steps(workdir)):
@@ -84,7 +84,7 @@ def saved(workdir: AnyPath) -> list[str] | None:
     for path, other in others:
         if other != labels:
             raise UserError(
-                f"{first} says {', '.join(labels)}, and {path}, written with the parameters, {', '.join(other)}: copy "
+                f"{first} has {', '.join(labels)}, {path} (written with the parameters) {', '.join(other)}: copy "
                 "the latter over the former"
             )
     return labels

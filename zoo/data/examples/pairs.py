@@ -20,14 +20,14 @@ Pair = tuple[str, str]
 
 
 class LineAligned:
-    """Two files of one sentence a line, PREFIX.SOURCE and PREFIX.TARGET, each plain, gzip or xz."""
+    """Two files with one sentence per line, PREFIX.SOURCE and PREFIX.TARGET, each plain, gzip or xz."""
 
     def __init__(self, prefix: str | Path, source: str, target: str):
         """`source` and `target` are the files' suffixes, such as "en" and "fr". Raises UserError if one is missing."""
         self.paths = tuple(_side(prefix, language) for language in (source, target))
 
     def __iter__(self) -> Iterator[Pair]:
-        """Raises UserError where the shorter file ends: the pairs before that may have been misaligned too."""
+        """Raises UserError at the end of the shorter file: the pairs before may have been misaligned too."""
         pair = None
         for pair in zip_longest(*map(files.lines, self.paths)):
             if None in pair:
@@ -42,7 +42,7 @@ class LineAligned:
 
 
 class Tsv:
-    """A table of one pair a line, SOURCE<TAB>TARGET; further columns are ignored. Plain, gzip or xz."""
+    """A table with one pair per line, SOURCE<TAB>TARGET; further columns are ignored. Plain, gzip or xz."""
 
     def __init__(self, path: str | Path, skip_malformed: bool = False):
         """Raises UserError if there is no such file."""

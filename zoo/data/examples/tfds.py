@@ -31,8 +31,8 @@ class TfdsRows:
         """`location` is a name ("wmt14_translate/de-en") or a directory that holds dataset_info.json.
 
         `split` may be a slice, "train[:10%]". A name that isn't prepared in `data_dir` is prepared only if `download`.
-        Raises UserError for an unknown name, configuration or split, for a dataset not yet prepared, and for one
-        without one of the `columns`, which it calls so.
+        Raises UserError for an unknown name, configuration or split, for a dataset that is not prepared, and for a
+        missing one of the `columns`, which the error calls `called`.
         """
         if _looks_like_a_directory(location):
             builder = _builder_from_directory(location)
@@ -50,7 +50,7 @@ class TfdsRows:
         return len(self._examples)
 
     def identity(self) -> list[str | int]:
-        """What decides the examples: the prepared version, its place and the split."""
+        """Whatever decides the examples: the prepared version, its place and the split."""
         info = self._examples.dataset_info
         return [info.full_name, str(info.data_dir), str(self._examples.split), info.dataset_size, len(self)]
 
@@ -91,7 +91,7 @@ def _builder_from_name(name: str, data_dir: str | None, download: bool) -> "tfds
         builder = tfds.builder(name, data_dir=data_dir)
     # How TFDS reports a version that the code doesn't know, and a directory that holds no prepared version.
     except (AssertionError, tfds.core.registered.DatasetNotFoundError) as error:
-        raise UserError(f"TensorFlow dataset {name!r} can't be had: {str(error).splitlines()[0]}") from error
+        raise UserError(f"TensorFlow dataset {name!r} is not available: {str(error).splitlines()[0]}") from error
     if not builder.is_prepared():
         if not download:
             raise UserError(_how_to_prepare(name, builder, data_dir))

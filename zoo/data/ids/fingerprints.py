@@ -1,4 +1,4 @@
-"""Names of training data by their content, so that a run notices when its data have changed."""
+"""Names of training data by content, so that a run notices when its data has changed."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Fingerprint:
-    """A digest of arrays in the order in which they come; where one ends and the next begins counts too."""
+    """A digest of arrays in their order; the boundaries between them count too."""
 
     def __init__(self):
         self._digest = hashlib.blake2b(digest_size=16)
@@ -31,5 +31,5 @@ def of_arrays(arrays: Iterable[np.ndarray]) -> str:
 
 
 def of_values(values: Any) -> str:
-    """The fingerprint of plain values, such as the arguments that data are made from."""
+    """The fingerprint of plain values, such as the arguments that generate the data."""
     return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -24,8 +24,8 @@ log = logging.getLogger("zoo")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a pair must keep: at most `max_length` positions a side, EOS counted, and at most `max_ratio` times as many
-    tokens on one side as on the other (0: any)."""
+    """The limits of a pair: at most `max_length` positions a side, with EOS, and at most `max_ratio` times as many
+    tokens on one side as on the other (0: no limit)."""
 
     max_length: int
     max_ratio: float = 0.0
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass
 class Encoder:
-    """Text to ids, by the two sides' tokenizers; `dropped` counts the pairs that broke a limit, by reason."""
+    """Encodes pairs of texts as ids with the tokenizers of both sides; `dropped` counts the dropped pairs by reason."""
 
     source: Tokenizer
     target: Tokenizer
@@ -84,7 +84,7 @@ class StoredPairs:
 
     @classmethod
     def read(cls, source: Iterable[Pair], encoder: Encoder, name: str) -> "StoredPairs":
-        """Tokenize all of `source`; `name` says in errors which data it is."""
+        """Tokenize all of `source`; `name` names the data in errors."""
         stored = cls(encoder(source))
         if not len(stored):
             raise UserError(f"no sentence pairs are left of {name}: {encoder.reasons or 'it is empty'}")
@@ -99,7 +99,7 @@ class StoredPairs:
 
     @property
     def fingerprint(self) -> str:
-        """Of the ids of both sides."""
+        """The fingerprint of the ids of both sides."""
         return fingerprints.of_arrays(array for side in self._sides for array in side.arrays)
 
     @cached_property
@@ -114,12 +114,12 @@ class StreamedPairs:
     in_random_order = True
 
     def __init__(self, source: Sequence[Pair], encoder: Encoder, fingerprint: str = ""):
-        """`fingerprint` names the source, whose pairs have no end to be read to."""
+        """`fingerprint` names the source: endless pairs cannot be read to compute one."""
         self._source, self._encoder, self.fingerprint = source, encoder, fingerprint
 
     @classmethod
     def begun(cls, source: Phrases, encoder: Encoder, name: str) -> "StreamedPairs":
-        """After a look at the first pairs: how many of them are dropped is said, and an error if all are."""
+        """The pairs of `source`, after a look at the first: it reports how many of them are dropped."""
         first = list(encoder(source[i] for i in range(min(PROBED, len(source)))))
         dropped = encoder.dropped.total()
         if not first:
@@ -136,7 +136,7 @@ class StreamedPairs:
 
 
 class _Ragged:
-    """Arrays of different length in one: 4 bytes a token, whatever the number of sentences."""
+    """Arrays of different lengths in one flat array: 4 bytes per token, however many sentences there are."""
 
     def __init__(self, rows: list[Ids]):
         self._starts = np.cumsum([0, *map(len, rows)])
@@ -147,7 +147,7 @@ class _Ragged:
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where each row begins, and the rows end to end."""
+        """Where each row begins, and all rows concatenated."""
         return self._starts, self._flat
 
     @property

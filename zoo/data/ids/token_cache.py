@@ -1,7 +1,7 @@
 """Documents as token ids on disk: tokenized once, read by position, shared by processes and by runs.
 
-A file of records holds the ids of all documents end to end in blocks of one size, then where each document ends, and
-last what the file holds. It is written under another name and renamed, so it is whole or absent.
+A file of records holds the concatenated ids of all documents in blocks of one size, then where each document ends, and
+last a description of the file. It is written under another name and renamed, so it is whole or absent.
 """
 
 import fcntl
@@ -34,10 +34,10 @@ OPTIONS = "group_size:1,uncompressed"  # a record can be read without its neighb
 
 
 class TokenCache:
-    """The ids of many documents, read from disk as they are asked for."""
+    """The ids of many documents, read from disk when needed."""
 
     def __init__(self, path: Path):
-        """Raises UserError where the file is not what `tokenized` writes."""
+        """Raises UserError if `tokenized` did not write the file."""
         self.path = path
         try:
             self._reader = ArrayRecordReader(str(path), "readahead_buffer_size:0")
@@ -48,10 +48,10 @@ class TokenCache:
             self.fingerprint: str = about["fingerprint"]  # of the ids of every document
             self.ends = np.frombuffer(b"".join(self._records(self._blocks, about["records"])), np.int64)
         except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(f"{path} is damaged ({error}): delete it, and it is made again") from error
+            raise UserError(f"{path} is damaged ({error}): delete it, and it will be made again") from error
 
     def take(self, places: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
-        """The ids at these places of the documents laid end to end."""
+        """The ids at these places of the concatenated documents."""
         blocks, inverse = np.unique(places // BLOCK, return_inverse=True)
         if not len(blocks):
             return np.zeros(places.shape, np.int32)
@@ -64,10 +64,10 @@ class TokenCache:
 
 
 def tokenized(documents: Documents, tokenizer: Tokenizer, directory: Path, name: str) -> TokenCache:
-    """The ids of the `documents`, from a file in `directory` that is made where there is none.
+    """The ids of the `documents`, from a file in `directory`, which is made if it does not exist.
 
-    The file is named by all that decides what it holds: which texts, by the sizes and times of their files, and the
-    tokenizer. Of several processes one makes it, and the others wait. `name` is for the log.
+    Its name depends on everything that decides its content: the texts, by the sizes and times of their files, and the
+    tokenizer. One of several processes makes it, and the others wait. `name` is for the log.
     """
     decided_by = {"format": FORMAT, "text": documents.identity(), "tokenizer": _fingerprint(tokenizer)}
     key = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:24]
@@ -92,7 +92,7 @@ def _fingerprint(tokenizer: Tokenizer) -> str:
 
 @contextmanager
 def _alone(path: Path, waiting: str) -> Iterator[None]:
-    """While no other process of this machine is here; the lock of one that is killed is free again."""
+    """Holds the lock among the processes of this machine; when its process is killed, the lock is free again."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,7 +150,7 @@ class _Writer:
 
 
 def _progress(documents: Documents, name: str) -> Callable[[int, int], None]:
-    """Says now and then how far it is."""
+    """Reports the progress now and then."""
     began = last = time.perf_counter()
 
     def report(count: int, tokens: int) -> None:

@@ -1,6 +1,6 @@
 """The input transformations of Radford et al. 2018, section 3.3 and Figure 1 (right): any example as plain sequences.
 
-Each gives `K` answers to compare in `N` orders whose states are added: lists `[K][N]` of sequences of ids.
+Each gives lists `[K][N]` of sequences of ids: `K` answers to compare, in `N` orders whose final states are added.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,10 @@ Sequences = list[list[Ids]]
 
 @dataclass(frozen=True)
 class Layout:
-    """The three tokens that are added behind the tokenizer's `size`, and the `length` that a sequence has at most.
+    """The three tokens that follow the tokenizer's `size` ids, and the maximal `length` of a sequence.
 
-    What is too long is cut and its tokens never are: of two texts the longer loses its end, of a context its beginning
-    goes, since a question stands at its end.
+    The three tokens are never cut. Of two texts, the longer loses its end; a context loses its beginning, since the
+    question is at its end.
     """
 
     size: int
@@ -43,7 +43,7 @@ class Layout:
         return np.array([self.start, *text[: self.length - 2], self.extract], np.int32)
 
     def two(self, before: Ids, behind: Ids) -> Ids:
-        """`[start] before [delimiter] behind [extract]`, of which nothing is cut any more."""
+        """`[start] before [delimiter] behind [extract]`, without any cutting."""
         return np.array([self.start, *before, self.delimiter, *behind, self.extract], np.int32)
 
     @property
@@ -63,13 +63,13 @@ def entailment(layout: Layout, premise: Ids, hypotheses: Sequence[Ids]) -> Seque
 
 
 def similarity(layout: Layout, text: Ids, others: Sequence[Ids]) -> Sequences:
-    """Two texts in both orders, for there is none between them."""
+    """Two texts in both orders, since neither comes first."""
     one, other = _shortened(text, others[0], layout.room)
     return [[layout.two(one, other), layout.two(other, one)]]
 
 
 def multiple_choice(layout: Layout, context: Ids, answers: Sequence[Ids]) -> Sequences:
-    """`[start] context [delimiter] answer [extract]` for each answer, of which none takes more than half the room."""
+    """`[start] context [delimiter] answer [extract]` for each answer; no answer takes more than half of the length."""
     answers = [answer[: max(layout.room // 2, layout.room - len(context))] for answer in answers]
     return [[layout.two(context[max(len(context) + len(a) - layout.room, 0) :], a)] for a in answers]
 
@@ -80,7 +80,7 @@ TRANSFORMATIONS: dict[str, Callable[[Layout, Ids, Sequence[Ids]], Sequences]] = 
 
 
 def _shortened(one: Ids, other: Ids, room: int) -> tuple[Ids, Ids]:
-    """The ends cut off until both fit, always of the longer."""
+    """Both texts, with tokens dropped from the end of the longer one until they fit."""
     short = min(len(one), len(other), room // 2)
     kept = room - short
     return (one[:kept], other[:short]) if len(one) > len(other) else (one[:short], other[:kept])

@@ -1,7 +1,7 @@
-"""From bytes to text: UTF-8, and a clear word about what is not.
+"""From bytes to text: UTF-8, and a clear error for anything else.
 
-Text in another encoding decodes to rubbish without an error, and a model trains on rubbish. So a text whose bytes are
-mostly not UTF-8 is refused with the name of the likely encoding; a few bad bytes in a proper text become U+FFFD and
+Text in another encoding would decode to garbage without an error, and a model would train on it. So a text whose bytes
+are mostly not UTF-8 is refused, with the name of the likely encoding. A few bad bytes in a good text become U+FFFD and
 are counted.
 """
 
@@ -27,7 +27,7 @@ HIGH_BYTES = 0.7  # of the letters: Latin alphabets stay below it, others are ab
 
 
 def likely(content: bytes) -> str:
-    """The encoding that bytes which are not UTF-8 are probably in."""
+    """The probable encoding of bytes that are not UTF-8."""
     content = content[:SAMPLE]
     for mark, name in MARKS.items():
         if content.startswith(mark):
@@ -42,11 +42,11 @@ def likely(content: bytes) -> str:
 
 
 class Decoder:
-    """Decodes the lines of one text, in their order; `name` says in messages which text it is."""
+    """Decodes the lines of one text, in order; `name` names the text in messages."""
 
     def __init__(self, name: str, strict: bool = True):
-        """A decoder that is not `strict` refuses UTF-16 and UTF-32 alone, which cannot be cut into lines; it is for
-        input of which every line must be answered."""
+        """A decoder that is not `strict` refuses only UTF-16 and UTF-32, which cannot be split into lines. It is for
+        input where every line must be answered."""
         self.name, self.number = name, 0
         self._strict = strict
         self._characters = self._beyond_ascii = self._bad = self._replaced = 0
@@ -63,7 +63,9 @@ class Decoder:
                 raise self._refusal(encoding)
             raw = raw.removeprefix(codecs.BOM_UTF8)
         if self._strict and b"\0" in raw:
-            raise UserError(f"{self.name}:{self.number}: a NUL byte, which no text has: remove it, as by tr -d '\\000'")
+            raise UserError(
+                f"{self.name}:{self.number}: a NUL byte, which no text has: remove it, for example with tr -d '\\000'"
+            )
         try:
             text = raw.decode()
         except UnicodeDecodeError:

@@ -1,8 +1,8 @@
 r"""Text files: the one place that finds, opens, decompresses and decodes what a user names.
 
-A file may be plain, gzip or xz; its first bytes decide, so that a name need not tell. It is UTF-8, with or without a
-byte order mark. Only \n and \r\n end a line: U+2028, form feeds and the like stay inside it, where `str.splitlines`
-would cut it and put two aligned files out of step.
+A file may be plain, gzip or xz; its first bytes decide, not its name. It is UTF-8, with or without a byte order mark.
+Only \n and \r\n end a line. `str.splitlines` would also split at U+2028, form feeds and the like, and two aligned files
+would get out of step.
 """
 
 import gzip
@@ -27,7 +27,7 @@ HEAD = 2**20  # bytes whose encoding is checked before the first line is given a
 
 
 def bare(name: str) -> str:
-    """The name of a file without the ending that tells its compression."""
+    """The name of a file without the suffix of its compression."""
     return next((name.removesuffix(ending) for ending in COMPRESSED if name.endswith(ending)), name)
 
 
@@ -36,18 +36,19 @@ def is_file(path: AnyPath) -> bool:
 
 
 def find(path: str | AnyPath) -> epath.Path | None:
-    """The file at `path`, or its compressed form where only that is there."""
+    """The file at `path`, or else its compressed form."""
     return next((file for file in map(epath.Path, candidates(path)) if is_file(file)), None)
 
 
 def candidates(path: str | AnyPath) -> list[str]:
-    """The names that a file may have: its own, and with the endings of compressed ones."""
+    """The possible names of a file: its own, and with the suffixes of compressed files."""
     named = expanded(path)
     return [named] if named.endswith(COMPRESSED) else [named, *(named + ending for ending in COMPRESSED)]
 
 
 def required(path: str | AnyPath, key: str) -> epath.Path:
-    """`find`. Raises `UserError` that names what is beside it; `key` is the option or key that was to name a file."""
+    """As `find`, but raises a `UserError` that names the files beside it; `key` is the option or key that names the
+    file."""
     if (found := find(path)) is not None:
         return found
     itself = epath.Path(expanded(path))
@@ -62,7 +63,7 @@ def required(path: str | AnyPath, key: str) -> epath.Path:
 
 @contextmanager
 def opened(path: AnyPath) -> Iterator[tuple[BufferedIOBase, BufferedIOBase]]:
-    """A file's own bytes, and the same decompressed. Raises `UserError` for a damaged one."""
+    """A file's own bytes, and the decompressed ones. Raises `UserError` for a damaged file."""
     with damage_told(path), path.open("rb") as raw, _decompressed(path, raw) as content:
         yield raw, content
 
@@ -90,7 +91,7 @@ def unpacked(content: bytes) -> bytes:
 
 @contextmanager
 def damage_told(path: AnyPath, line: Callable[[], int] | None = None) -> Iterator[None]:
-    """Damaged compression becomes a `UserError`, which says after which `line` if that is known."""
+    """Turns damaged compression into a `UserError`, with the number of the last good `line` if it is known."""
     try:
         yield
     except DAMAGE as error:
@@ -99,9 +100,9 @@ def damage_told(path: AnyPath, line: Callable[[], int] | None = None) -> Iterato
 
 
 def lines(path: AnyPath) -> Iterator[str]:
-    """The lines of a text file without their ends.
+    """The lines of a text file without line ends.
 
-    Raises `UserError` for a file that is damaged, or not a text in UTF-8.
+    Raises `UserError` for a file that is damaged or not UTF-8.
     """
     decode = Decoder(str(path))
     with opened(path) as (_, file), damage_told(path, lambda: decode.number):
@@ -118,7 +119,7 @@ def lines(path: AnyPath) -> Iterator[str]:
 
 
 def text(content: bytes, name: str) -> str:
-    """The text of a whole file's decompressed bytes. Raises `UserError` where they are no text in UTF-8."""
+    """The text of a whole file's decompressed bytes. Raises `UserError` if they are not UTF-8."""
     if b"\0" not in content:
         try:
             return content.decode("utf-8-sig")
@@ -131,6 +132,6 @@ def text(content: bytes, name: str) -> str:
 
 
 def read(path: AnyPath) -> str:
-    """The text of a whole file. Raises `UserError` for one that is damaged, or no text in UTF-8."""
+    """The text of a whole file. Raises `UserError` if it is damaged or not UTF-8."""
     with opened(path) as (_, file):
         return text(file.read(), str(path))

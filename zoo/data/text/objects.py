@@ -1,4 +1,4 @@
-"""JSON lines: rows that are objects, one a line, with columns found by their keys (`tables` reads the others)."""
+"""JSON lines: rows that are objects, one per line, with columns found by their keys (`tables` reads other rows)."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger("zoo")
 
 
 def json_object(place: str, line: str) -> dict[str, Any]:
-    """The fields of a line. Raises `UserError`, which names its `place`, for a line that is no object of JSON."""
+    """The fields of a line. Raises a `UserError` that names its `place` if the line is not a JSON object."""
     try:
         fields = json.loads(line)
         json.dumps(fields, ensure_ascii=False).encode()
@@ -32,10 +32,10 @@ def json_object(place: str, line: str) -> dict[str, Any]:
 
 
 class Objects:
-    """A file of one JSON object a line, which can be read again and again and streams. Blank lines are no rows."""
+    """A file with one JSON object per line, streamed, which can be read again and again. Blank lines are no rows."""
 
     def __init__(self, path: str | Path, skip_malformed: bool = False, key: str = "data.path"):
-        """Raises `UserError` if there is no such file; `key` says in it what named the file."""
+        """Raises `UserError` if there is no such file; `key` is the option that names it."""
         self.path, self._skip = files.required(path, key), skip_malformed
 
     def columns(self) -> tuple[str, ...]:
@@ -45,9 +45,10 @@ class Objects:
         raise UserError(f"{self.path} is empty: name a file that holds rows")
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """The rows, with the values of these `columns` as text, which is empty for null.
+        """The rows, with the values of these `columns` as text; null becomes "".
 
-        Raises `UserError` with file and line for what is no object, and for a key that is missing or holds no text.
+        Raises `UserError` with file and line for a line that is not an object, and for a key that is missing or holds
+        no text.
         """
         count, skipped = 0, []
         for number, line in self._lines():
@@ -81,7 +82,7 @@ def _problem(row: dict[str, Any], name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """As one would write it into a table: 3 for 3.0 too, so that numbers name classes however they were saved."""
+    """A value as a table would hold it. 3.0 becomes 3 too, so that a class has one name however it was saved."""
     if value is None:
         return ""
     if isinstance(value, bool):

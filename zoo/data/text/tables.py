@@ -1,7 +1,8 @@
-"""Tables: rows of cells between tabs or, in a `.csv`, between commas, with columns found by the names in the header.
+"""Tables: rows of cells, separated by tabs or, in a `.csv`, by commas, with columns found by the names in the header.
 
-A row of another width than its header has its cells under the wrong names. It is an error, or with `skip_malformed`
-left out, counted and reported; so is a quote that is never closed. Blank lines at the end of a file are no rows.
+A row with another number of cells than the header is an error, since its cells would get the wrong names; with
+`skip_malformed` it is left out, counted and reported. So is a quote that is never closed. Blank lines at the end of a
+file are no rows.
 """
 
 import csv
@@ -22,10 +23,9 @@ SKIP = "leave such rows out with --config.data.skip_malformed=true"
 
 
 class Table:
-    """A file of rows, which can be read again and again and streams.
-
-    Cells are between tabs, and quotes are text, as GLUE has them; where the name ends in `.csv` (or `.csv.gz`, ...)
-    they are between commas, and a cell in double quotes may hold commas and line breaks (RFC 4180).
+    """A file of rows, streamed, which can be read again and again. Tabs separate cells, and quotes are text, as in
+    GLUE. If the name ends in `.csv` (or `.csv.gz`, ...), commas separate them, and a cell in double quotes may hold
+    commas and line breaks (RFC 4180).
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Table:
         key: str = "data.path",
     ):
         """`header` names the columns of a file that may lack a header: a first line without any of these names is a
-        row. A `headless` file has none, and its rows may have further cells, which are left out.
+        row. A `headless` file has none, and its rows may have further cells, which are ignored.
 
-        Raises `UserError` if there is no such file; `key` says in it what named the file.
+        Raises `UserError` if there is no such file; `key` is the option that names it.
         """
         self.path = files.required(path, key)
         self._header, self._headless, self._skip = tuple(header), headless, skip_malformed
@@ -50,10 +50,10 @@ class Table:
         return self._begin()[0]
 
     def rows(self, columns: Sequence[str] = ()) -> Iterator[Row]:
-        """The rows, with the cells of these `columns` only, in this order (by default all).
+        """The rows, with only the cells of these `columns`, in this order (default: all).
 
-        Raises `UserError` for a row that does not fit, with file and line, for a column that is missing or there twice,
-        and for a file without rows.
+        Raises `UserError` for a row that does not fit, with file and line, for a column that is missing or occurs
+        twice, and for a file without rows.
         """
         names, records = self._begin()
         places = [self._place(column, names) for column in columns or names]
@@ -69,7 +69,7 @@ class Table:
                 yield number, [cells[place] for place in places]
         if skipped and not count:
             number, problem = skipped[0]
-            raise UserError(f"{self.path}:{number}: {problem}, and no other row fits: see that it has a right header")
+            raise UserError(f"{self.path}:{number}: {problem}, and no other row fits: check its header")
         if skipped:
             log.warning(
                 "%s: malformed rows left out: %d, the first in line %d: %s", self.path, len(skipped), *skipped[0]
@@ -117,7 +117,7 @@ def _between_tabs(path: AnyPath) -> Iterator[Record]:
 
 
 def _between_commas(path: AnyPath) -> Iterator[Record]:
-    """A row that cannot be read costs its first line alone: an open quote would take in all that follows."""
+    """Only the first line of an unreadable row is lost: an open quote would swallow all that follows."""
     lines, again = enumerate(files.lines(path), 1), deque[tuple[int, str]]()
     blank, long = [], []
     while True:
@@ -126,7 +126,7 @@ def _between_commas(path: AnyPath) -> Iterator[Record]:
             cells = next(csv.reader(_fed(lines, again, taken), strict=True), None)
         except csv.Error as error:
             again.extendleft(reversed(taken[1:]))
-            cells = f"no row of a CSV ({error}), see its quotes"
+            cells = f"not a row of a CSV ({error}), check its quotes"
         if cells is None:
             break
         if len(taken) > 1 and not isinstance(cells, str):
@@ -144,7 +144,7 @@ def _between_commas(path: AnyPath) -> Iterator[Record]:
 def _fed(
     lines: Iterator[tuple[int, str]], again: deque[tuple[int, str]], taken: list[tuple[int, str]]
 ) -> Iterator[str]:
-    """The lines of a row: first those to be read `again`; each is added to `taken`."""
+    """The lines of a row, first those to be read `again`; each is also added to `taken`."""
     while (numbered := again.popleft() if again else next(lines, None)) is not None:
         taken.append(numbered)
         yield numbered[1] + "\n"

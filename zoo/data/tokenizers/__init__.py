@@ -1,6 +1,7 @@
 """From lines of text to ids and back.
 
-Every tokenizer gives the first four ids the same meaning, so models, losses and decoding never ask which one is used.
+In every tokenizer the first four ids have the same meaning, so models, losses and decoding need not know which one is
+used.
 """
 
 from collections.abc import Iterable
@@ -59,7 +60,7 @@ _OF_KIND |= {"characters": Characters} | PUBLISHED
 
 
 def train(kind: str, lines: Iterable[str], size: int, **options: Any) -> Tokenizer:
-    """Train a tokenizer of `size` rows; `options` are those of the kind's own `train`. Raises UserError as they do."""
+    """Train a tokenizer of `size` rows; `options` are those of the kind's own `train`, which may raise UserError."""
     if kind == "bytes":
         return Bytes()
     if kind == "characters":
@@ -72,7 +73,8 @@ def train(kind: str, lines: Iterable[str], size: int, **options: Any) -> Tokeniz
 
 
 def train_lossless(kind: str, lines: Iterable[str], size: int) -> Tokenizer:
-    """`train` one of `LEARNED` for language models: subwords keep white space, and spell in bytes what they lack."""
+    """`train` one of `LEARNED` for language models: subwords keep white space, and spell unknown characters in
+    bytes."""
     options = {"alphabet": LOSSLESS} if kind in ("unigram", "bpe") else {}
     return train(kind, lines, size, **options)
 
@@ -80,15 +82,16 @@ def train_lossless(kind: str, lines: Iterable[str], size: int) -> Tokenizer:
 def published(name: str, directory: str | Path, key: str = "data.vocabulary_files") -> Tokenizer:
     """The tokenizer of a published model, one of `PUBLISHED`, from its vocabulary files in `directory`.
 
-    Raises UserError when they are missing, truncated or another model's; `key` is where the user has set `directory`.
+    Raises UserError if they are missing, truncated or another model's; `key` is the option that names `directory`.
     """
     return PUBLISHED[name].published(directory, key)
 
 
 def load(directory: str | PathLike, name: str, kind: str = "") -> Tokenizer:
-    """Read back what `save` wrote. Raises UserError when the file is missing, truncated or foreign.
+    """Read what `save` wrote.
 
-    `kind` is the one that a missing file would be of; any other is read as well."""
+    Raises UserError if the file is missing, truncated or foreign. `kind` is only named in the error for a missing file;
+    a file of any kind is read."""
     paths = {epath.Path(directory) / (name + reader.suffix): reader for reader in READERS}
     present = [path for path in paths if path.exists()]
     if not present:

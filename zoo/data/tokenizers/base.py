@@ -1,4 +1,4 @@
-"""What every tokenizer has in common: the ids of the specials, the protocol, and how rows become text and files."""
+"""What all tokenizers share: the protocol, and how rows become text and files."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,8 +24,8 @@ Rows = Sequence[Row] | Int[np.ndarray, "_ _"]
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What the zoo asks of a tokenizer. Instances are immutable and can be pickled, so data workers can share them;
-    those that read and write alike are equal."""
+    """The contract of a tokenizer. Instances are immutable and can be pickled, so data workers can share them. Two that
+    encode and decode alike are equal."""
 
     @property
     def size(self) -> int:
@@ -35,19 +35,19 @@ class Tokenizer(Protocol):
         """The ids of each line, without BOS and EOS."""
 
     def decode(self, ids: Rows) -> list[str]:
-        """The text of each row: what stands before its first EOS, PAD and BOS left out. Rows may be NumPy arrays."""
+        """The text of each row up to its first EOS, without PAD and BOS. Rows may be NumPy arrays."""
 
     def pieces(self, line: str) -> list[str]:
         """The surface of each id of `encode([line])`, for axis labels; SentencePiece marks a space as "▁"."""
 
     def piece(self, row: int) -> str:
-        """The piece of a row of the embeddings, as it is kept."""
+        """The piece of a row of the embeddings, as it is stored."""
 
     def words(self, line: str) -> list[int]:
         """The index in `line.split()` of the word that each id belongs to, for alignments between whole words."""
 
     def content(self) -> bytes:
-        """What `save` writes: all that decides how it reads and writes."""
+        """What `save` writes: everything that decides how it encodes and decodes."""
 
     def save(self, directory: str | PathLike, name: str) -> None:
         """Write one file, NAME and the suffix of the kind; a reader sees the whole file or none."""
@@ -69,9 +69,9 @@ def text_ids(row: Row) -> list[int]:
 
 
 class WordMemory:
-    """Encodes texts word by word, each different word once: books of millions of words have few different ones.
+    """Encodes texts word by word, each distinct word once: books of millions of words have few distinct ones.
 
-    Nor do the libraries see a text of many megabytes, for which they need time or memory beyond proportion.
+    This also keeps texts of many megabytes from the libraries, whose time and memory grow faster than the text.
     """
 
     MOST = 2**19  # words, and characters of a single one, above which all are forgotten
@@ -79,8 +79,8 @@ class WordMemory:
     def __init__(
         self, words: Callable[[str], list[str]], gap: re.Pattern[str], encode: Callable[[list[str]], list[list[int]]]
     ):
-        """`words` of a text are encoded alone as they are within it; a match of `gap` is never in a word, and what is
-        before and behind it have the same words without it."""
+        """A word of `words(text)` must be encoded the same alone and within the text. A match of `gap` must never be
+        inside a word, and splitting a text there must not change the words on either side."""
         self._words, self._gap, self._encode = words, gap, encode
         self._known: dict[str, list[int]] = {}
 

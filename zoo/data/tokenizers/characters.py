@@ -12,7 +12,7 @@ from zoo.errors import UserError
 
 
 class Bytes(Saved):
-    """The bytes of the text in UTF-8: 256 ids behind the specials, for any text, with nothing to learn."""
+    """The UTF-8 bytes of the text: 256 ids after the specials, for any text, with nothing to learn."""
 
     suffix = ".bytes"
 
@@ -42,7 +42,7 @@ class Bytes(Saved):
 
     @classmethod
     def load(cls, content: bytes) -> "Bytes":
-        """Undo `save`. Raises ValueError when `content` is no such file."""
+        """Undo `save`. Raises ValueError if `content` is not of this kind."""
         if content != b"UTF-8\n":
             raise ValueError("it doesn't name UTF-8")
         return cls()
@@ -60,9 +60,9 @@ class Characters(Saved):
 
     @classmethod
     def train(cls, lines: Iterable[str], size: int) -> "Characters":
-        """Keep the most frequent characters, at most `size` rows with the specials; ties fall in the order of Unicode.
+        """Keep the most frequent characters, at most `size` rows with the specials; ties are ordered as in Unicode.
 
-        Raises UserError when there is no text, or no room for any of it.
+        Raises UserError if there is no text, or no room for any character.
         """
         counts = Counter()
         for line in lines:
@@ -99,7 +99,7 @@ class Characters(Saved):
 
     @classmethod
     def load(cls, content: bytes) -> "Characters":
-        """Undo `save`. Raises ValueError when `content` is no such file."""
+        """Undo `save`. Raises ValueError if `content` is not of this kind."""
         characters = json.loads(content)
         if not isinstance(characters, str) or not characters or len(set(characters)) < len(characters):
             raise ValueError("it is no text of different characters")

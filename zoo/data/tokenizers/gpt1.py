@@ -43,10 +43,9 @@ WORD = "|".join(
 
 
 class GPT1(PublishedBPE):
-    """40,000 merges over lower-cased words.
-
-    Text does not survive the round trip: it is lower-cased, its dashes and quotes are made alike, and words and
-    punctuation come back with a space between them. A character that the books of 2018 did not have is `<unk>`.
+    """40,000 merges over lower-cased words. Text does not survive the round trip: it is lower-cased, its dashes and
+    quotes are unified, and words and punctuation come back separated by spaces. A character that BooksCorpus did not
+    have is `<unk>`.
     """
 
     suffix = ".gpt1"
@@ -58,8 +57,8 @@ class GPT1(PublishedBPE):
     def __init__(
         self, pieces: Sequence[str], merges: Sequence[str], unmerged: Sequence[str] = (), splitter: str = REGEX
     ):
-        """`splitter` finds the words: `spacy`, or `regex`, which differs in rare words. Raises UserError where it needs
-        spaCy and there is none: other words would have other ids."""
+        """`splitter` finds the words: `spacy`, or `regex`, which differs in rare words. Raises UserError if spaCy is
+        needed but missing: other words would have other ids."""
         if not any(piece.endswith(self.END) for piece in pieces):
             raise ValueError(f"no piece ends in {self.END}")
         if splitter == SPACY and not importlib.util.find_spec("spacy"):
@@ -71,12 +70,12 @@ class GPT1(PublishedBPE):
 
     @classmethod
     def published(cls, directory: str | Path, key: str) -> "GPT1":
-        """From the files in `directory`, with spaCy where that is installed; else a warning says that it differs."""
+        """From the files in `directory`, with spaCy if it is installed; otherwise a warning says that words differ."""
         without = super().published(directory, key)
         return without.as_published()
 
     def as_published(self) -> "GPT1":
-        """The same pieces with spaCy where that is installed; else a warning says that words differ."""
+        """The same pieces with spaCy if it is installed; otherwise a warning says that words differ."""
         if importlib.util.find_spec("spacy"):
             return GPT1(**self._parts() | {"splitter": SPACY})
         log.warning(
@@ -118,13 +117,13 @@ class GPT1(PublishedBPE):
 
 
 def standardized(chunk: str) -> str:
-    """What stands between white space as GPT-1 saw it before words were found: dashes and quotes alike, and runs of
-    punctuation between spaces."""
+    """The text as GPT-1 standardized it before finding words: dashes and quotes unified, and runs of punctuation
+    between spaces."""
     return chunk if chunk == "\n" else APART.sub(r" \1 ", chunk.translate(ALIKE)).strip()
 
 
 def _chunks(text: str) -> list[str]:
-    """What stands between white space, and one line break for any that follow each other inside the text."""
+    """The words between white space, with a single line break for any run of them inside the text."""
     chunks = []
     for line in text.split("\n"):
         if found := line.split():

@@ -12,7 +12,7 @@ GAP = re.compile(r"(?<=\S)(?=[ \n])")  # no match of GPT-2's expression for word
 
 
 def _characters_of_bytes() -> dict[str, int]:
-    """{character: the byte that it stands for}: printable bytes for themselves, the others from U+0100 on."""
+    """{character: its byte}: printable bytes stand for themselves, the others are U+0100 and up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = sorted(set(range(256)) - set(printable))
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
@@ -22,7 +22,7 @@ BYTES = _characters_of_bytes()
 
 
 def _bytes(piece: str) -> bytes:
-    """What a piece stands for; one that was added to the published ones stands for its own characters."""
+    """The bytes of a piece; a piece that was added to the published ones stands for its own characters."""
     return bytes(BYTES[c] for c in piece) if BYTES.keys() >= set(piece) else piece.encode()
 
 

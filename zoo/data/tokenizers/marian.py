@@ -15,7 +15,7 @@ CODE = ">>", "<<"  # stand around the code of the target's language, which may b
 
 
 class MarianPieces(SentencePiece):
-    """`pieces` have the ids behind those of `SPECIALS`, in their order; what is not among them is `<unk>`."""
+    """`pieces` have the ids after those of `SPECIALS`, in order; any other piece is `<unk>`."""
 
     suffix = ".marian"
 
@@ -56,7 +56,7 @@ class MarianPieces(SentencePiece):
 
     @classmethod
     def load(cls, content: bytes) -> "MarianPieces":
-        """Undo `save`. Raises ValueError when `content` is no such file."""
+        """Undo `save`. Raises ValueError if `content` is not of this kind."""
         parts = json.loads(content)
         try:
             return cls(base64.b64decode(parts["model"], validate=True), parts["pieces"])

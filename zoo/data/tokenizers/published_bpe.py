@@ -21,10 +21,10 @@ SHIFT = len(SPECIALS)
 
 
 class PublishedBPE(Saved):
-    """A BPE whose pieces and merges are given (Sennrich et al. 2016), and never learned here.
+    """A BPE with given pieces and merges (Sennrich et al. 2016), never learned here.
 
-    `VOCABULARY` and `MERGES` are the names that the two files go by, `END` is what stands behind the last character of
-    a word, and `UNMERGED` are the pieces that no merge makes, single characters aside.
+    `VOCABULARY` and `MERGES` are the possible names of the two files, `END` follows the last character of a word, and
+    `UNMERGED` are the pieces that no merge makes, except for single characters.
     """
 
     VOCABULARY: ClassVar[tuple[str, ...]]
@@ -74,7 +74,7 @@ class PublishedBPE(Saved):
         return self._pieces[row]
 
     def pairs(self) -> list[tuple[str, str]]:
-        """What is merged, in the order of application."""
+        """The merged pairs, in the order of application."""
         return [tuple(merge.split(" ")) for merge in self._merges]
 
     def row(self, piece: str) -> int | None:
@@ -96,7 +96,7 @@ class PublishedBPE(Saved):
 
     @classmethod
     def load(cls, content: bytes) -> "PublishedBPE":
-        """Undo `save`. Raises ValueError when `content` is no such file."""
+        """Undo `save`. Raises ValueError if `content` is not of this kind."""
         parts = json.loads(content)
         if not isinstance(parts, dict) or not {"pieces", "merges"} <= parts.keys():
             raise ValueError("it has no pieces and merges")

@@ -22,13 +22,13 @@ sentencepiece.set_min_log_level(2)  # the library reports its progress on standa
 class Alphabet:
     """What can be written with the pieces.
 
-    Text survives the round trip as it stands: nothing is folded together as NFKC would ("…" stays one character, "½"
-    isn't "1/2"), since the output is scored against such text. Only spellings that look alike become one, a letter and
-    its combining accent, and any run of white space is a single space; `keep_whitespace`, for language models, keeps
-    spaces, tabs and line breaks as they are.
+    Text survives the round trip unchanged: nothing is folded as NFKC would ("…" stays one character, "½" does not
+    become "1/2"), since the output is scored against such text. Only canonically equal spellings are unified (a letter
+    and its combining accent), and any run of white space becomes one space. `keep_whitespace`, for language models,
+    keeps spaces, tabs and line breaks as they are.
 
-    The default `coverage` forgets characters rarer than one in 100,000, the foreign scripts of crawled text.
-    `byte_fallback` spells those in UTF-8 bytes, at the price of 256 rows.
+    The default `coverage` drops characters rarer than one in 100,000, such as foreign scripts in crawled text.
+    `byte_fallback` spells them in UTF-8 bytes, at the cost of 256 rows.
     """
 
     keep_whitespace: bool = False
@@ -87,12 +87,13 @@ class SentencePiece(Saved):
         seed: int = 0,
         key: str = "data.vocabulary",
     ) -> "SentencePiece":
-        """Learn exactly `size` pieces from `lines`, of which a uniform sample of at most `sample` is held in memory.
+        """Learn exactly `size` pieces from a uniform sample of at most `sample` of the `lines`, which is held in
+        memory.
 
         The same text and `seed` give the same bytes. `symbols` are never split.
 
-        Raises UserError when `size` is too large or too small for the text, or when there is no text; `key` is where
-        the user has set it.
+        Raises UserError if `size` is too large or too small for the text, or if there is no text; `key` is the option
+        that sets it.
         """
         model = BytesIO()
         try:
@@ -151,7 +152,7 @@ class SentencePiece(Saved):
 
     @classmethod
     def load(cls, content: bytes) -> "SentencePiece":
-        """Undo `save`. Raises ValueError when `content` is no such file."""
+        """Undo `save`. Raises ValueError if `content` is not of this kind."""
         if not content:
             raise ValueError("it is empty")  # which the library takes for a model without pieces
         try:
@@ -170,7 +171,7 @@ def _escaped(line: str) -> str:
 
 
 def _sample(lines: Iterable[str], most: int, seed: int) -> list[str]:
-    """At most `most` of the lines that hold text, each as likely as any other (Vitter 1985, algorithm R).
+    """A uniform sample of at most `most` of the lines that hold text (Vitter 1985, algorithm R).
 
     The library could sample by itself, but it would swallow the errors that reading `lines` raises.
     """
@@ -201,7 +202,7 @@ def _normalizer(keep_whitespace: bool) -> sentencepiece.SentencePieceNormalizer:
 
 
 def _size_error(error: RuntimeError, size: int, kind: str, key: str) -> UserError | None:
-    """The library's complaint about the vocabulary's size in the user's terms; None when it is about something else."""
+    """The library's error about the vocabulary's size, in the user's terms; None for any other error."""
     message = f"{key}={size} is too {{}} for {kind} pieces of this text: set it to {{}}"
     if most := re.search(r"Vocabulary size too high .* <= (\d+)", str(error)):
         return UserError(message.format("large", f"at most {most[1]}"))

@@ -30,9 +30,9 @@ class WordVocabulary(Saved):
     def train(
         cls, lines: Iterable[str], size: int, *, symbols: Sequence[str] = (), key: str = "data.vocabulary"
     ) -> "WordVocabulary":
-        """Keep `symbols` and the most frequent words, `size` rows with the specials; ties fall in alphabetical order.
+        """Keep `symbols` and the most frequent words, `size` rows with the specials; ties are in alphabetical order.
 
-        Raises UserError when the text has fewer words than that, or none; `key` is where the user has set `size`.
+        Raises UserError if the text has fewer words than that, or none; `key` is the option that sets `size`.
         """
         counts = Counter(word for line in lines for word in line.split())
         if not counts:
@@ -73,7 +73,7 @@ class WordVocabulary(Saved):
 
     @classmethod
     def load(cls, content: bytes) -> "WordVocabulary":
-        """Undo `save`. Raises ValueError when `content` is no such file."""
+        """Undo `save`. Raises ValueError if `content` is not of this kind."""
         count, *rows = content.decode(errors="replace").split("\n")
         if not count.isdecimal() or tuple(rows[: len(SPECIALS)]) != SPECIALS:
             raise ValueError(f"it doesn't begin with a count and {', '.join(SPECIALS)}")
