@@ -430,6 +430,7 @@ OPTIONS = {
     "no directory": (["eval"], ["--workdir=DIR"]),
     "a beam": (["translate", "DIR", "--beam-size=x"], ["--beam-size", "'x' is not a whole number"]),
     "a beam of none": (["translate", "DIR", "--beam=0"], ["--beam", "'0' is not a whole number from 1 on"]),
+    "a quantization": (["translate", "DIR", "--quantize=int4"], ["quantize='int4'", "none, int8"]),
     "a dtype": (["score", "DIR", "--compute-dtype=float16"], ["compute_dtype='float16'", "float32, bfloat16"]),
     "a penalty": (["translate", "DIR", "--length-penalty=nan"], ["--length-penalty", "'nan' is not a number"]),
     "n best": (["translate", "DIR", "--beam=2", "--n-best=3"], ["--n-best=3", "beam of 2", "--beam-size=3"]),

@@ -28,6 +28,7 @@ from zoo.decoding.translator import Translator
 from zoo.errors import UserError, check_choice
 from zoo.experiment import Change, Experiment, from_workdir
 from zoo.models import registry
+from zoo.nn.quantization import quantized
 from zoo.storage import AnyPath, located, reached, remove, write_whole
 from zoo.tasks.label_reports import Classified
 from zoo.training.lora import LoRAConfig, adapted, merged
@@ -80,11 +81,21 @@ class Workdir:
 
     @property
     def params(self) -> Any:
-        """The parameters of `checkpoint`: best (or else the latest), latest, average, or the number of a step."""
+        """The parameters of `checkpoint`: best (or else the latest), latest, average, or the number of a step; with
+        matrices of 8 bits where `decoding.quantize` says so."""
         return self._loaded[1]
 
     @cached_property
     def _loaded(self) -> tuple[int, Any]:
+        step, params = self._read()
+        return step, params if self.experiment.decoding.quantize == "none" else quantized(params)
+
+    @property
+    def _exact(self) -> Any:
+        """The parameters as they were trained, for whoever writes them."""
+        return self.params if self.experiment.decoding.quantize == "none" else self._read()[1]
+
+    def _read(self) -> tuple[int, Any]:
         like, lora = self.shapes or self._on_one_device(), self.experiment.lora
         if self._foreign is not None:
             return 0, self._foreign.parameters(like)
@@ -229,7 +240,7 @@ class Workdir:
             tokenizer.save(directory / "tokenizer", name)
         if (known := labels.saved(self.path)) is not None:
             labels.save(directory, known)
-        save_parameters(directory / "best", self.step, self.params, {})
+        save_parameters(directory / "best", self.step, self._exact, {})
         merged_in = replace(self.experiment, lora=LoRAConfig())
         content = json.dumps(merged_in.as_dict(), indent=2) + "\n"
         write_whole(directory / "config.json", content.encode())
@@ -238,7 +249,7 @@ class Workdir:
         data = self.experiment.data
         direction = (getattr(data, "source", ""), getattr(data, "target", ""))
         tokenizers, decoding = self.task.named_tokenizers(), self.experiment.decoding
-        exported = interop.Exported(self.model.config, self.params, tokenizers, decoding, direction)
+        exported = interop.Exported(self.model.config, self._exact, tokenizers, decoding, direction)
         interop.write(directory, to, exported, quantization)
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Change = tuple[str, str]
 # The keys of a config's `decoding` that have an option.
-DECODING = ("beam_size", "length_penalty", "coverage_penalty", "max_length", "forbid_unknown", "compute_dtype")
+PENALTIES = ("length_penalty", "coverage_penalty")
+DECODING = ("beam_size", *PENALTIES, "max_length", "forbid_unknown", "compute_dtype", "quantize")
 Options = argparse.ArgumentParser | argparse._ArgumentGroup  # what takes options
 
 
@@ -137,8 +138,16 @@ def _add_penalties(parser: Options) -> None:
     parser.add_argument(
         "--coverage-penalty", type=number, metavar="B", help="beta of GNMT: larger favours those that leave nothing out"
     )
+    add_numbers(parser)
+
+
+def add_numbers(parser: Options) -> None:
+    """In which numbers a trained model computes, the same for every model."""
     parser.add_argument(
         "--compute-dtype", metavar="DTYPE", help="float32 (default), bfloat16 or auto: the device's fastest"
+    )
+    parser.add_argument(
+        "--quantize", metavar="KIND", help="int8: round matrices to 8 bits, for speed and a quarter of their memory"
     )
 
 

@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from zoo.cli.arguments import add_checkpoint, directory, positive
+from zoo.cli.arguments import add_checkpoint, add_numbers, decoding_changes, directory, positive
 from zoo.cli.lines import inputs
 
 if TYPE_CHECKING:
@@ -25,17 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top", type=positive, metavar="N", help="the N likeliest labels, each with its probability, between tabs"
     )
     parser.add_argument("--json", action="store_true", help="an object a line: label, probabilities (or value)")
-    parser.add_argument(
-        "--compute-dtype", metavar="DTYPE", help="float32 (default), bfloat16 or auto: the device's fastest"
-    )
+    add_numbers(parser)
     add_checkpoint(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import load
 
-    changes = (("decoding.compute_dtype", args.compute_dtype),) if args.compute_dtype else ()
-    workdir = load(args.workdir, args.checkpoint, changes, command="classify")
+    workdir = load(args.workdir, args.checkpoint, decoding_changes(args), command="classify")
     fields = "<TAB>".join(workdir.task.fields)
     if sys.stdin.isatty():
         log.info("classifying lines of %s; Ctrl-D ends", fields)

@@ -7,7 +7,16 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from zoo.cli.arguments import add_checkpoint, add_sampling, directory, number, positive, sampling_options
+from zoo.cli.arguments import (
+    add_checkpoint,
+    add_numbers,
+    add_sampling,
+    decoding_changes,
+    directory,
+    number,
+    positive,
+    sampling_options,
+)
 from zoo.cli.lines import flush, inputs, write
 from zoo.errors import UserError
 
@@ -35,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
     parser.add_argument("--samples", type=positive, default=1, metavar="N", help="so many texts, a blank line between")
     parser.add_argument("--json", action="store_true", help="an object a line: prompt, text, ended")
+    add_numbers(parser)
     add_checkpoint(parser)
 
 
@@ -45,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--stop='' stands everywhere: name a text to end before")
     own = {"max_new_tokens": args.max_new_tokens, "repetition_penalty": args.repetition_penalty}
     options = sampling_options(args) | {name: value for name, value in own.items() if value is not None}
-    changes = tuple((f"decoding.{name}", str(value)) for name, value in options.items())
+    changes = (*decoding_changes(args), *((f"decoding.{name}", str(value)) for name, value in options.items()))
     generator = load(args.workdir, args.checkpoint, changes, command="generate").generator()
     if args.prompt is None and sys.stdin.isatty():
         log.info("going on from each line; Ctrl-D ends")

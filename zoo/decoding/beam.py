@@ -23,6 +23,7 @@ from zoo.data.specials import BOS, EOS, PAD, UNK
 from zoo.decoding.sampling import NEVER
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Decodable
+from zoo.nn.quantization import QUANTIZATIONS
 from zoo.parallel.devices import COMPUTE_DTYPES
 
 NORMALIZATIONS = {"gnmt": lambda length: (5.0 + length) / 6.0, "power": lambda length: 1.0 * length}
@@ -39,7 +40,8 @@ class BeamConfig:
     without EOS. `forbid_unknown` forbids <unk>.
 
     The model computes in `compute_dtype`, whatever it was trained in. In bfloat16, single steps and a pass over the
-    whole translation differ by more than rounding, so teacher forcing would not reproduce a score.
+    whole translation differ by more than rounding, so teacher forcing would not reproduce a score. With
+    `quantize="int8"` matrices are rounded to 8 bits when a trained model is loaded.
     """
 
     beam_size: int = 4
@@ -51,9 +53,11 @@ class BeamConfig:
     min_length: int = 0
     forbid_unknown: bool = False
     compute_dtype: str = "float32"
+    quantize: str = "none"
 
     def __post_init__(self):
         check_choice("decoding.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        check_choice("decoding.quantize", self.quantize, QUANTIZATIONS)
         check_choice("decoding.normalization", self.normalization, NORMALIZATIONS)
         if self.beam_size < 1:
             raise UserError(f"decoding.beam_size={self.beam_size}: must be at least 1")
@@ -196,7 +200,7 @@ def stages(length: int) -> list[int]:
     return found
 
 
-@partial(jax.jit, static_argnames=("model", "config", "keep_attention", "before", "room"), donate_argnames="search")
+@partial(jax.jit, static_argnames=("model", "config", "keep_attention", "before", "room"))
 def _searched(
     model: Decodable,
     params: Any,

@@ -23,6 +23,7 @@ from zoo.data.tokenizers import Tokenizer
 from zoo.decoding.sampling import SamplingConfig, draw, penalized, row_keys
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Cache, LanguageModel
+from zoo.nn.quantization import QUANTIZATIONS
 from zoo.parallel.devices import COMPUTE_DTYPES
 
 NEVER_SAID = (PAD, BOS, UNK)
@@ -32,14 +33,17 @@ UNREADABLE = "\ufffd"  # stands for the bytes of an incomplete character
 
 @dataclass(frozen=True)
 class GenerationConfig(SamplingConfig):
-    """How tokens are drawn, and how many at most; the model computes in `compute_dtype`."""
+    """How tokens are drawn, and how many at most. The model computes in `compute_dtype`; `quantize="int8"` rounds its
+    matrices to 8 bits."""
 
     max_new_tokens: int = 100
     compute_dtype: str = "float32"
+    quantize: str = "none"
 
     def __post_init__(self):
         super().__post_init__()
         check_choice("decoding.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        check_choice("decoding.quantize", self.quantize, QUANTIZATIONS)
         if self.max_new_tokens < 1:
             raise UserError(f"max_new_tokens={self.max_new_tokens}: use at least 1")
 

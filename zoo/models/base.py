@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from zoo.data.batches.base import LanguageBatch, Seq2SeqBatch
 from zoo.errors import UserError
 from zoo.nn.linear import add_bias, dot
+from zoo.nn.quantization import Quantized
 
 EXCLUDED = -1e9  # the logit of an excluded row: its probability is 0 in float32
 Cache = Any  # a tree of arrays that only its own model looks into
@@ -28,7 +29,7 @@ class Readout:
     """
 
     states: Float[Array, "B T E"]
-    matrix: Float[Array, "_ _"]
+    matrix: Float[Array, "_ _"] | Quantized
     bias: Float[Array, "V"] | None = None
     contract: int = struct.field(pytree_node=False, default=0)
     dtype: Any = struct.field(pytree_node=False, default=jnp.float32)

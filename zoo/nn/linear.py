@@ -12,6 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
 from zoo.nn.placement import parts, placed, platform
+from zoo.nn.quantization import Quantized
 
 Initializer = Callable[..., Array]
 GLOROT_UNIFORM: Initializer = nn.initializers.xavier_uniform()  # Glorot & Bengio 2010, eq. 16
@@ -76,10 +77,9 @@ def _mergeable(x: Array) -> bool:
     return x.ndim > 2 and platform() != "cpu" and parts("length") == 1
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def dot(
     x: Float[Array, "*N I"],
-    kernel: Float[Array, "_ _"],
+    kernel: Float[Array, "_ _"] | Quantized,
     dtype: DTypeLike = jnp.float32,
     contract: int = 0,
     result: DTypeLike | None = None,
@@ -87,8 +87,16 @@ def dot(
     """`x @ kernel`, or `x @ kernel.T` with `contract=1`; inputs in `dtype`, sums in float32, the result in `result` or,
     if that is `None`, in `result_of(dtype)`.
 
-    The two products of the backward pass take inputs in `dtype` as well; the gradient keeps the kernel's own dtype.
+    The two products of the backward pass take inputs in `dtype` as well; the gradient keeps the kernel's own dtype. A
+    kernel that is `Quantized` multiplies integers instead, and has no gradient.
     """
+    if isinstance(kernel, Quantized):
+        return kernel.product(x, contract).astype(result or result_of(dtype))
+    return _dot(x, kernel, dtype, contract, result)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _dot(x: Array, kernel: Array, dtype: DTypeLike, contract: int, result: DTypeLike | None) -> Array:
     return product(x.astype(dtype), kernel.astype(dtype), contract, result or result_of(dtype))
 
 
@@ -107,7 +115,7 @@ def _dot_backward(dtype, contract, result, residuals, gradient):
     return to_x.astype(x_like.dtype), to_kernel.astype(kernel_like.dtype)
 
 
-dot.defvjp(_dot_forward, _dot_backward)
+_dot.defvjp(_dot_forward, _dot_backward)
 
 
 @jax.custom_vjp
@@ -194,5 +202,7 @@ class Embedding(nn.Module):
         )
 
     def __call__(self, tokens: Int[ArrayLike, "*B"]) -> Float[Array, "*B E"]:
+        if isinstance(self.table, Quantized):
+            return self.table.rows(tokens).astype(self.dtype)
         # What is cut along the width is gathered before it is read, for the rows that come out are cut along the batch.
         return jnp.take(placed(self.table, "vocab", None), tokens, axis=0).astype(self.dtype)

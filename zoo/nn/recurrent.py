@@ -17,9 +17,10 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.nn.linear import Dense, Initializer, dot, summed_outer
+from zoo.nn.quantization import Quantized
 
 PyTree = Any
-Kernels = Mapping[str, Array]
+Kernels = Mapping[str, Array | Quantized]
 Times = Callable[[str, Array], Array]  # (name of a kernel, vectors) -> their product
 Step = Callable[[Times, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]  # (times, given, carry, x) -> (carry, y)
 State = tuple[Float[Array, "*B N"], ...]  # what a cell carries; the first is the hidden state that others see
@@ -214,7 +215,7 @@ class Recurrent(nn.Module):
         gates = self.input(x) + self.bias
         return gates.reshape(*x.shape[:-1], -1).astype(self.dtype)
 
-    def kernels(self) -> dict[str, Array]:
+    def kernels(self) -> Kernels:
         """The recurrent kernels as matrices, for `recur`."""
         return {name: kernel.reshape(self.width, -1) for name, kernel in self.recurrent.items()}
 

@@ -20,6 +20,7 @@ from zoo.data.examples import labelled, labels
 from zoo.data.examples.labelled import FORMATS, Example, Format
 from zoo.data.ids.transformations import Layout
 from zoo.errors import UserError, check_choice, nearest
+from zoo.nn.quantization import QUANTIZATIONS
 from zoo.parallel.devices import COMPUTE_DTYPES
 from zoo.storage import AnyPath
 from zoo.tasks import metrics
@@ -90,12 +91,14 @@ class ClassificationData(Splits):
 
 @dataclass(frozen=True)
 class PredictionConfig:
-    """A trained classifier computes in `compute_dtype`."""
+    """A trained classifier computes in `compute_dtype`, from matrices rounded to 8 bits with `quantize="int8"`."""
 
     compute_dtype: str = "float32"
+    quantize: str = "none"
 
     def __post_init__(self):
         check_choice("decoding.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        check_choice("decoding.quantize", self.quantize, QUANTIZATIONS)
 
 
 class Classification:
