@@ -25,13 +25,26 @@ from zoo.errors import UserError, nearest
 from zoo.experiment import from_file
 
 FOLDERS = {
-    **{"cola": "CoLA", "sst2": "SST-2", "stsb": "STS-B", "mrpc": "MRPC", "qqp": "QQP", "mnli": "MNLI"},
-    **{"qnli": "QNLI", "rte": "RTE", "wnli": "WNLI"},
+    "cola": "CoLA",
+    "sst2": "SST-2",
+    "stsb": "STS-B",
+    "mrpc": "MRPC",
+    "qqp": "QQP",
+    "mnli": "MNLI",
+    "qnli": "QNLI",
+    "rte": "RTE",
+    "wnli": "WNLI",
 }
 # Radford et al. 2018, table 5, in hundredths: with pretraining, and without.
 PAPER = {
-    **{"cola": (45.4, 18.9), "sst2": (91.3, 84.0), "stsb": (82.0, 30.9), "mrpc": (82.3, 79.4), "qqp": (70.3, 65.5)},
-    **{"mnli": (81.8, 75.7), "qnli": (88.1, 71.2), "rte": (56.0, 53.8)},
+    "cola": (45.4, 18.9),
+    "sst2": (91.3, 84.0),
+    "stsb": (82.0, 30.9),
+    "mrpc": (82.3, 79.4),
+    "qqp": (70.3, 65.5),
+    "mnli": (81.8, 75.7),
+    "qnli": (88.1, 71.2),
+    "rte": (56.0, 53.8),
 }
 PRETRAINED, SCRATCH = "pretrained", "not pretrained"
 

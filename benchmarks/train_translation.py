@@ -34,8 +34,14 @@ def _experiment(arguments: argparse.Namespace, dtype: str) -> Experiment:
         {
             "model": {"name": "transformer", "size": arguments.size},
             "data": {
-                **{"train": "phrases", "valid": "phrases", "tokenizer": "bpe", "vocabulary": 500},
-                **{"max_length": 32, "steps": [12, 20], "batch_tokens": arguments.batch_tokens, "pool": 8192},
+                "train": "phrases",
+                "valid": "phrases",
+                "tokenizer": "bpe",
+                "vocabulary": 500,
+                "max_length": 32,
+                "steps": [12, 20],
+                "batch_tokens": arguments.batch_tokens,
+                "pool": 8192,
             },
             "optimizer": {"peak": 1e-3},
             "train": {"compute_dtype": dtype, "smoothing": 0.1},

@@ -45,11 +45,18 @@ def random_arrays(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str
 
 def gpt2_shapes(vocabulary: int, layers: int = 2, width: int = 16, length: int = 32, prefix: str = "transformer."):
     one = {
-        **{"ln_1.weight": (width,), "ln_1.bias": (width,), "ln_2.weight": (width,), "ln_2.bias": (width,)},
-        **{"attn.c_attn.weight": (width, 3 * width), "attn.c_attn.bias": (3 * width,)},
-        **{"attn.c_proj.weight": (width, width), "attn.c_proj.bias": (width,)},
-        **{"mlp.c_fc.weight": (width, 4 * width), "mlp.c_fc.bias": (4 * width,)},
-        **{"mlp.c_proj.weight": (4 * width, width), "mlp.c_proj.bias": (width,)},
+        "ln_1.weight": (width,),
+        "ln_1.bias": (width,),
+        "ln_2.weight": (width,),
+        "ln_2.bias": (width,),
+        "attn.c_attn.weight": (width, 3 * width),
+        "attn.c_attn.bias": (3 * width,),
+        "attn.c_proj.weight": (width, width),
+        "attn.c_proj.bias": (width,),
+        "mlp.c_fc.weight": (width, 4 * width),
+        "mlp.c_fc.bias": (4 * width,),
+        "mlp.c_proj.weight": (4 * width, width),
+        "mlp.c_proj.bias": (width,),
     }
     top = {"wte.weight": (vocabulary, width), "wpe.weight": (length, width)}
     top |= {"ln_f.weight": (width,), "ln_f.bias": (width,)}

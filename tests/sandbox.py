@@ -98,7 +98,10 @@ class Sandbox:
             return
         bash = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", fence.code],
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         told = []
         while bash.poll() is None:

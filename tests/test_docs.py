@@ -97,7 +97,10 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
-        **{"cwd": ROOT, "capture_output": True, "text": True, "env": documents.quiet_environment()},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=documents.quiet_environment(),
     )
     assert built.returncode == 0, built.stdout + built.stderr
     for page in PAGES[1:]:

@@ -14,9 +14,15 @@ from test_generate import TINY as TINY_GPT
 STEPS = 3
 MOVES = (8, 1, 4)  # devices for the first, the second and the third step of one run
 COMMON = {
-    **{"train.compute_dtype": "float32", "train.log_every": "1", "train.checkpoint_every": "1"},
-    **{"train.evaluate_every": str(STEPS), "train.evaluation_size": "4", "train.select": "loss"},
-    **{"optimizer.schedule": "constant", "optimizer.warmup": "0", "data.test": ""},
+    "train.compute_dtype": "float32",
+    "train.log_every": "1",
+    "train.checkpoint_every": "1",
+    "train.evaluate_every": str(STEPS),
+    "train.evaluation_size": "4",
+    "train.select": "loss",
+    "optimizer.schedule": "constant",
+    "optimizer.warmup": "0",
+    "data.test": "",
 }
 CLASSIFIER = {key: value for key, value in TINY_GPT.items() if not key.startswith("decoding.")}
 CLASSIFIER |= {"optimizer.warmup_share": "0", "optimizer.peak": "0.01", "train.epochs": "0"}

@@ -19,10 +19,21 @@ ROOT = Path(__file__).parent.parent
 STEPS = 20
 # With all that has a state of its own: dropout, a moving average of weights, an optimizer's moments, pools of batches.
 SETTINGS = {
-    **{"train.steps": STEPS, "train.checkpoint_every": 3, "train.log_every": 1, "train.evaluate_every": 10},
-    **{"train.evaluation_size": 8, "train.keep": 2, "optimizer.ema": 0.9},
-    **{"model.width": 128, "model.layers": 1, "model.dropout": 0.1},
-    **{"data.batch_tokens": 256, "data.max_length": 24, "data.pool": 64, "data.test": "", "decoding.max_length": 8},
+    "train.steps": STEPS,
+    "train.checkpoint_every": 3,
+    "train.log_every": 1,
+    "train.evaluate_every": 10,
+    "train.evaluation_size": 8,
+    "train.keep": 2,
+    "optimizer.ema": 0.9,
+    "model.width": 128,
+    "model.layers": 1,
+    "model.dropout": 0.1,
+    "data.batch_tokens": 256,
+    "data.max_length": 24,
+    "data.pool": 64,
+    "data.test": "",
+    "decoding.max_length": 8,
 }
 
 

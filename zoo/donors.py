@@ -50,8 +50,11 @@ class Taking:
     def named(self) -> list[str]:
         """The flags that are given."""
         given = {
-            **{"--init_head": self.head, "--init_checkpoint": self.checkpoint, "--init_only": self.only},
-            **{"--init_optimizer": self.optimizer, "--new_vocabulary": self.new_vocabulary},
+            "--init_head": self.head,
+            "--init_checkpoint": self.checkpoint,
+            "--init_only": self.only,
+            "--init_optimizer": self.optimizer,
+            "--new_vocabulary": self.new_vocabulary,
         }
         return [flag for flag, value in given.items() if value]
 

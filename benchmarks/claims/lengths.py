@@ -26,9 +26,17 @@ CLAIM = (
     "encoder-decoder architecture. (Bahdanau et al. 2015, abstract)"
 )
 SETTINGS: dict[str, Any] = {
-    **{"source": "en", "target": "fr", "phrases": 8, "lines": {"train": 40_000, "valid": 200, "test": 400}},
-    **{"vocabulary": 500, "parameters": 1_000_000, "updates": 300, "batch_tokens": 3072, "seed": 0},
-    **{"max_length": 160, "steps": [32, 64, 96]},
+    "source": "en",
+    "target": "fr",
+    "phrases": 8,
+    "lines": {"train": 40_000, "valid": 200, "test": 400},
+    "vocabulary": 500,
+    "parameters": 1_000_000,
+    "updates": 300,
+    "batch_tokens": 3072,
+    "seed": 0,
+    "max_length": 160,
+    "steps": [32, 64, 96],
     "peaks": {"cho": 3e-3, "rnnsearch": 3e-3, "transformer": 2e-3},
 }
 
@@ -54,18 +62,28 @@ def _point(settings: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     begun = time.perf_counter()
     own = {f"model.{key}": value for key, value in sized(name, settings["vocabulary"], settings["parameters"]).items()}
     changes = {
-        **{"data.path": str(folder / "text"), "data.train": "train", "data.valid": "valid", "data.test": "test"},
+        "data.path": str(folder / "text"),
+        "data.train": "train",
+        "data.valid": "valid",
+        "data.test": "test",
         **{f"data.{key}": settings[key] for key in ("vocabulary", "batch_tokens", "max_length", "steps")},
-        **{"optimizer.peak": settings["peaks"][name], "train.steps": settings["updates"], "seed": settings["seed"]},
-        **{"train.select": "loss", "train.evaluate_every": settings["updates"], "train.checkpoint_every": 100},
-        **{"decoding.max_length": settings["max_length"]},
+        "optimizer.peak": settings["peaks"][name],
+        "train.steps": settings["updates"],
+        "seed": settings["seed"],
+        "train.select": "loss",
+        "train.evaluate_every": settings["updates"],
+        "train.checkpoint_every": 100,
+        "decoding.max_length": settings["max_length"],
     }
     trained = zoo.train(f"phrases.py:{settings['source']}-{settings['target']},{name}", folder / name, **own, **changes)
     seconds = time.perf_counter() - begun
     scores = by_length([trained])
     return {
-        **{"parameters": registry.parameter_count(trained.model.config), "seconds": seconds},
-        **{"bins": scores["bins"], "bleu": scores["bleu"][str(trained.path)], "signature": scores["bleu_signature"]},
+        "parameters": registry.parameter_count(trained.model.config),
+        "seconds": seconds,
+        "bins": scores["bins"],
+        "bleu": scores["bleu"][str(trained.path)],
+        "signature": scores["bleu_signature"],
     }
 
 

@@ -30,8 +30,12 @@ CLAIM = (
     "whereas a recurrent layer requires O(n) sequential operations. (Vaswani et al. 2017, section 4)"
 )
 SETTINGS: dict[str, Any] = {
-    **{"tokens": 4096, "lengths": [16, 64, 256, 512], "vocabulary": 1000, "parameters": 1_500_000},
-    **{"dtype": "bfloat16", "rounds": 5},
+    "tokens": 4096,
+    "lengths": [16, 64, 256, 512],
+    "vocabulary": 1000,
+    "parameters": 1_500_000,
+    "dtype": "bfloat16",
+    "rounds": 5,
 }
 OPTIMIZER = OptimizerConfig(peak=1e-3, schedule="constant", warmup=0)
 
@@ -68,8 +72,10 @@ def _timed(run: Any, work: Work, settings: dict[str, Any]) -> dict[str, float]:
     timed(run)  # compiles
     seconds = statistics.median(timed(run)[1] for _ in range(settings["rounds"]))
     return {
-        **{"seconds": seconds, "tokens_per_second": settings["tokens"] / seconds},
-        **{"flops": work.flops, "steps": work.steps},
+        "seconds": seconds,
+        "tokens_per_second": settings["tokens"] / seconds,
+        "flops": work.flops,
+        "steps": work.steps,
     }
 
 

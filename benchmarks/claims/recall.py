@@ -31,8 +31,15 @@ CLAIM = (
     "and backward signals have to traverse in the network. (Vaswani et al. 2017, section 4)"
 )
 SETTINGS: dict[str, Any] = {
-    **{"symbols": 32, "parameters": 500_000, "tokens": 1024, "updates": 900, "seed": 0, "dtype": "bfloat16"},
-    **{"distances": [4, 8, 16, 32, 64, 128, 256], "buckets": [16, 64, 256], "symbols_scored": 2048},
+    "symbols": 32,
+    "parameters": 500_000,
+    "tokens": 1024,
+    "updates": 900,
+    "seed": 0,
+    "dtype": "bfloat16",
+    "distances": [4, 8, 16, 32, 64, 128, 256],
+    "buckets": [16, 64, 256],
+    "symbols_scored": 2048,
     "peaks": {"cho": 3e-3, "rnnsearch": 3e-3, "transformer": 1e-3},
 }
 

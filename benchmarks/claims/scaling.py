@@ -37,9 +37,15 @@ CLAIM = (
 SETTINGS: dict[str, Any] = {
     # Layers and width; the last is the one that is predicted.
     "sizes": [[1, 16], [1, 32], [2, 32], [2, 64], [3, 96], [4, 128], [5, 160]],
-    **{"rows": 16, "length": 128, "updates": 400, "evaluate_every": 100, "seed": 0, "ema": 0.99},
+    "rows": 16,
+    "length": 128,
+    "updates": 400,
+    "evaluate_every": 100,
+    "seed": 0,
+    "ema": 0.99,
     # At width 128; at others by the square root of their ratio. Twice as much is not stable at two layers of 32.
-    **{"peak": 2.5e-3, "peak_width": 128},
+    "peak": 2.5e-3,
+    "peak_width": 128,
 }
 
 
@@ -85,8 +91,11 @@ def _point(settings: dict[str, Any], text: Path | None, layers: int, width: int,
     steps, losses = read_curves(trained.path / "metrics.jsonl")["loss"]["valid"]
     flops = _flops(trained.model, settings)
     return {
-        **{"parameters": _without_embeddings(trained.params), "seconds": seconds, "flops_per_update": flops},
-        **{"updates": steps, "losses": losses},
+        "parameters": _without_embeddings(trained.params),
+        "seconds": seconds,
+        "flops_per_update": flops,
+        "updates": steps,
+        "losses": losses,
     }
 
 

@@ -8,9 +8,17 @@ from zoo.errors import UserError
 from zoo.experiment import from_file
 
 PAPER = {
-    **{"optimizer.peak": 6.25e-5, "optimizer.schedule": "linear", "optimizer.warmup_share": 0.002},
-    **{"optimizer.clip": 1.0, "optimizer.decay": 0.01, "train.epochs": 3.0, "data.batch_rows": 32},
-    **{"data.auxiliary": 0.5, "data.length": 512, "train.smoothing": 0.0, "optimizer.name": "adam"},
+    "optimizer.peak": 6.25e-5,
+    "optimizer.schedule": "linear",
+    "optimizer.warmup_share": 0.002,
+    "optimizer.clip": 1.0,
+    "optimizer.decay": 0.01,
+    "train.epochs": 3.0,
+    "data.batch_rows": 32,
+    "data.auxiliary": 0.5,
+    "data.length": 512,
+    "train.smoothing": 0.0,
+    "optimizer.name": "adam",
 }
 
 

@@ -21,28 +21,59 @@ ADADELTA |= {"optimizer.schedule": "constant", "optimizer.peak": 1.0, "optimizer
 ENGLISH_FRENCH = {"data.source": "en", "data.target": "fr", "data.train": "tfds:wmt14_translate/fr-en"}
 ENGLISH_FRENCH |= {"data.test": "tfds:wmt14_translate/fr-en", "data.test_split": "test"}
 OF_ALL = ENGLISH_FRENCH | {
-    **{"data.tokenizer": "word", "data.joint": False, "optimizer.per": "sentence", "optimizer.momentum": 0.0},
-    **{"model.dropout": 0.0, "model.init": "paper", "train.smoothing": 0.0, "optimizer.decay": 0.0},
-    **{"optimizer.ema": 0.0, "train.compute_dtype": "float32", "decoding.length_penalty": 0.0},
+    "data.tokenizer": "word",
+    "data.joint": False,
+    "optimizer.per": "sentence",
+    "optimizer.momentum": 0.0,
+    "model.dropout": 0.0,
+    "model.init": "paper",
+    "train.smoothing": 0.0,
+    "optimizer.decay": 0.0,
+    "optimizer.ema": 0.0,
+    "train.compute_dtype": "float32",
+    "decoding.length_penalty": 0.0,
 }
 OF_BAHDANAU = OF_ALL | {  # 4.2, A.2.3, B.2
-    **{"data.vocabulary": 30_000, "data.target_vocabulary": 0, "data.batch_sentences": 80, "data.pool": 1600},
-    **{"optimizer.clip": 1.0, "model.width": 1000, "model.embedding": 620, "model.maxout": 500, **ADADELTA},
+    "data.vocabulary": 30_000,
+    "data.target_vocabulary": 0,
+    "data.batch_sentences": 80,
+    "data.pool": 1600,
+    "optimizer.clip": 1.0,
+    "model.width": 1000,
+    "model.embedding": 620,
+    "model.maxout": 500,
+    **ADADELTA,
 }
 SEARCH = OF_BAHDANAU | {"model.name": "rnnsearch", "model.alignment": 1000}
 ENCDEC = OF_BAHDANAU | {"model.name": "cho", "model.rank": 0}
 PUBLISHED = {
     SUTSKEVER: OF_ALL  # 3.1 to 3.4
     | {
-        **{"data.vocabulary": 160_000, "data.target_vocabulary": 80_000, "data.batch_sentences": 128},
-        **{"model.name": "seq2seq", "model.layers": 4, "model.width": 1000, "model.embedding": 1000},
-        **{"model.reverse_source": True, "decoding.beam_size": 12},
-        **{"optimizer.name": "sgd", "optimizer.peak": 0.7, "optimizer.schedule": "halving", "optimizer.clip": 5.0},
+        "data.vocabulary": 160_000,
+        "data.target_vocabulary": 80_000,
+        "data.batch_sentences": 128,
+        "model.name": "seq2seq",
+        "model.layers": 4,
+        "model.width": 1000,
+        "model.embedding": 1000,
+        "model.reverse_source": True,
+        "decoding.beam_size": 12,
+        "optimizer.name": "sgd",
+        "optimizer.peak": 0.7,
+        "optimizer.schedule": "halving",
+        "optimizer.clip": 5.0,
     },
     CHO: OF_ALL  # 4.1; one batch at a time, not sorted
     | {
-        **{"data.vocabulary": 15_000, "data.target_vocabulary": 0, "data.batch_sentences": 64, "data.pool": 64},
-        **{"model.name": "cho", "model.width": 1000, "model.embedding": 100, "model.maxout": 500, "model.rank": 100},
+        "data.vocabulary": 15_000,
+        "data.target_vocabulary": 0,
+        "data.batch_sentences": 64,
+        "data.pool": 64,
+        "model.name": "cho",
+        "model.width": 1000,
+        "model.embedding": 100,
+        "model.maxout": 500,
+        "model.rank": 100,
         **ADADELTA,
     },
     # Words and EOS; Table 2.
@@ -87,8 +118,14 @@ def test_sutskevers_rate_is_halved_after_five_epochs_and_each_half_of_one_until_
 
 
 TINY = {
-    **{"model.width": 6, "model.embedding": 5, "model.alignment": 7, "model.maxout": 4},
-    **{"data.vocabulary": 46, "data.target_vocabulary": 30, "data.batch_sentences": 8, "data.pool": 40},
+    "model.width": 6,
+    "model.embedding": 5,
+    "model.alignment": 7,
+    "model.maxout": 4,
+    "data.vocabulary": 46,
+    "data.target_vocabulary": 30,
+    "data.batch_sentences": 8,
+    "data.pool": 40,
 }
 
 

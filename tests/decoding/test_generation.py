@@ -18,8 +18,15 @@ from zoo.models.gpt import GPT, GPTConfig
 
 MODEL = GPT(
     GPTConfig(
-        **{"vocabulary": Bytes().size, "layers": 2, "width": 16, "ffn": 32, "heads": 2, "max_length": 16},
-        **{"dropout": 0.0, "attention_dropout": 0.0, "norm": "pre"},
+        vocabulary=Bytes().size,
+        layers=2,
+        width=16,
+        ffn=32,
+        heads=2,
+        max_length=16,
+        dropout=0.0,
+        attention_dropout=0.0,
+        norm="pre",
     )
 )
 GREEDY = GenerationConfig(temperature=0, max_new_tokens=6)

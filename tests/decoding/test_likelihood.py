@@ -19,8 +19,16 @@ from zoo.tasks.losses import cross_entropy
 CONTEXT = 16
 MODEL = GPT(
     GPTConfig(
-        **{"vocabulary": Bytes().size, "layers": 1, "width": 16, "ffn": 32, "heads": 2, "max_length": CONTEXT},
-        **{"dropout": 0.0, "attention_dropout": 0.0, "norm": "pre", "scan_layers": False},
+        vocabulary=Bytes().size,
+        layers=1,
+        width=16,
+        ffn=32,
+        heads=2,
+        max_length=CONTEXT,
+        dropout=0.0,
+        attention_dropout=0.0,
+        norm="pre",
+        scan_layers=False,
     )
 )
 TEXT = "The window slides over a text, and each byte is predicted once."

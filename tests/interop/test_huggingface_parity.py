@@ -141,10 +141,22 @@ def marian(request, tmp_path_factory, pieces):
     json_file(folder / "tokenizer_config.json", {"source_lang": "en", "target_lang": "fr"})
     pad = len(surfaces) - 1
     config = {
-        **{"vocab_size": len(surfaces), "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0},
-        **{"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
-        **{"activation_function": "swish", "scale_embedding": True, "pad_token_id": pad, "eos_token_id": 0},
-        **{"decoder_start_token_id": pad, "forced_eos_token_id": 0, "max_position_embeddings": 64},
+        "vocab_size": len(surfaces),
+        "d_model": 16,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "dropout": 0.0,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "activation_function": "swish",
+        "scale_embedding": True,
+        "pad_token_id": pad,
+        "eos_token_id": 0,
+        "decoder_start_token_id": pad,
+        "forced_eos_token_id": 0,
+        "max_position_embeddings": 64,
     }
     torch.manual_seed(0)
     config = transformers.MarianConfig(**(config | MARIANS[request.param]))

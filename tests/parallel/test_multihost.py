@@ -84,7 +84,10 @@ def start(environment, workdir: Path, count: int, steps: int) -> list[subprocess
     return [
         subprocess.Popen(
             [sys.executable, __file__, str(workdir), coordinator, str(index), str(count), str(steps)],
-            **{"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True},
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for index in range(count)
     ]

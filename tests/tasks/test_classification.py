@@ -58,8 +58,11 @@ def output_and_batch(model_and_params):
     inputs = np.random.default_rng(0).integers(0, 263, (3, 1, 1, 6)).astype(np.int32)
     labels = np.where(np.arange(6) < np.array([5, 2, 4])[:, None, None, None], np.roll(inputs, -1, -1), NOTHING)
     batch = LabelledBatch(
-        *(inputs, labels, np.array([5, 2, 4], np.int32)[:, None, None]),
-        *(np.array([1, 0, 0], np.int32), np.array([True, True, False])),
+        inputs,
+        labels,
+        np.array([5, 2, 4], np.int32)[:, None, None],
+        np.array([1, 0, 0], np.int32),
+        np.array([True, True, False]),
     )
     return jax.jit(model.apply)({"params": params}, batch), batch
 

@@ -32,7 +32,10 @@ def texts(tmp_path_factory):
 def task_of(texts, tmp_path_factory):
     def task_of(**changes):
         data = LanguageModelingData(
-            **{"train": str(texts), "valid": str(texts), "test": "", "tokenizer": "bytes"},
+            train=str(texts),
+            valid=str(texts),
+            test="",
+            tokenizer="bytes",
             **{"length": 8, "batch_rows": 4, **changes},
         )
         return LanguageModeling(data, GenerationConfig(max_new_tokens=4), 0.0, tmp_path_factory.mktemp("run"))

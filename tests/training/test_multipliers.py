@@ -12,12 +12,12 @@ from zoo.training.multipliers import Factors, Multiplier, multiplied
 
 LAYERS = 4
 SCANNED = {
-    **{
-        "body/embedding/table": (9, 2),
-        "body/positions/table": (5, 2),
-        "body/decoder/layers/attention/kernel": (4, 2, 2),
-    },
-    **{"body/decoder/layers/norm/scale": (4, 2), "body/decoder_norm/scale": (2,), "head/kernel": (2, 3)},
+    "body/embedding/table": (9, 2),
+    "body/positions/table": (5, 2),
+    "body/decoder/layers/attention/kernel": (4, 2, 2),
+    "body/decoder/layers/norm/scale": (4, 2),
+    "body/decoder_norm/scale": (2,),
+    "head/kernel": (2, 3),
 }
 ADDED = {"body/embedding/table": 3}
 

@@ -55,13 +55,24 @@ def get_config(argument: str = "50") -> ml_collections.ConfigDict:
     config.name = named("bahdanau2014", argument, "50")
     config.data = {
         **sentences("en", "fr"),
-        **{"tokenizer": "word", "vocabulary": 30_000, "joint": False},
-        **{"max_length": int(words) + 1, "steps": (8, 16, 24, 32, 40), "batch_sentences": 80, "pool": 1600},
+        "tokenizer": "word",
+        "vocabulary": 30_000,
+        "joint": False,
+        "max_length": int(words) + 1,
+        "steps": (8, 16, 24, 32, 40),
+        "batch_sentences": 80,
+        "pool": 1600,
     }
     config.model = MODELS[model]
     config.optimizer = {
-        **{"name": "adadelta", "rho": 0.95, "epsilon": 1e-6, "clip": 1.0, "per": "sentence"},
-        **{"schedule": "constant", "peak": 1.0, "warmup": 0},
+        "name": "adadelta",
+        "rho": 0.95,
+        "epsilon": 1e-6,
+        "clip": 1.0,
+        "per": "sentence",
+        "schedule": "constant",
+        "peak": 1.0,
+        "warmup": 0,
     }
     config.train = {"steps": STEPS[model, words], "checkpoint_every": 2000, "evaluate_every": 10_000}
     config.decoding = {"beam_size": 12, "length_penalty": 0.0}

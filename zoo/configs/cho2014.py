@@ -37,13 +37,24 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.name = "cho2014"
     config.data = {
         **sentences("en", "fr"),
-        **{"tokenizer": "word", "vocabulary": 15_000, "joint": False},
-        **{"max_length": 31, "steps": (8, 16, 24), "batch_sentences": 64, "pool": 64},
+        "tokenizer": "word",
+        "vocabulary": 15_000,
+        "joint": False,
+        "max_length": 31,
+        "steps": (8, 16, 24),
+        "batch_sentences": 64,
+        "pool": 64,
     }
     config.model = {"name": "cho", "size": "cho2014"}
     config.optimizer = {
-        **{"name": "adadelta", "rho": 0.95, "epsilon": 1e-6, "clip": 1.0, "per": "sentence"},
-        **{"schedule": "constant", "peak": 1.0, "warmup": 0},
+        "name": "adadelta",
+        "rho": 0.95,
+        "epsilon": 1e-6,
+        "clip": 1.0,
+        "per": "sentence",
+        "schedule": "constant",
+        "peak": 1.0,
+        "warmup": 0,
     }
     config.train = {"steps": 500_000, "checkpoint_every": 5000, "evaluate_every": 20_000}
     config.decoding = {"beam_size": 12, "length_penalty": 0.0}

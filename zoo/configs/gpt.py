@@ -35,12 +35,23 @@ def get_config(argument: str = "nano") -> ml_collections.ConfigDict:
     config.model = {"name": "gpt", "size": size}
     config.data = {"tokenizer": "bpe", "vocabulary": 40_000, "length": 512, "batch_rows": 64, "packing": "stream"}
     config.optimizer = {
-        **{"peak": 2.5e-4, "schedule": "cosine", "warmup": 2000, "clip": 1.0, "decay": 0.01},
-        **{"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+        "peak": 2.5e-4,
+        "schedule": "cosine",
+        "warmup": 2000,
+        "clip": 1.0,
+        "decay": 0.01,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
     }
     config.train = {
-        **{"steps": 100_000, "compute_dtype": "auto", "select": "loss", "evaluation_size": 256},
-        **{"log_every": 100, "evaluate_every": 1000, "checkpoint_every": 1000},
+        "steps": 100_000,
+        "compute_dtype": "auto",
+        "select": "loss",
+        "evaluation_size": 256,
+        "log_every": 100,
+        "evaluate_every": 1000,
+        "checkpoint_every": 1000,
     }
     if size == "nano":
         config.update(NANO)

@@ -27,8 +27,16 @@ SIZES = {
     },
     "small": {
         "model": {
-            **{"name": "gpt", "size": "gpt1", "layers": 4, "width": 192, "ffn": 768, "heads": 6, "max_length": 128},
-            **{"dropout": 0.0, "attention_dropout": 0.0, "norm": "pre"},
+            "name": "gpt",
+            "size": "gpt1",
+            "layers": 4,
+            "width": 192,
+            "ffn": 768,
+            "heads": 6,
+            "max_length": 128,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "norm": "pre",
         },
         "data": {"tokenizer": "bpe", "vocabulary": 4000, "length": 128, "batch_rows": 16},
         "optimizer": {"peak": 2e-3, "warmup": 200},
@@ -46,11 +54,19 @@ def get_config(argument: str = "paper") -> ml_collections.ConfigDict:
     config.task = "language_modeling"
     config.model = size["model"]
     config.data = {
-        **{"train": "books.tar.xz/books/train", "valid": "books.tar.xz/books/valid", "test": "", "packing": "stream"},
+        "train": "books.tar.xz/books/train",
+        "valid": "books.tar.xz/books/valid",
+        "test": "",
+        "packing": "stream",
         **size["data"],
     }
     config.optimizer = {
-        **{"schedule": "cosine", "clip": 1.0, "decay": 0.01, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+        "schedule": "cosine",
+        "clip": 1.0,
+        "decay": 0.01,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
         **size["optimizer"],
     }
     config.train = {"compute_dtype": "auto", "select": "loss", "evaluation_size": 256, "log_every": 100} | size["train"]

@@ -24,9 +24,19 @@ from zoo.errors import UserError, nearest
 BATCH = 32
 # The score by which the best epoch of each task is chosen.
 TASKS = {
-    **{"cola": "matthews", "sst2": "accuracy", "stsb": "pearson", "mrpc": "f1", "qqp": "f1", "mnli": "accuracy"},
-    **{"qnli": "accuracy", "rte": "accuracy", "wnli": "accuracy", "snli": "accuracy", "race": "accuracy"},
-    **{"storycloze": "accuracy", "own": "accuracy"},
+    "cola": "matthews",
+    "sst2": "accuracy",
+    "stsb": "pearson",
+    "mrpc": "f1",
+    "qqp": "f1",
+    "mnli": "accuracy",
+    "qnli": "accuracy",
+    "rte": "accuracy",
+    "wnli": "accuracy",
+    "snli": "accuracy",
+    "race": "accuracy",
+    "storycloze": "accuracy",
+    "own": "accuracy",
 }
 ELSEWHERE = {
     "mnli": {"valid": "dev_matched.tsv", "test": "test_matched.tsv"},
@@ -52,11 +62,23 @@ def get_config(argument: str = "rte") -> ml_collections.ConfigDict:
     where = ELSEWHERE.get(task, {})
     config.data = {"task": task, "batch_rows": BATCH, "length": 512, "auxiliary": 0.5, "columns": columns, **where}
     config.optimizer = {
-        **{"peak": 6.25e-5, "schedule": "linear", "warmup_share": 0.002, "clip": 1.0, "decay": 0.01},
-        **{"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "per": "sentence"},
+        "peak": 6.25e-5,
+        "schedule": "linear",
+        "warmup_share": 0.002,
+        "clip": 1.0,
+        "decay": 0.01,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "per": "sentence",
     }
     config.train = {
-        **{"epochs": 3.0, "evaluate_epochs": 1.0, "steps": 0, "compute_dtype": "auto", "select": select},
-        **{"log_every": 20, "keep": 1},
+        "epochs": 3.0,
+        "evaluate_epochs": 1.0,
+        "steps": 0,
+        "compute_dtype": "auto",
+        "select": select,
+        "log_every": 20,
+        "keep": 1,
     }
     return config

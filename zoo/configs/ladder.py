@@ -21,13 +21,20 @@ from zoo.errors import UserError, nearest
 
 DATA: dict[str, dict[str, Any]] = {
     "multi30k": {
-        **{"source": "de", "target": "en", "train": "train", "valid": "val", "test": "test_2016_flickr"},
-        **{"max_length": 40, "steps": (14, 18, 24)},
+        "source": "de",
+        "target": "en",
+        "train": "train",
+        "valid": "val",
+        "test": "test_2016_flickr",
+        "max_length": 40,
+        "steps": (14, 18, 24),
     },
     "tatoeba": {
-        **{"source": "en", "target": "fr"},
+        "source": "en",
+        "target": "fr",
         **{split: f"en-fr.{split}.tsv" for split in ("train", "valid", "test")},
-        **{"max_length": 32, "steps": (10, 14, 20)},
+        "max_length": 32,
+        "steps": (10, 14, 20),
     },
 }
 MODELS: dict[str, dict[str, Any]] = {
@@ -54,8 +61,15 @@ def get_config(argument: str = "multi30k,rnnsearch") -> ml_collections.ConfigDic
     config.model = {"name": model, "dropout": 0.2, **MODELS[model]}
     config.optimizer = {"schedule": "cosine", "clip": 1.0, **{key: training[key] for key in ("peak", "warmup")}}
     config.train = {
-        **{"steps": updates, "compute_dtype": "auto", "smoothing": 0.1, "log_every": 50, "evaluation_size": 500},
-        **{"evaluate_every": updates // 2, "checkpoint_every": 100, "keep": 3, "average_last": 3},
+        "steps": updates,
+        "compute_dtype": "auto",
+        "smoothing": 0.1,
+        "log_every": 50,
+        "evaluation_size": 500,
+        "evaluate_every": updates // 2,
+        "checkpoint_every": 100,
+        "keep": 3,
+        "average_last": 3,
     }
     config.decoding = {"beam_size": 1, "length_penalty": 1.0, "max_extra": 15, "max_length": 60}
     return config

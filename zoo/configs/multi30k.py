@@ -20,20 +20,28 @@ def get_config(argument: str = "en-de") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.name = named("multi30k", argument, "en-de")
     config.data = {
-        **{"source": source, "target": target, "train": "train", "valid": "val", "test": "test_2016_flickr"},
-        **{
-            "tokenizer": "bpe",
-            "vocabulary": 6000,
-            "max_length": 64,
-            "steps": (12, 16, 20, 24, 32),
-            "batch_tokens": 4096,
-        },
+        "source": source,
+        "target": target,
+        "train": "train",
+        "valid": "val",
+        "test": "test_2016_flickr",
+        "tokenizer": "bpe",
+        "vocabulary": 6000,
+        "max_length": 64,
+        "steps": (12, 16, 20, 24, 32),
+        "batch_tokens": 4096,
     }
     config.model = {"name": model, **SMALL_MODELS[model], "dropout": 0.3}
     config.optimizer = {"peak": 1.2e-3, "schedule": "cosine", "warmup": 600, "clip": 1.0}
     config.train = {
-        **{"steps": 4000, "compute_dtype": "auto", "smoothing": 0.1, "log_every": 100},
-        **{"evaluate_every": 1000, "checkpoint_every": 250, "keep": 5, "average_last": 5},
+        "steps": 4000,
+        "compute_dtype": "auto",
+        "smoothing": 0.1,
+        "log_every": 100,
+        "evaluate_every": 1000,
+        "checkpoint_every": 250,
+        "keep": 5,
+        "average_last": 5,
     }
     if model == "transformer":
         config.model.update({"size": "small", "ffn": 512})

@@ -15,21 +15,29 @@ def get_config(argument: str = "en-fr") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.name = named("phrases", argument, "en-fr")
     config.data = {
-        **{"source": source, "target": target, "train": "phrases", "valid": "phrases", "test": "phrases"},
-        **{
-            "tokenizer": "bpe",
-            "vocabulary": 500,
-            "max_length": 32,
-            "steps": (12, 20),
-            "batch_tokens": 3072,
-            "pool": 8192,
-        },
+        "source": source,
+        "target": target,
+        "train": "phrases",
+        "valid": "phrases",
+        "test": "phrases",
+        "tokenizer": "bpe",
+        "vocabulary": 500,
+        "max_length": 32,
+        "steps": (12, 20),
+        "batch_tokens": 3072,
+        "pool": 8192,
     }
     config.model = {"name": model, **SMALL_MODELS[model], "dropout": 0.0}
     config.optimizer = {"peak": 3e-3, "schedule": "cosine", "warmup": 150, "clip": 1.0}
     config.train = {
-        **{"steps": 1200, "compute_dtype": "auto", "smoothing": 0.0, "select": "exact_match"},
-        **{"log_every": 100, "evaluate_every": 400, "checkpoint_every": 200, "evaluation_size": 500},
+        "steps": 1200,
+        "compute_dtype": "auto",
+        "smoothing": 0.0,
+        "select": "exact_match",
+        "log_every": 100,
+        "evaluate_every": 400,
+        "checkpoint_every": 200,
+        "evaluation_size": 500,
     }
     config.decoding = {"beam_size": 1, "max_extra": 30, "max_length": 64}
     if model == "transformer":

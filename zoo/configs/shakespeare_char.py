@@ -16,15 +16,32 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.task = "language_modeling"
     config.model = {"name": "gpt", "size": "nano"}
     config.data = {
-        **{"train": "tinyshakespeare.txt[:90%]", "valid": "tinyshakespeare.txt[90%:]", "test": ""},
-        **{"tokenizer": "characters", "vocabulary": 200, "length": 64, "batch_rows": 12, "packing": "stream"},
+        "train": "tinyshakespeare.txt[:90%]",
+        "valid": "tinyshakespeare.txt[90%:]",
+        "test": "",
+        "tokenizer": "characters",
+        "vocabulary": 200,
+        "length": 64,
+        "batch_rows": 12,
+        "packing": "stream",
     }
     config.optimizer = {
-        **{"peak": 4e-3, "schedule": "cosine", "warmup": 100, "clip": 1.0, "decay": 0.1},
-        **{"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8},
+        "peak": 4e-3,
+        "schedule": "cosine",
+        "warmup": 100,
+        "clip": 1.0,
+        "decay": 0.1,
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "epsilon": 1e-8,
     }
     config.train = {
-        **{"steps": 2000, "compute_dtype": "auto", "select": "loss", "evaluation_size": 0},
-        **{"log_every": 50, "evaluate_every": 250, "checkpoint_every": 250},
+        "steps": 2000,
+        "compute_dtype": "auto",
+        "select": "loss",
+        "evaluation_size": 0,
+        "log_every": 50,
+        "evaluate_every": 250,
+        "checkpoint_every": 250,
     }
     return config

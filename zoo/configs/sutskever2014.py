@@ -40,13 +40,25 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.name = "sutskever2014"
     config.data = {
         **sentences("en", "fr"),
-        **{"tokenizer": "word", "vocabulary": 160_000, "target_vocabulary": 80_000, "joint": False},
-        **{"max_length": 101, "steps": (8, 16, 24, 32, 48, 64), "batch_sentences": BATCH, "pool": 1000 * BATCH},
+        "tokenizer": "word",
+        "vocabulary": 160_000,
+        "target_vocabulary": 80_000,
+        "joint": False,
+        "max_length": 101,
+        "steps": (8, 16, 24, 32, 48, 64),
+        "batch_sentences": BATCH,
+        "pool": 1000 * BATCH,
     }
     config.model = {"name": "seq2seq", "size": "sutskever2014"}
     config.optimizer = {
-        **{"name": "sgd", "clip": 5.0, "per": "sentence"},
-        **{"schedule": "halving", "warmup": 0, "peak": 0.7, "halve_after": 5 * EPOCH, "halve_every": EPOCH // 2},
+        "name": "sgd",
+        "clip": 5.0,
+        "per": "sentence",
+        "schedule": "halving",
+        "warmup": 0,
+        "peak": 0.7,
+        "halve_after": 5 * EPOCH,
+        "halve_every": EPOCH // 2,
     }
     config.train = {"steps": 15 * EPOCH // 2, "checkpoint_every": 5000, "evaluate_every": EPOCH // 2}
     config.decoding = {"beam_size": 12, "length_penalty": 0.0}

@@ -20,14 +20,25 @@ def get_config(argument: str = "en-fr") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.name = f"{source}-{target}"
     config.data = {
-        **{"source": source, "target": target},
-        **{"tokenizer": "unigram", "vocabulary": 8000, "max_length": 100, "max_ratio": 3.0, "batch_tokens": 8192},
+        "source": source,
+        "target": target,
+        "tokenizer": "unigram",
+        "vocabulary": 8000,
+        "max_length": 100,
+        "max_ratio": 3.0,
+        "batch_tokens": 8192,
     }
     config.model = {"name": "transformer", "size": "small", "dropout": 0.2}
     config.optimizer = {"peak": 1e-3, "warmup": 4000}
     config.train = {
-        **{"steps": 50_000, "smoothing": 0.1, "average_last": 5, "keep": 5, "patience": 10},
-        **{"evaluate_every": 1000, "checkpoint_every": 1000, "evaluation_size": 2000},
+        "steps": 50_000,
+        "smoothing": 0.1,
+        "average_last": 5,
+        "keep": 5,
+        "patience": 10,
+        "evaluate_every": 1000,
+        "checkpoint_every": 1000,
+        "evaluation_size": 2000,
     }
     config.decoding = {"beam_size": 4, "length_penalty": 0.6, "max_extra": 50}
     return config

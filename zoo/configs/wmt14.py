@@ -35,8 +35,12 @@ def get_config(argument: str = "en-de,base") -> ml_collections.ConfigDict:
     config.name = f"wmt14-{source}-{target}-{size}"
     config.data = {
         **sentences(source, target),
-        **{"tokenizer": "bpe", "vocabulary": VOCABULARY[foreign], "joint": True},
-        **{"max_length": 256, "batch_tokens": 25_000, "pool": 1_000_000},
+        "tokenizer": "bpe",
+        "vocabulary": VOCABULARY[foreign],
+        "joint": True,
+        "max_length": 256,
+        "batch_tokens": 25_000,
+        "pool": 1_000_000,
     }
     config.model = {"name": "transformer", "size": size, "dropout": 0.3 if big and not french else 0.1}
     config.optimizer = {
@@ -49,8 +53,13 @@ def get_config(argument: str = "en-de,base") -> ml_collections.ConfigDict:
     }
     averaged = 20 if big else 5
     config.train = {
-        **{"steps": 300_000 if big else 100_000, "smoothing": 0.1, "compute_dtype": "bfloat16"},
-        **{"average_last": averaged, "keep": averaged, "checkpoint_every": 1000, "evaluate_every": 5000},
+        "steps": 300_000 if big else 100_000,
+        "smoothing": 0.1,
+        "compute_dtype": "bfloat16",
+        "average_last": averaged,
+        "keep": averaged,
+        "checkpoint_every": 1000,
+        "evaluate_every": 5000,
     }
     config.decoding = {"beam_size": 4, "length_penalty": 0.6, "max_extra": 50}
     return config

@@ -94,7 +94,8 @@ def _gpt(model: Exported) -> Any:
 
     config, params = model.config, _Leaves(model.params)
     spec = TransformerDecoderModelSpec.from_config(
-        *(config.layers, config.heads),
+        config.layers,
+        config.heads,
         pre_norm=config.norm == "pre",
         activation=_activation(config.activation),
         head_dim=config.head_size or None,

@@ -135,11 +135,18 @@ class HuggingFaceGPT:
         length = s.integer("n_positions", s.values.get("block_size") or (512 if first else 1024))
         dropouts = [s.share(key, s.values.get("dropout", 0.1)) for key in ("resid_pdrop", "attn_pdrop")]
         model = {
-            **{"vocabulary": self.text.size, "layers": s.integer("n_layer", 12), "width": width},
-            **{"ffn": s.integer("n_inner", 4 * width), "heads": s.integer("n_head", 12), "max_length": length},
-            **{"norm": "post" if first else "pre", "residual_init": "plain" if first else "scaled"},
-            **{"activation": s.choice(key, "gelu" if first else "gelu_new", known)},
-            **{"dropout": dropouts[0], "attention_dropout": dropouts[1], "excluded_rows": self.rows[1]},
+            "vocabulary": self.text.size,
+            "layers": s.integer("n_layer", 12),
+            "width": width,
+            "ffn": s.integer("n_inner", 4 * width),
+            "heads": s.integer("n_head", 12),
+            "max_length": length,
+            "norm": "post" if first else "pre",
+            "residual_init": "plain" if first else "scaled",
+            "activation": s.choice(key, "gelu" if first else "gelu_new", known),
+            "dropout": dropouts[0],
+            "attention_dropout": dropouts[1],
+            "excluded_rows": self.rows[1],
         }
         return language_model(self.folder, "gpt1" if first else "gpt2", model, _sampling(self.folder))
 
@@ -184,8 +191,12 @@ class OpenAIGPT1:
     def experiment(self) -> dict[str, Any]:
         (length, width), (size, _) = self.shapes[:2]
         model = {
-            **{"vocabulary": size + SHIFT, "layers": (len(self.shapes) - 2) // 12, "width": width},
-            **{"ffn": self.shapes[8][-1], "heads": max(width // HEAD, 1), "max_length": length},
+            "vocabulary": size + SHIFT,
+            "layers": (len(self.shapes) - 2) // 12,
+            "width": width,
+            "ffn": self.shapes[8][-1],
+            "heads": max(width // HEAD, 1),
+            "max_length": length,
             "excluded_rows": self.rows[1],
         }
         return language_model(self.folder, "gpt1", model, {})

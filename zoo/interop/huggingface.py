@@ -60,11 +60,22 @@ def _gpt_config(config: GPTConfig, kind: str, size: int, end: int | None) -> dic
     if kind == "openai-gpt" and config.ffn != 4 * config.width:
         raise _cannot("ffn", config.ffn, f"GPT-1's is 4 times the width, {4 * config.width}")
     return {
-        **{"model_type": kind, "architectures": ["GPT2LMHeadModel" if kind == "gpt2" else "OpenAIGPTLMHeadModel"]},
-        **{"vocab_size": size, "n_positions": config.max_length, "n_embd": config.width, "n_layer": config.layers},
-        **{"n_head": config.heads, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "dtype": "float32"},
-        **{"resid_pdrop": config.dropout, "embd_pdrop": config.dropout, "attn_pdrop": config.attention_dropout},
-        **{"bos_token_id": end, "eos_token_id": end, gpt.ACTIVATION_KEYS[kind]: _activation(config, kind)},
+        "model_type": kind,
+        "architectures": ["GPT2LMHeadModel" if kind == "gpt2" else "OpenAIGPTLMHeadModel"],
+        "vocab_size": size,
+        "n_positions": config.max_length,
+        "n_embd": config.width,
+        "n_layer": config.layers,
+        "n_head": config.heads,
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+        "resid_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.attention_dropout,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        gpt.ACTIVATION_KEYS[kind]: _activation(config, kind),
         **({"n_inner": config.ffn} if kind == "gpt2" else {}),
     }
 
@@ -135,24 +146,42 @@ def _marian_config(config: TransformerConfig) -> dict[str, Any]:
     for side, sizes in (("encoder", config), ("decoder", config.decoder)):
         sides |= {f"{side}_layers": sizes.layers, f"{side}_ffn_dim": sizes.ffn, f"{side}_attention_heads": sizes.heads}
     return {
-        **{"model_type": "marian", "architectures": ["MarianMTModel"], "dtype": "float32", **sides},
-        **{"vocab_size": config.source_vocabulary, "decoder_vocab_size": config.target_vocabulary},
+        "model_type": "marian",
+        "architectures": ["MarianMTModel"],
+        "dtype": "float32",
+        **sides,
+        "vocab_size": config.source_vocabulary,
+        "decoder_vocab_size": config.target_vocabulary,
         "activation_function": {"gelu_tanh": "gelu_new"}.get(config.activation, config.activation),
-        **{"d_model": config.width, "scale_embedding": config.embedding_scale},
-        **{"share_encoder_decoder_embeddings": config.tying == "all", "tie_word_embeddings": config.tying != "none"},
-        **{"dropout": config.dropout, "attention_dropout": config.attention_dropout},
-        **{"activation_dropout": config.ffn_dropout, "max_position_embeddings": max(config.max_length, 512)},
-        **{"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS, "decoder_start_token_id": BOS},
-        **{"forced_eos_token_id": EOS, "is_encoder_decoder": True},
+        "d_model": config.width,
+        "scale_embedding": config.embedding_scale,
+        "share_encoder_decoder_embeddings": config.tying == "all",
+        "tie_word_embeddings": config.tying != "none",
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "activation_dropout": config.ffn_dropout,
+        "max_position_embeddings": max(config.max_length, 512),
+        "pad_token_id": PAD,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "decoder_start_token_id": BOS,
+        "forced_eos_token_id": EOS,
+        "is_encoder_decoder": True,
     }
 
 
 def _beam(decoding: Any) -> dict[str, Any]:
     """How to search. GNMT's normalization of lengths has no counterpart; its α stands for an exponent there."""
     return {
-        **{"num_beams": decoding.beam_size, "length_penalty": decoding.length_penalty, "early_stopping": True},
-        **{"max_length": decoding.max_length, "bad_words_ids": [[PAD], [BOS]], "pad_token_id": PAD},
-        **{"eos_token_id": EOS, "decoder_start_token_id": BOS, "forced_eos_token_id": EOS},
+        "num_beams": decoding.beam_size,
+        "length_penalty": decoding.length_penalty,
+        "early_stopping": True,
+        "max_length": decoding.max_length,
+        "bad_words_ids": [[PAD], [BOS]],
+        "pad_token_id": PAD,
+        "eos_token_id": EOS,
+        "decoder_start_token_id": BOS,
+        "forced_eos_token_id": EOS,
     }
 
 
@@ -205,9 +234,14 @@ def _write_pieces(folder: Path, pair: Sequence[SentencePiece], direction: Sequen
         _write_json(folder / name, {tokenizer.piece(row): row for row in range(tokenizer.size)})
     source, target = direction
     values = {
-        **{"tokenizer_class": "MarianTokenizer", "source_lang": source, "target_lang": target},
-        **{"separate_vocabs": apart, "model_max_length": 512},
-        **{"unk_token": SPECIALS[UNK], "eos_token": SPECIALS[EOS], "pad_token": SPECIALS[PAD]},
+        "tokenizer_class": "MarianTokenizer",
+        "source_lang": source,
+        "target_lang": target,
+        "separate_vocabs": apart,
+        "model_max_length": 512,
+        "unk_token": SPECIALS[UNK],
+        "eos_token": SPECIALS[EOS],
+        "pad_token": SPECIALS[PAD],
     }
     _write_json(folder / "tokenizer_config.json", values)
 

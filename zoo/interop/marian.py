@@ -191,18 +191,29 @@ class HuggingFaceMarian:
         }
         source, target = (rows.size + (PAD in rows.excluded()) for rows in self.specials)
         model = {
-            **{"name": "transformer", "size": "base", "source_vocabulary": source, "target_vocabulary": target},
+            "name": "transformer",
+            "size": "base",
+            "source_vocabulary": source,
+            "target_vocabulary": target,
             **{name: encoder for name, (encoder, _) in same.items()},
             **{f"decoder_{name}": decoder for name, (encoder, decoder) in same.items() if decoder != encoder},
-            **{"width": s.integer("d_model", 1024), "tying": self.tying, "positions": "concatenated"},
+            "width": s.integer("d_model", 1024),
+            "tying": self.tying,
+            "positions": "concatenated",
             "activation": s.choice("activation_function", "gelu", ACTIVATIONS),
-            **{"attention_bias": True, "output_bias": True, "embedding_scale": s.flag("scale_embedding", False)},
-            **{"dropout": s.share("dropout", 0.1), "attention_dropout": s.share("attention_dropout", 0.0)},
-            **{"ffn_dropout": s.share("activation_dropout", 0.0), "excluded_rows": self.specials[1].excluded()},
+            "attention_bias": True,
+            "output_bias": True,
+            "embedding_scale": s.flag("scale_embedding", False),
+            "dropout": s.share("dropout", 0.1),
+            "attention_dropout": s.share("attention_dropout", 0.0),
+            "ffn_dropout": s.share("activation_dropout", 0.0),
+            "excluded_rows": self.specials[1].excluded(),
         }
         s.require("normalize_before", False)
         return {
-            **{"name": self.folder.resolve().name or "imported", "task": "translation", "model": model},
+            "name": self.folder.resolve().name or "imported",
+            "task": "translation",
+            "model": model,
             "data": {**self._languages(), "joint": False, "max_length": 128},
             "optimizer": {"schedule": "linear", "peak": 2e-5},
             "decoding": self._decoding(),

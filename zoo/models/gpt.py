@@ -131,9 +131,15 @@ class GPT(nn.Module):
         self.embedding_dropout = Dropout(c.dropout)
         last = nn.initializers.normal(STD * (2 * c.layers) ** -0.5) if c.residual_init == "scaled" else init
         self.heads = Heads(
-            **{"width": c.width, "heads": c.heads, "head_size": c.head_size or None, "bias": True},
-            **{"dropout": c.attention_dropout, "backend": c.attention_backend, "dtype": dtype},
-            **{"kernel_init": init, "residual_init": last},
+            width=c.width,
+            heads=c.heads,
+            head_size=c.head_size or None,
+            bias=True,
+            dropout=c.attention_dropout,
+            backend=c.attention_backend,
+            dtype=dtype,
+            kernel_init=init,
+            residual_init=last,
         )
         layer = LayerConfig(self.heads, c.ffn, c.norm, c.activation, c.dropout, kernel_init=init)
         self.decoder = Stack(partial(EncoderLayer, config=layer), length=c.layers, scan=c.scan_layers, remat=c.remat)

@@ -42,8 +42,11 @@ FAMILIES: dict[str, Family] = {
     "transformer": Family(transformer.Transformer, transformer.TransformerConfig, transformer.SIZES, transformer.PAPER),
     "gpt": Family(gpt.GPT, gpt.GPTConfig, gpt.SIZES, gpt.PAPER, LanguageBatch, papers=gpt.PAPERS),
     "gpt_classifier": Family(
-        *(gpt_classifier.GPTClassifier, gpt_classifier.GPTClassifierConfig),
-        *(gpt_classifier.SIZES, gpt_classifier.PAPER, LabelledBatch),
+        gpt_classifier.GPTClassifier,
+        gpt_classifier.GPTClassifierConfig,
+        gpt_classifier.SIZES,
+        gpt_classifier.PAPER,
+        LabelledBatch,
     ),
 }
 

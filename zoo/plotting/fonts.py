@@ -28,7 +28,8 @@ def families(text: str) -> list[str]:
         log.warning(
             "no installed font has a glyph for %s: it is drawn as a box; install one that has, on Debian and Ubuntu by "
             "`apt install %s`",
-            *(named, " ".join(sorted({_package(character) for character in missing}))),
+            named,
+            " ".join(sorted({_package(character) for character in missing})),
         )
     return chosen
 

@@ -24,9 +24,16 @@ SHADES = "Blues"  # of maps: white for 0, dark for 1
 SIGNED = "PuOr"  # of maps with values below 0: white for 0
 STYLE: dict[str, Any] = {
     "axes.prop_cycle": cycler(color=COLOURS),
-    **{"axes.titlesize": "medium", "axes.edgecolor": "0.7", "axes.axisbelow": True, "grid.color": "0.9"},
-    **{"axes.spines.top": False, "axes.spines.right": False, "xtick.color": "0.3", "ytick.color": "0.3"},
-    **{"legend.frameon": False, "legend.fontsize": "small"},
+    "axes.titlesize": "medium",
+    "axes.edgecolor": "0.7",
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": "0.3",
+    "ytick.color": "0.3",
+    "legend.frameon": False,
+    "legend.fontsize": "small",
 }
 
 

@@ -206,8 +206,11 @@ class Classification:
         stored = self._stored(examples, self._name("train"))
         log.info(
             "training on %s examples, %.4g updates an epoch, λ %g, %.1f %% of them cut to data.length=%d tokens",
-            *(f"{len(stored):,}", len(stored) / self.data.batch_rows, self.data.auxiliary),
-            *(100 * stored.cut / len(stored), self.data.length),
+            f"{len(stored):,}",
+            len(stored) / self.data.batch_rows,
+            self.data.auxiliary,
+            100 * stored.cut / len(stored),
+            self.data.length,
         )
         return stored
 

@@ -231,7 +231,9 @@ class Translation:
             log.info(
                 "batches have multiples of %d rows, since they are cut into %d parts; one device would train on other "
                 "batches, of multiples of %d (data.rows_multiple)",
-                *(data.multiple(shards), shards, data.multiple(1)),
+                data.multiple(shards),
+                shards,
+                data.multiple(1),
             )
         examples = self._training
         pool = data.pool or (STREAMED_POOL if examples.in_random_order else len(examples))

@@ -161,7 +161,11 @@ class Training:
         self.progress.rollbacks = gone_back + 1
         log.warning(
             "%s: back at step %d, without the %d batches since (%d of %d times)",
-            *(diverged, start, diverged.step - start, self.progress.rollbacks, self.config.rollbacks),
+            diverged,
+            start,
+            diverged.step - start,
+            self.progress.rollbacks,
+            self.config.rollbacks,
         )
         return start
 

@@ -82,17 +82,27 @@ ENDINGS = ("RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2")
 
 FORMATS: dict[str, Format] = {
     "cola": Format(
-        *("classification", ("sentence",), (), "label", BINARY, ("matthews",)),
+        "classification",
+        ("sentence",),
+        (),
+        "label",
+        BINARY,
+        ("matthews",),
         header=("source", "label", "mark", "sentence"),
     ),
     "sst2": Format("classification", ("sentence",), (), "label", BINARY),
     "stsb": Format("similarity", *SENTENCES, "score", (), CORRELATIONS, numbers=True, tfds={"score": "label"}),
     "mrpc": Format(
-        *("similarity", ("#1 String",), ("#2 String",), "Quality", BINARY, BOTH),
+        "similarity",
+        ("#1 String",),
+        ("#2 String",),
+        "Quality",
+        BINARY,
+        BOTH,
         tfds={"#1 String": "sentence1", "#2 String": "sentence2", "Quality": "label"},
     ),
     "qqp": Format(
-        *("similarity", ("question1",), ("question2",), "is_duplicate", BINARY, BOTH), tfds={"is_duplicate": "label"}
+        "similarity", ("question1",), ("question2",), "is_duplicate", BINARY, BOTH, tfds={"is_duplicate": "label"}
     ),
     "mnli": Format("entailment", *SENTENCES, "gold_label", THREE_WAY, tfds=PREMISE),
     "snli": Format("entailment", *SENTENCES, "gold_label", THREE_WAY, tfds=PREMISE),

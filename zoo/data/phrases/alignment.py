@@ -20,7 +20,10 @@ FIELDS = {
     **dict.fromkeys("ML", "month"),
     **dict.fromkeys("hHkK", "hour"),
     **dict.fromkeys("abB", "period"),
-    **{"y": "year", "d": "day", "m": "minute", "s": "second"},
+    "y": "year",
+    "d": "day",
+    "m": "minute",
+    "s": "second",
 }
 
 

@@ -31,8 +31,19 @@ ENDLESS = 2**31 - 1
 PLAIN_SPACES = dict.fromkeys(map(ord, "\u00a0\u2009\u200a\u202f\u3000"), " ")
 # How often each kind is drawn, of 100; a kind that a pair of locales lacks gives its share to the others.
 SHARES = {
-    **{"date": 32, "datetime": 12, "money": 14, "measure": 12, "days": 6, "hours": 3, "relative": 5, "duration": 4},
-    **{"time": 3, "second": 2, "month": 3, "day": 2, "weekday": 2},
+    "date": 32,
+    "datetime": 12,
+    "money": 14,
+    "measure": 12,
+    "days": 6,
+    "hours": 3,
+    "relative": 5,
+    "duration": 4,
+    "time": 3,
+    "second": 2,
+    "month": 3,
+    "day": 2,
+    "weekday": 2,
 }
 
 

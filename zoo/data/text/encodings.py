@@ -97,7 +97,10 @@ class Decoder:
         if self._replaced:
             log.warning(
                 "%s: %d characters that cannot be read became U+FFFD, the first in line %d: is it %s?",
-                *(self.name, self._replaced, self._first_bad, likely(self._sample)),
+                self.name,
+                self._replaced,
+                self._first_bad,
+                likely(self._sample),
             )
 
     def _refusal(self, encoding: str) -> UserError:
