@@ -107,7 +107,7 @@ class Process:
     @property
     def first(self) -> int | None:
         """The step that it goes on from, once it has said so."""
-        return next(iter(self.said(r"^(?:going on from step|training .* from step) (\d+)")), None)
+        return next(iter(self.said(r"^(?:resuming from step|training .* from step) (\d+)")), None)
 
     @property
     def last(self) -> int | None:

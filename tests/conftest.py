@@ -1,13 +1,13 @@
 """What all tests share: JAX on the CPU, and a small trained working directory."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Commands in processes of their own keep nothing in the user's cache; one may still be named for all tests.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
 
 import jax
 import pytest
@@ -33,6 +33,18 @@ TINY = {
     "decoding.max_length": "12",
     "decoding.max_extra": "4",
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Both workers, and commands in processes of their own, share what they compile: in a directory of this session,
+    never in the user's cache. A directory that is named outside is used, and kept for the next session."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        directory = tempfile.mkdtemp(prefix="zoo-programs-")
+        config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+        shared = {"JAX_COMPILATION_CACHE_DIR": directory, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+        os.environ.update(shared)  # of the workers, and of subprocesses
+        jax.config.update("jax_compilation_cache_dir", directory)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(scope="session")

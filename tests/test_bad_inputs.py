@@ -286,7 +286,7 @@ def test_training_goes_on_from_the_checkpoint_before_a_truncated_one_and_keeps_t
     assert main(["train", f"--workdir={copy}", "--config.train.steps=4"]) == 0
     err = capfd.readouterr().err
     assert f"{copy / 'checkpoints' / '3'} is damaged" in err
-    assert "going on from step 2 of 4" in err
+    assert "resuming from step 2 of 4" in err
     assert (copy / "checkpoints" / "3.broken").is_dir()
     assert (copy / "checkpoints" / "4").is_dir()
 

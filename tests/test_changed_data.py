@@ -41,7 +41,7 @@ def test_pairs_that_were_changed_are_refused_unless_asked_for_and_asked_for_once
     target.write_text(target.read_text().replace("jours", "heures"))
     assert go_on(stopped, **{"train.steps": 4}) == 2
     errors = capsys.readouterr().err
-    assert f"the training data (data.train) have changed since step 3 of {stopped}" in errors
+    assert f"the training data (data.train) has changed since step 3 of {stopped}" in errors
     assert "--config.train.changed_data=true" in errors and "Traceback" not in errors
     assert go_on(stopped, **{"train.steps": 4, "train.changed_data": "true"}) == 0
     assert "changed_data" not in json.loads((stopped / "config.json").read_text())["train"]
@@ -66,4 +66,4 @@ def test_text_and_examples_are_known_by_their_content_wherever_they_lie(kind, fi
     (tmp_path / file).write_text(text.replace("in 7 days", "in 8 days"))
     longer = {"train.steps": 2} | ({"train.epochs": 0.67} if kind == "tuned" else {})
     assert go_on(run, **dict(moved), **longer) == 2
-    assert "the training data (data.train) have changed since step 1" in capsys.readouterr().err
+    assert "the training data (data.train) has changed since step 1" in capsys.readouterr().err

@@ -116,7 +116,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(capsys, monkeypatch):
 
     monkeypatch.setattr(zoo.cli.train, "run", interrupted)
     assert main(["train"]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
 
 
 def test_a_line_out_for_every_line_in(translate):

@@ -66,7 +66,7 @@ def test_a_run_that_is_killed_after_any_save_has_lost_no_report(store, monkeypat
 def test_a_run_in_a_bucket_goes_on_and_is_opened(store, pairs_in_files, capsys):
     assert train(pairs_in_files, 2) == 0
     assert train(pairs_in_files, 3) == 0
-    assert "going on from step 2 of 3" in capsys.readouterr().err
+    assert "resuming from step 2 of 3" in capsys.readouterr().err
     inside = {name.removeprefix("runs/tiny/") for name in store}
     assert {"config.json", "summary.json", "tokenizer/joint.model", "logs/host-0.log", "samples/3.txt"} <= inside
     assert main(["eval", RUN, "--split=valid", "--json"]) == 0

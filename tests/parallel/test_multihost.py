@@ -144,7 +144,7 @@ def test_a_run_that_is_asked_to_stop_saves_says_how_to_go_on_and_ends_well(envir
     run.send_signal(signal.SIGTERM)
     (said,) = finished([run])
     last = max(losses(tmp_path))
-    assert f"asked to stop: step {last} of 10000 is saved; the same command goes on from it" in said
+    assert f"asked to stop: step {last} of 10000 is saved; the same command resumes from it" in said
     assert max(kept_steps(tmp_path)) == last
 
 

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _leave_standard_output()
         return _failed(refused(error.filename or "standard output", error))
     except KeyboardInterrupt:
-        going_on = "the same command goes on from the last checkpoint" if argv[:1] == ["train"] else "nothing is lost"
+        going_on = "the same command resumes from the last checkpoint" if argv[:1] == ["train"] else "nothing is lost"
         print(f"\nzoo: interrupted: {going_on}", file=sys.stderr)
         return INTERRUPTED
     return 0

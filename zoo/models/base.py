@@ -1,4 +1,4 @@
-"""The contract of a model, and what every model shares.
+"""The contract of a model, and what all models share.
 
 A model is a Flax Linen module plus a frozen config dataclass. Training needs `__call__`; decoding needs `prefill`,
 `decode_step`, `grow` and `reorder`, and nothing else, so the LSTM of 2014 and GPT share one beam search.
@@ -24,8 +24,8 @@ Cache = Any  # a tree of arrays that only its own model looks into
 class Readout:
     """The last linear map before it is applied: `states @ matrix + bias`, or `states @ matrix.T` with `contract=1`.
 
-    A loss can so go through the vocabulary's logits in parts; whoever wants them all asks for `logits()`. `excluded`
-    rows of the vocabulary are never predicted: published models do not have them.
+    So a loss can compute the logits in parts; `logits()` computes them all. `excluded` rows of the vocabulary are never
+    predicted, since published models do not have them.
     """
 
     states: Float[Array, "B T E"]
@@ -40,7 +40,8 @@ class Readout:
         return self.matrix.shape[1 - self.contract]
 
     def logits(self, result: DTypeLike = jnp.float32) -> Float[Array, "B T V"]:
-        """From inputs in `dtype`; a search compares them, so they are not rounded unless another `result` is named."""
+        """All logits, from inputs in `dtype`. They are in float32, since a search compares them, unless another
+        `result` is named."""
         logits = dot(self.states, self.matrix, self.dtype, self.contract, result)
         if self.bias is not None:
             logits = add_bias(logits, self.bias)
@@ -60,7 +61,7 @@ def check_excluded(rows: tuple[int, ...], vocabulary: int) -> None:
 
 @struct.dataclass
 class Output:
-    """What a pass over whole sequences gives.
+    """The result of a pass over whole sequences.
 
     `attention` names every kind of attention a model has (`encoder`, `decoder`, `cross`), each `[L, B, H, T, S]`; it is
     `None` unless asked for.
@@ -76,7 +77,7 @@ class Output:
 
 @runtime_checkable
 class Decodable(Protocol):
-    """What a search asks of a model, all of it through `apply`."""
+    """The methods that a search calls, through `apply`."""
 
     def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> Cache:
         """Encode the source, or run the prompt, and make room for `length` tokens of `beams` hypotheses each."""
@@ -85,12 +86,12 @@ class Decodable(Protocol):
     def decode_step(
         self, cache: Cache, tokens: Int[ArrayLike, "B K"]
     ) -> tuple[Cache, Float[Array, "B K V"], Float[Array, "B K S"]]:
-        """One more token for every hypothesis: the logits of the next, and where it looked (sums to 1)."""
+        """One more token for every hypothesis: the logits of the next, and the attention (sums to 1)."""
         ...
 
     def grow(self, cache: Cache, more: int) -> Cache:
-        """The cache with room for `more` tokens than before: a search begins with little room, since a step costs as
-        much as there is."""
+        """The cache with room for `more` additional tokens. A search starts with little room, since a step costs as
+        much as there is room."""
         ...
 
     def reorder(self, cache: Cache, parents: Int[ArrayLike, "B K"]) -> Cache:

@@ -55,7 +55,7 @@ SIZES: dict[str, ChoConfig] = {
 
 @struct.dataclass
 class Summary:
-    """The source as one vector: `c`, and what it gives to every gate of the decoder; `[B, 1, ...]`, for all beams."""
+    """The source as one vector `c`, and its contribution to every gate of the decoder; `[B, 1, ...]`, for all beams."""
 
     context: Float[Array, "B 1 N"]
     gates: Float[Array, "B 1 G"]
@@ -63,7 +63,7 @@ class Summary:
 
 @struct.dataclass
 class ChoCache:
-    """The state of each hypothesis, and once for each sentence its summary and which positions are tokens."""
+    """The state of each hypothesis; for each sentence, its summary and the positions that are tokens."""
 
     state: State
     summary: Summary
@@ -115,7 +115,7 @@ class Cho(nn.Module):
         return Readout(features, self.deep_output.matrix, self.deep_output.bias, dtype=jnp.dtype(self.config.dtype))
 
     def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> ChoCache:
-        """`length` needs no room: a state is as large as it will ever be."""
+        """`length` needs no room, since the size of a state is fixed."""
         summary, (state,) = self.encode(source)
         return ChoCache((jnp.repeat(state, beams, axis=1),), summary, jnp.not_equal(source, PAD))
 

@@ -176,15 +176,15 @@ class GPT(nn.Module):
     def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> GPTCache:
         """Run the prompts, and make room for `length` more tokens of `beams` continuations each.
 
-        Prompts of different length are filled up with `NOTHING`, and each gives what it gives alone. They end one token
-        before what `decode_step` is first given: a prompt's last token is the first step.
+        Prompts of different lengths are filled with `NOTHING`, which changes no result. The last token of a prompt is
+        not part of `source`: it is the input of the first `decode_step`.
         """
         c, (rows, prompt_length) = self.config, source.shape
         self._check_length(prompt_length + length)
         is_token = jnp.asarray(source) >= 0
         shape = (rows, c.heads, self.heads.size, prompt_length)
         prompt = self.decoder.empty(KeyValue.empty(shape, jnp.dtype(c.dtype)))
-        # What fills a prompt up stands behind its tokens, where causality hides it, and no later step has it marked.
+        # Causality hides the filling after a prompt's tokens, and later steps do not mark it as visible.
         seen = Mask(causal=True).dense(prompt_length, prompt_length)
         x = self._embed(jnp.maximum(source, 0), jnp.arange(prompt_length), False)
         _, (prompt, _) = self.decoder.step(x, (prompt,), StepView(0, seen))
@@ -195,7 +195,7 @@ class GPT(nn.Module):
     def decode_step(
         self, cache: GPTCache, tokens: Int[ArrayLike, "B K"]
     ) -> tuple[GPTCache, Float[Array, "B K V"], Float[Array, "B K slots"]]:
-        """One more token for every continuation: the logits of the next, and where it looked.
+        """One more token for every continuation: the logits of the next, and the attention.
 
         The attention is the last layer's, the mean over its heads; the first slots are the prompt's. A row's sums to 1
         over all of them.

@@ -1,6 +1,6 @@
-"""GPT that tells labelled examples apart: Radford et al. 2018, section 3.2 and 3.3, and Figure 1 (right).
+"""GPT as a classifier: Radford et al. 2018, section 3.2 and 3.3, and Figure 1 (right).
 
-The body is the pretrained model, with rows for the start, delimiter and extract tokens behind its vocabulary; a linear
+The body is the pretrained model, with rows for the start, delimiter and extract tokens after its vocabulary; a linear
 layer reads its last state at the extract token.
 """
 
@@ -25,8 +25,8 @@ PAPER = gpt.PAPER
 
 @dataclass(frozen=True)
 class GPTClassifierConfig(gpt.GPTConfig):
-    """`outputs` is the number of labels; or 1 where answers are compared, or a number is asked for. `vocabulary` counts
-    the three added tokens. `head_dropout` falls on the state that the linear layer reads (section 4.1)."""
+    """`outputs` is the number of labels, or 1 to compare answers or predict a number. `vocabulary` includes the three
+    added tokens. `head_dropout` applies to the state that the linear layer reads (section 4.1)."""
 
     outputs: int = 2
     head_dropout: float = 0.1
@@ -67,7 +67,7 @@ class GPTClassifier(nn.Module):
         return {"body/embedding/table": Layout.ADDED}
 
     def __call__(self, batch: LabelledBatch, train: bool = False) -> ClassifierOutput:
-        """What stands behind an extract token is padding: causality hides it."""
+        """After an extract token there is only padding, which causality hides."""
         rows, answers, orders, length = batch.inputs.shape
         inputs, labels = (jnp.asarray(x).reshape(-1, length) for x in (batch.inputs, batch.labels))
         readout = self.body(LanguageBatch(inputs, labels), train).readout

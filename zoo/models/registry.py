@@ -108,7 +108,7 @@ def example_batch(config: Any) -> Seq2SeqBatch | LanguageBatch | LabelledBatch:
 
 
 def parameter_count(config: Any) -> int:
-    """Exactly, and without making any of them."""
+    """The exact number of parameters, computed without creating any."""
     return sum(leaf.size for leaf in jax.tree.leaves(boxed_shapes(config)))
 
 

@@ -88,7 +88,7 @@ SIZES: dict[str, RNNsearchConfig] = {
 
 @struct.dataclass
 class Annotated:
-    """The source, once for each sentence: the annotations `h`, and their half of the alignment model."""
+    """The source of each sentence: the annotations `h`, and their half of the alignment model."""
 
     annotations: Float[Array, "B S C"]
     aligned: Aligned
@@ -103,8 +103,8 @@ class RNNsearchCache:
 
 
 def _search(times: Times, aligned: Aligned, state: State, x: Float[Array, "B K G"]):
-    """One step of the decoder: align, read the context, move on. Gives the new state, and beside it what the read-out
-    takes: the old state `s_{i-1}` and the context `c_i` (A.2.2), and the weights."""
+    """One step of the decoder: align, read the context, update the state. Returns the new state, the inputs of the
+    read-out, which are the old state `s_{i-1}` and the context `c_i` (A.2.2), and the weights."""
     weights = additive_weights(times("alignment", state[0]), aligned)  # eq. 6
     context = times("annotations", weights)  # eq. 5
     new = GRU_BAHDANAU.step(times, state, x + times("context", context))
@@ -170,7 +170,7 @@ class RNNsearch(nn.Module):
         return Readout(features, self.deep_output.matrix, self.deep_output.bias, dtype=jnp.dtype(self.config.dtype))
 
     def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> RNNsearchCache:
-        """`length` needs no room: a state is as large as it will ever be."""
+        """`length` needs no room, since the size of a state is fixed."""
         annotated, (state,) = self.encode(source)
         return RNNsearchCache((jnp.repeat(state, beams, axis=1),), annotated)
 

@@ -1,7 +1,7 @@
 """Seq2Seq: Sutskever, Vinyals & Le 2014, "Sequence to Sequence Learning with Neural Networks".
 
-One deep LSTM reads the source, word order reversed; another, of the same depth, starts from its last states and says
-the target. Those states are all that the decoder gets.
+One deep LSTM reads the source in reverse word order; another of the same depth starts from its last states and writes
+the target. The decoder sees nothing else of the source.
 """
 
 from dataclasses import dataclass, replace
@@ -62,7 +62,7 @@ class Seq2SeqCache:
 
 
 def reversed_words(source: Int[ArrayLike, "B S"]) -> Int[Array, "B S"]:
-    """`a b c EOS PAD` as `c b a EOS PAD`: the words in reverse, EOS still the last that is read, padding behind it.
+    """`a b c EOS PAD` as `c b a EOS PAD`: the words in reverse, then EOS, then padding.
 
     Section 3.3 reverses the words of the source; section 2 has the LSTM read EOS after them.
     """
@@ -114,7 +114,7 @@ class Seq2Seq(nn.Module):
         return Readout(states, self.output, dtype=jnp.dtype(self.config.dtype))
 
     def prefill(self, source: Int[ArrayLike, "B S"], length: int, beams: int = 1) -> Seq2SeqCache:
-        """`length` needs no room: a state is as large as it will ever be."""
+        """`length` needs no room, since the size of a state is fixed."""
         states = tuple(tuple(jnp.repeat(v[:, None], beams, axis=1) for v in state) for state in self.encode(source))
         return Seq2SeqCache(states, jnp.not_equal(source, PAD))
 

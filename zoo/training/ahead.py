@@ -1,4 +1,5 @@
-"""All shapes of a run compiled before its first step, side by side: in a loop each would stop it when it comes."""
+"""Compile all shapes of a run in parallel before its first step, instead of one after the other when each first
+occurs."""
 
 import logging
 import os
@@ -14,14 +15,14 @@ from zoo.parallel.rules import batch_sharding
 
 log = logging.getLogger("zoo")
 PyTree = Any
-MOST = 16  # programs at a time, each of which takes memory of the host
+MOST = 16  # programs at a time, since each takes memory of the host
 
 
 def compiled_ahead(
     step: Callable, state: PyTree, batches: Iterable[PyTree], mesh: Mesh
 ) -> Callable[[PyTree, PyTree], tuple[PyTree, Any]]:
-    """`step`, which `jax.jit` has made, with a program for each of the shapes in `batches`; what has another shape is
-    compiled when it comes. `state` gives shapes and shardings."""
+    """The jitted `step` with a compiled program for each of the shapes in `batches`; any other shape is compiled when
+    it occurs. `state` gives shapes and shardings."""
     where = batch_sharding(mesh)
     shapes = [
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), batch) for batch in batches

@@ -29,7 +29,7 @@ def next_token_loss(
 
 
 class ArrayTraining:
-    """Trains a model of the zoo on batches that one already has.
+    """Trains a model of the zoo on batches of arrays.
 
         training = ArrayTraining(zoo.build("gpt", "nano", vocabulary=65), optax.adam(1e-3))
         for batch in batches:
@@ -72,7 +72,7 @@ class ArrayTraining:
         return metrics
 
     def lower(self, batch: PyTree) -> jax.stages.Lowered:
-        """The step on batches of these shapes, to be compiled."""
+        """The step on batches of these shapes, ready to be compiled."""
         where = batch_sharding(self.mesh)
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), batch)
         return self.step.lower(self.shapes, shapes)

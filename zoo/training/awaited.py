@@ -1,4 +1,4 @@
-"""Waiting for the next batch in a way that can be given up."""
+"""Wait for the next batch, but not for ever."""
 
 from collections.abc import Callable
 from concurrent import futures
@@ -11,10 +11,10 @@ LOOKS_EVERY = 0.2  # seconds
 
 
 class Awaited(grain.DatasetIterator):
-    """The batches of an iterator, each fetched in a thread, so that the waiting one may stop waiting.
+    """The batches of an iterator, each fetched in a thread, so that waiting for it can stop.
 
-    Its state is that after the latest batch that was given out, also while the next one is being fetched: an iterator
-    that is waiting for data may not tell its own.
+    Its state is always the one after the last batch that was given out, even while the next is being fetched: an
+    iterator that waits for data may be unable to give its state.
     """
 
     def __init__(self, batches: grain.DatasetIterator):
@@ -26,8 +26,7 @@ class Awaited(grain.DatasetIterator):
         return self.unless(lambda: False)
 
     def unless(self, stopped: Callable[[], bool]) -> Any | None:
-        """The next batch, or None where `stopped()` becomes true before it is there; it is then the next of the next
-        call."""
+        """The next batch, or None if `stopped()` becomes true first; the next call then returns that batch."""
         if self._coming is None:
             self._coming = futures.Future()
             Thread(target=self._fetch, args=(self._coming,), daemon=True).start()
@@ -41,7 +40,7 @@ class Awaited(grain.DatasetIterator):
     def _fetch(self, coming: futures.Future) -> None:
         try:
             coming.set_result((next(self._batches), self._batches.get_state()))
-        except BaseException as error:  # it is raised where the batch is awaited
+        except BaseException as error:  # raised where the batch is awaited
             coming.set_exception(error)
 
     def get_state(self) -> Any:

@@ -1,6 +1,6 @@
-"""Who hears what a run reports: a terminal, `metrics.jsonl`, TensorBoard, Weights & Biases, or a listener of your own.
+"""Listeners that receive the reports of a run: a terminal, `metrics.jsonl`, TensorBoard, Weights & Biases, or your own.
 
-`metrics.jsonl` is the record that other programs read: one JSON object a line, `{"step": 100, "train/loss": 3.2, ...}`.
+Other programs read `metrics.jsonl`: one JSON object per line, `{"step": 100, "train/loss": 3.2, ...}`.
 """
 
 import importlib.util
@@ -30,36 +30,37 @@ Sample = tuple[str, str, str]  # source, reference, output
 
 @dataclass(frozen=True)
 class Span:
-    """The steps that a run has before it: from the step after `start` to `steps`."""
+    """The steps ahead of a run: from the step after `start` to `steps`."""
 
     start: int
     steps: int
 
 
 class Listener:
-    """Hears a run. Override what you need, and pass it on: `zoo.train(..., listeners=[Mine()])`."""
+    """Receives the reports of a run. Override what you need, and pass an instance: `zoo.train(...,
+    listeners=[Mine()])`."""
 
     def begin(self, span: Span) -> None:
-        """The run begins, or goes on. What was heard of later steps is about to happen again."""
+        """The run starts or resumes. Steps after `span.start` that were reported before will be repeated."""
 
     def report(self, step: int, values: dict[str, float]) -> None:
         """Numbers at a step, such as `{"train/loss": 3.2, "valid/bleu": 20.1}`."""
 
     def samples(self, step: int, samples: list[Sample]) -> None:
-        """What the model makes of a few examples."""
+        """The model's outputs for a few examples."""
 
     def message(self, text: str) -> None:
-        """Anything else that a person should read."""
+        """Any other message to a person."""
 
     def flush(self) -> None:
-        """A checkpoint is about to be saved: what was heard so far should be in files."""
+        """A checkpoint is about to be saved: write all reports so far to files."""
 
     def close(self) -> None:
         """The run has ended."""
 
 
 class Terminal(Listener):
-    """Plain lines; on a terminal above a progress bar, in a notebook that has `ipywidgets` above its widget."""
+    """Plain lines; above a progress bar on a terminal, above a widget in a notebook with `ipywidgets`."""
 
     def __init__(self, stream: io.TextIOBase | None = None):
         self._stream = sys.stderr if stream is None else stream
@@ -94,7 +95,7 @@ class Terminal(Listener):
             self._bar.close()
 
     def _remaining(self, step: int) -> list[str]:
-        """The time to the last step at the average pace since the start, once there is a pace."""
+        """The time until the last step at the average pace since the start, once it is known."""
         start, steps = self._span.start, self._span.steps
         if not start < step < steps:
             return []
@@ -114,14 +115,14 @@ def _progress_bar(stream: io.TextIOBase) -> type[tqdm] | None:
 
 
 class Metrics(Listener):
-    """`metrics.jsonl`, a line for each report. A value that is not finite is `null`, since JSON has no NaN."""
+    """Writes `metrics.jsonl`, a line per report. A value that is not finite becomes `null`, since JSON has no NaN."""
 
     def __init__(self, path: Path):
         self._path = path
 
     def begin(self, span: Span) -> None:
         _forget_after(self._path, span.start)
-        # Without a buffer, which would be written once more, and fail once more, when a full disk ends the run.
+        # Without a buffer: it would be written again, and fail again, when a full disk ends the run.
         self._file = self._path.open("ab", buffering=0)
 
     def report(self, step: int, values: dict[str, float]) -> None:
@@ -133,7 +134,7 @@ class Metrics(Listener):
 
 
 class Samples(Listener):
-    """`samples/<step>.txt` with every sample of an evaluation."""
+    """Writes `samples/<step>.txt` with every sample of an evaluation."""
 
     def __init__(self, directory: AnyPath):
         self._directory = directory
@@ -148,8 +149,8 @@ def _as_text(sample: Sample) -> str:
 
 
 class TensorBoard(Listener):
-    """A file of TensorBoard; a value that is not finite is left out. tensorboardX's own writer would write it in a
-    thread, and once a full disk has ended that thread, the run would wait for it for ever."""
+    """Writes a file for TensorBoard, without values that are not finite. tensorboardX's own writer uses a thread; once
+    a full disk has ended that thread, the run would wait for it for ever."""
 
     FLUSHED_EVERY = 30.0  # seconds
 
@@ -158,10 +159,10 @@ class TensorBoard(Listener):
 
     def begin(self, span: Span) -> None:
         self._directory.mkdir(exist_ok=True)
-        # The suffix keeps apart the files of two starts within one second, which would share a name.
+        # Without the suffix, the files of two starts within one second would have the same name.
         self._writer = EventsWriter(str(self._directory / "events"), f".{span.start}")
         self._flushed = 0.0
-        # What an interrupted run has written after its start is hidden.
+        # Hides what an interrupted run wrote after this step.
         self._write(Event(step=span.start + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def report(self, step: int, values: dict[str, float]) -> None:
@@ -184,9 +185,10 @@ class TensorBoard(Listener):
 
 
 class WeightsAndBiases(Listener):
-    """A run of Weights & Biases in `project`, continued when the working directory is; `config` is shown beside it.
+    """Logs to Weights & Biases in `project`; resuming the working directory resumes that run. `config` is shown beside
+    it.
 
-    Raises `UserError` where wandb is not installed.
+    Raises `UserError` if wandb is not installed.
     """
 
     def __init__(self, project: str, workdir: AnyPath, config: dict[str, Any]):
@@ -208,8 +210,8 @@ class WeightsAndBiases(Listener):
         self._run.finish()
 
 
-# How a value stands on a line: the last part of its name, what the reader sees, how it is written. Others stand as
-# `name value`. A share is a number from 0 to 1.
+# How a line shows a value: the last part of its name, the label, and the format. Others are shown as `name value`. A
+# share is a number from 0 to 1.
 READABLE = {
     "loss": "loss {:.4g}",
     "perplexity": "ppl {:.4g}",
@@ -227,7 +229,7 @@ READABLE = {
 
 
 def readable(values: dict[str, float]) -> list[str]:
-    """The values as words of a line, split by split, known ones first; a split other than "train" is named once."""
+    """The values as words of a line, by split, known ones first; a split other than "train" is named once."""
     order = list(READABLE)
 
     def rank(name: str) -> tuple[bool, str, int]:
@@ -264,9 +266,9 @@ def _forget_after(path: Path, start: int) -> None:
 
 
 def _is_record_until(line: str, start: int) -> bool:
-    """Whether `line` is a whole record of a step up to `start`; what a kill cut short is not JSON any more.
+    """Whether `line` is a whole record of a step up to `start`; a line that a kill cut short is not JSON.
 
-    The average of checkpoints is made behind the last step, so its record belongs to what is about to happen again.
+    The average of checkpoints is made after the last step, so its record will be repeated too.
     """
     try:
         record = json.loads(line)

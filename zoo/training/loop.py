@@ -34,11 +34,12 @@ from zoo.training.warm_start import Wanted, WarmStart, optimizer_of, taken_over
 from zoo.training.watchdog import Watchdog
 
 log = logging.getLogger("zoo")
-AVERAGE = "average"  # of the last checkpoints: what its scores on the validation split are reported as
+AVERAGE = "average"  # the prefix of the scores of the last checkpoints' average
 
 
 def matrix_parameters(model: Any, params: Any, batch: Any) -> int:
-    """Parameters that each target token is multiplied by: all but the embeddings, and the output matrix."""
+    """The number of parameters that each target token is multiplied by: all but the embeddings, plus the output
+    matrix."""
     output = jax.eval_shape(lambda params: model.apply({"params": params}, batch), params)
     tables = [
         leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if "table" in jax.tree_util.keystr(path)
@@ -51,8 +52,8 @@ def matrix_parameters(model: Any, params: Any, batch: Any) -> int:
 def update(
     task: Task, model: Any, config: TrainConfig, optimizer_config: OptimizerConfig, mesh: Mesh, seed: int
 ) -> tuple[TrainState, Callable[[], TrainState], Callable]:
-    """What training a model on a mesh is: the shapes of its state with their shardings, the function that makes the
-    first one, and the jitted step."""
+    """The parts of training a model on a mesh: the shapes of its state with their shardings, the function that makes a
+    fresh one, and the jitted step."""
     check_heads(mesh, getattr(model.config, "heads", None))
     added = getattr(model, "added_rows", None)
     rule = optimizer(optimizer_config, model.config.width, config.steps, added)
@@ -65,7 +66,7 @@ def update(
 
 
 class Training:
-    """One run in a working directory: restores what is there, and goes on to `config.steps`."""
+    """One run in a working directory: restores what is there, and trains to `config.steps`."""
 
     def __init__(
         self, task: Task, model: Any, config: TrainConfig, optimizer_config: OptimizerConfig, mesh: Mesh, seed: int
@@ -83,13 +84,13 @@ class Training:
         self.evaluate_every: float = by_epochs * task.epoch_steps() if by_epochs else config.evaluate_every
         self.checkpoints = Checkpoints(task.workdir, config.keep)
         self.progress = Progress()
-        self.initial: Any | None = None  # parameters to begin with, where not at random
-        self.initial_optimizer: Any | None = None  # its state, where not a new one
-        self.last_loss: float | None = None  # a token or a sentence, as the gradient
+        self.initial: Any | None = None  # parameters to start from, instead of random ones
+        self.initial_optimizer: Any | None = None  # the optimizer's state, instead of a new one
+        self.last_loss: float | None = None  # per token or per sentence, like the gradient
         self.state: TrainState
 
     def begin_with(self, wanted: Wanted) -> WarmStart:
-        """Take what is wanted of another working directory to begin with, see `zoo.training.warm_start.taken_over`."""
+        """Start from parameters of another working directory, see `zoo.training.warm_start.taken_over`."""
         start = taken_over(wanted, self.shapes.params, lambda: self.fresh().params)
         self.initial = start.params
         if wanted.optimizer:
@@ -102,11 +103,11 @@ class Training:
         interruptible: bool = False,
         listeners: Sequence[Listener] | None = None,
     ) -> bool:
-        """Train to the last step, and tell whether it came to it: after SIGTERM, a preemption notice or, if
+        """Train to the last step, and return whether it was reached: after SIGTERM, a preemption notice or, if
         `interruptible`, an interrupt, it saves and returns early. `description` is the whole experiment, for W&B;
-        `listeners` hear the reports, a terminal by default.
+        `listeners` receive the reports, by default a terminal.
 
-        Raises UserError when the training has diverged for the last time; the checkpoints before it are kept.
+        Raises UserError when the training diverges and must not go back again; earlier checkpoints are kept.
         """
         start = self._restore()
         self._compile(start)
@@ -138,7 +139,7 @@ class Training:
             reporter.close()
 
     def _compile(self, start: int) -> None:
-        """Compile for all shapes of batches at once, where there are several and steps enough to need them."""
+        """Compile for all shapes of batches at once, if there are several, and enough steps to need them."""
         if not 0 < self.config.compile_ahead <= self.config.steps - start:
             return
         shapes = self.task.training_shapes(self.shards)
@@ -146,7 +147,7 @@ class Training:
             self.step = compiled_ahead(self.step, self.shapes, shapes, self.mesh)
 
     def _go_back(self, diverged: DivergedError) -> int:
-        """Restore the last checkpoint, and pass over the batches up to the one that did the harm."""
+        """Restore the last checkpoint, and skip the batches up to the one where training diverged."""
         self.checkpoints.wait()
         kept, gone_back = self.checkpoints.steps(), self.progress.rollbacks
         where = f"the checkpoint of step {kept[-1]} is kept" if kept else "nothing was saved before it"
@@ -160,7 +161,7 @@ class Training:
             next(self.batches)
         self.progress.rollbacks = gone_back + 1
         log.warning(
-            "%s: back at step %d, without the %d batches since (%d of %d times)",
+            "%s: back to step %d, skipping the %d batches since (%d of %d times)",
             diverged,
             start,
             diverged.step - start,
@@ -186,23 +187,23 @@ class Training:
         if best is not None and best[0] <= step and self.progress.better(best[1], self.config.select):
             self.progress.best_step, self.progress.best = best
         if step < self.config.steps:
-            log.info("going on from step %d of %d in %s", step, self.config.steps, self.task.workdir)
+            log.info("resuming from step %d of %d in %s", step, self.config.steps, self.task.workdir)
         else:
             log.info("%s is at step %d, and trains to %d: nothing is left", self.task.workdir, step, self.config.steps)
         return step
 
     def _check_data(self, step: int) -> None:
-        """Raises UserError where the training data are others than before `step`, and nobody asked for that."""
+        """Raises UserError if the training data differs from that before `step`, unless the config allows it."""
         before, self.progress.data = self.progress.data, self.task.training_fingerprint()
         if before in ("", self.progress.data):
             return
-        changed = f"the training data (data.train) have changed since step {step} of {self.task.workdir}"
+        changed = f"the training data (data.train) has changed since step {step} of {self.task.workdir}"
         if not self.config.changed_data:
             raise UserError(
-                f"{changed}: put the old ones back, train in another --workdir, or go on at the same position in the "
-                "new ones with --config.train.changed_data=true"
+                f"{changed}: put the old data back, train in another --workdir, or resume at the same position in the "
+                "new data with --config.train.changed_data=true"
             )
-        log.warning("%s: going on at the same position in the new ones", changed)
+        log.warning("%s: resuming at the same position in the new data", changed)
 
     def _first(self) -> TrainState:
         state = self.fresh()
@@ -244,7 +245,7 @@ class Training:
                 batch = place(batch, self.mesh)
                 window.waited += time.perf_counter() - waiting
                 self.state, metrics = self.step(self.state, batch)
-                # The numbers of the step before are read while this one runs.
+                # Read the numbers of the previous step while this one runs.
                 self._take(window, pending)
                 pending = step, metrics
                 stop = notice.after(step)
@@ -269,15 +270,15 @@ class Training:
     def _stop(self, step: int, reporter: Reporter, window: Window) -> bool:
         """Save `step`, the last one, and return False: the run is not finished."""
         if step == 0:
-            log.info("asked to stop before the first step: the same command begins again")
+            log.info("asked to stop before the first step: the same command starts again")
             return False
         self._save(step, reporter, window)
         self.checkpoints.wait()
-        log.info("asked to stop: step %d of %d is saved; the same command goes on from it", step, self.config.steps)
+        log.info("asked to stop: step %d of %d is saved; the same command resumes from it", step, self.config.steps)
         return False
 
     def _evaluates(self, step: int) -> bool:
-        """Whether there is an evaluation after `step`: where another interval is full, which may not be whole steps."""
+        """Whether to evaluate after `step`: when another interval is complete, which may be a fraction of steps."""
         return step // self.evaluate_every > (step - 1) // self.evaluate_every or step == self.config.steps
 
     def _take(self, window: Window, pending: tuple[int, dict[str, Any]] | None) -> None:
@@ -295,7 +296,7 @@ class Training:
         self.last_loss = loss
 
     def _weights(self) -> Any:
-        """What is evaluated, and loaded from a checkpoint (`zoo.checkpoints.parameters`)."""
+        """The parameters to evaluate, which are also those loaded from a checkpoint (`zoo.checkpoints.parameters`)."""
         return self.state.params if self.state.ema is None else self.state.ema
 
     def _local(self, params: Any) -> Any:
@@ -328,7 +329,8 @@ class Training:
         self.checkpoints.save(step, self.state, self.batches, dataclasses.asdict(self.progress))
 
     def _average(self, reporter: Reporter) -> None:
-        """The mean of the last checkpoints (Vaswani et al. 2017, section 6.1), kept as the best where it is."""
+        """Average the last checkpoints (Vaswani et al. 2017, section 6.1), and keep the average as the best if it
+        is."""
         steps = self.checkpoints.steps()[-self.config.average_last :]
         host = average_parameters(self.task.workdir, steps)
         params = jax.tree.map(

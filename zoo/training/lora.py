@@ -1,7 +1,7 @@
 """LoRA: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models".
 
-A matrix W of the pretrained model stays as it is, and W + (α/r) A B is computed with: A reads the inputs into r
-numbers, B, zero at first, makes outputs of them (section 4.1). Only A and B are trained, and have moments.
+A matrix W of the pretrained model is frozen, and the model computes with W + (α/r) A B: A maps the inputs to r numbers,
+and B, initially zero, maps these to the outputs (section 4.1). Only A and B are trained, and have moments.
 """
 
 import math
@@ -24,7 +24,8 @@ FROZEN = rf"^(?!{LORA}/|head/|markers)"  # all but the adapters, a classifier's 
 @dataclass(frozen=True)
 class LoRAConfig:
     """Adapters of `rank` r (0: none) and scale `alpha` for the matrices whose path has a match of `targets`. `dropout`
-    falls on the inputs that A reads, the same of every token of a step: the sum is made before any input is seen."""
+    applies to the inputs of A, with the same mask for all tokens of a step, since the sum of matrices is formed before
+    any input is seen."""
 
     rank: int = 0
     alpha: float = 16.0
@@ -43,13 +44,13 @@ class LoRAConfig:
 
     @property
     def multipliers(self) -> tuple[str, ...]:
-        """What leaves the pretrained parameters as they are, behind the user's own `optimizer.multipliers`."""
+        """The multipliers that freeze the pretrained parameters; they follow the user's own `optimizer.multipliers`."""
         return (f"{FROZEN}=0",) if self.rank else ()
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A model with adapters: what training sees of a model."""
+    """A model with adapters, for training."""
 
     model: nn.Module
     lora: LoRAConfig
@@ -64,7 +65,7 @@ class Adapted:
         return getattr(self.model, "added_rows", None)
 
     def init(self, key: Array, *args: Any) -> PyTree:
-        """The model's parameters, with the adapters under `lora`. Raises UserError where `targets` match nothing."""
+        """The model's parameters, with the adapters under `lora`. Raises UserError if `targets` match nothing."""
         params = self.model.init(key, *args)["params"]
         return {"params": params | {LORA: adapters(params, self.lora, jax.random.fold_in(key, 1))}}
 
@@ -74,7 +75,7 @@ class Adapted:
 
 
 def adapted(model: nn.Module, lora: LoRAConfig) -> Any:
-    """The model with adapters, or as it is for rank 0."""
+    """The model with adapters, or unchanged for rank 0."""
     return Adapted(model, lora) if lora.rank else model
 
 
@@ -99,7 +100,7 @@ def adapters(params: PyTree, lora: LoRAConfig, key: Array) -> PyTree:
 
 
 def _split(path: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int] | None:
-    """The axis of a scanned stack, and the sizes of a kernel as a matrix: cut where both sides are most alike."""
+    """The axis of a scanned stack, and the sizes of a kernel as a matrix, split so that both are most similar."""
     layers = shape[:1] if "/layers/" in path else ()
     own = shape[len(layers) :]
     if len(own) < 2:
@@ -109,7 +110,7 @@ def _split(path: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int
 
 
 def merged(params: PyTree, lora: LoRAConfig, key: Array | None = None) -> PyTree:
-    """The parameters of the model itself: W + (α/r) A B where there is an adapter; with a `key`, dropout on A."""
+    """The parameters of the model itself: W + (α/r) A B if there is an adapter; with a `key`, with dropout on A."""
     flat = flatten_dict(params, sep="/")
     base = {path: leaf for path, leaf in flat.items() if not path.startswith(f"{LORA}/")}
     for i, path in enumerate(sorted(base)):

@@ -1,4 +1,4 @@
-"""Parameters as the vectors and matrices of the papers, whatever array they are kept in.
+"""Parameters as the vectors and matrices of the papers, whatever the layout of their arrays.
 
 A scanned stack keeps the parameters of all its layers in one array, with a leading axis `layers`
 (`zoo.nn.stacks.Stack`). Attention keeps its matrices as `[width, heads, size]` and `[heads, size, width]`.
@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 PyTree = Any
 STACK = "layers"
-VECTORS = ("bias", "scale")  # a gate's or a head's own bias is a row of a larger array, and still a vector
+VECTORS = ("bias", "scale")  # the bias of a gate or head is a row of a larger array, and still a vector
 
 
 def is_matrix(path: str, dimensions: int) -> bool:
@@ -26,16 +26,16 @@ def is_matrix(path: str, dimensions: int) -> bool:
 
 
 def matrices(params: PyTree) -> PyTree:
-    """For each parameter of nested dictionaries (boxed or not) whether it is a matrix, as a mask for optax."""
+    """A mask for optax: whether each parameter of nested dictionaries (boxed or not) is a matrix."""
     flat = flatten_dict(params, sep="/")
     return unflatten_dict({path: is_matrix(path, unbox(leaf).ndim) for path, leaf in flat.items()}, sep="/")
 
 
 def by_matrix(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`rule`, applied to each layer of a stack alone, with the matrices of attention in two dimensions.
+    """`rule`, applied to each layer of a stack separately, with the matrices of attention in two dimensions.
 
-    For rules that look at an array as a whole, such as Adafactor, which keeps sums of its rows and columns, and bounds
-    the root mean square of its update.
+    It is for rules that depend on whole arrays, such as Adafactor, which keeps sums of rows and columns, and bounds the
+    root mean square of an update.
     """
 
     def init(params):
@@ -58,7 +58,7 @@ def _over_layers(name: str, function: Callable) -> Callable:
 
 
 def _parts(tree: PyTree) -> dict[str, dict[str, Any]]:
-    """The leaves by their paths, each stack for itself under its name, all others under ''."""
+    """The leaves by their paths, with each stack under its own name, and all others under ''."""
     parts: dict[str, dict[str, Any]] = {}
     for path, leaf in flatten_dict(tree, sep="/").items():
         before, stack, _ = f"/{path}".partition(f"/{STACK}/")
@@ -68,7 +68,7 @@ def _parts(tree: PyTree) -> dict[str, dict[str, Any]]:
 
 
 def _as_matrix(path: str, boxed: Any) -> Any:
-    """The matrices of attention with heads and their size as one axis; anything else as it is."""
+    """Attention's matrices with heads and head size merged into one axis; anything else unchanged."""
     *parents, parent, name = ("", *path.split("/"))
     array, first = unbox(boxed), int(STACK in parents)
     if name != "kernel" or array.ndim - first != 3 or parent not in ("query", "key", "value", "output"):

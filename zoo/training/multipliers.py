@@ -1,7 +1,7 @@
-"""Learning rates of parts: factors by the path of a parameter, of a single layer, or of rows that are new.
+"""Factors of the learning rate, by the path of a parameter, for single layers, or for new rows.
 
-A stack that is scanned holds its layers in one array, and one that is not in arrays of their own. A pattern means the
-same layers in either: `layers_3`, and `layers[0:6]` with Python's slices.
+A scanned stack holds its layers in one array, an unrolled one in separate arrays. A pattern means the same layers in
+both: `layers_3`, or `layers[0:6]` with Python's slices.
 """
 
 import re
@@ -26,7 +26,7 @@ _TABLES = re.compile(r"(^|/)(\w*embedding|positions)(/|$)")
 
 @dataclass(frozen=True, eq=False)
 class Multiplier:
-    """`factor` for the parameters in whose path `pattern` is found and, if there is a `layers`, of these layers."""
+    """`factor` for the parameters whose path matches `pattern`; with `layers`, only for these layers."""
 
     text: str
     pattern: re.Pattern
@@ -35,11 +35,12 @@ class Multiplier:
 
     @classmethod
     def of(cls, text: str) -> "Multiplier":
-        """From `PATTERN=NUMBER`, as `body/embedding=0` or `body/layers[:6]=0.1`. Raises `UserError` for other text."""
+        """From `PATTERN=NUMBER`, such as `body/embedding=0` or `body/layers[:6]=0.1`. Raises `UserError` for other
+        text."""
         pattern, equals, number = text.rpartition("=")
         try:
             found = _SLICE.search(pattern)
-            # In the path a name may stand between: body/decoder/layers.
+            # The path may have a name in between: body/decoder/layers.
             path = _SLICE.sub(r"(?:\\w+/)?layers(?=/)", pattern, count=1) if found else pattern
             made = cls(text, re.compile(path), float(number), _slice(*found.groups()) if found else None)
         except (re.error, ValueError):
@@ -77,7 +78,7 @@ class Factors:
         self.multipliers, self.decay, self.added = tuple(multipliers), layer_decay, dict(added or {})
 
     def of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Float[np.ndarray, "..."]]:
-        """By path. Raises `UserError` for a multiplier that holds for none."""
+        """The factors by path. Raises `UserError` for a multiplier that matches no parameter."""
         layers = _counted_layers(shapes)
         cells = {} if layers else _counted_cells(shapes)
         depth, used = max((*layers.values(), *cells.values()), default=0), set()
@@ -121,7 +122,7 @@ class Factors:
 
 
 def _counted_layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """How many layers the stack has that lies under each path."""
+    """The number of layers of the stack under each path."""
     counts: dict[str, int] = {}
     for path, shape in shapes.items():
         if (found := _LAYER.search(path)) is not None:
@@ -131,7 +132,7 @@ def _counted_layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 
 
 def _counted_cells(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """How many layers the encoder and the decoder of a recurrent model have."""
+    """The numbers of layers of a recurrent model's encoder and decoder."""
     counts: dict[str, int] = {}
     for found in filter(None, map(_CELL.search, shapes)):
         counts[found[1]] = max(int(found[2] or 0) + 1, counts.get(found[1], 0))
@@ -139,8 +140,9 @@ def _counted_cells(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 
 
 def multiplied(rule: optax.GradientTransformation, factors: Factors) -> optax.GradientTransformation:
-    """`rule` for the parameters, layers and rows whose factor is not 0, and its updates times that. The others have no
-    optimizer state and do not count in a gradient's norm. Trees are nested dictionaries, of arrays or boxes of them."""
+    """`rule` for the parameters, layers and rows whose factor is not 0, with its updates multiplied by the factor. The
+    others have no optimizer state, and do not count in the gradient's norm. Trees are nested dictionaries, of arrays or
+    boxes of them."""
 
     def of(tree):
         flat = flatten_dict(tree, sep="/")
@@ -169,12 +171,12 @@ def _taken(leaf, factor: np.ndarray):
         return leaf
     rows = np.flatnonzero(factor)
     part = jax.tree.map(lambda x: x[rows[0] : rows[-1] + 1] if len(rows) == np.ptp(rows) + 1 else x[rows], leaf)
-    # Few rows need not divide by the shards that the whole is cut into.
+    # A few rows may not divide by the shards of the whole.
     return part.replace(names=(None, *part.names[1:])) if hasattr(part, "names") else part
 
 
 def _put(change, leaf, factor: np.ndarray):
-    """The change of a whole parameter, from that of its trained rows."""
+    """The update of a whole parameter, from that of its trained rows."""
     if change is None:
         return jnp.zeros_like(leaf)
     if factor.ndim == 0:

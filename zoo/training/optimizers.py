@@ -1,4 +1,4 @@
-"""Optimizers and schedules by name, from optax, as the papers set them."""
+"""Optimizers and schedules by name, from optax, with the papers' settings."""
 
 import math
 from collections.abc import Mapping
@@ -66,9 +66,7 @@ class OptimizerConfig:
         for key, reader in (("decay", "adam"), ("momentum", "sgd")):
             if getattr(self, key) and self.name != reader:
                 value = getattr(self, key)
-                raise UserError(
-                    f"optimizer.{key}={value:g} is read by {reader!r} alone: leave it at 0 for {self.name!r}"
-                )
+                raise UserError(f"optimizer.{key}={value:g} is only for {reader!r}: leave it at 0 for {self.name!r}")
         for key in ("halve_after", "halve_every"):
             if getattr(self, key) and self.schedule != "halving":
                 raise UserError(
@@ -103,12 +101,13 @@ def noam(c: OptimizerConfig, width: int, steps: int) -> optax.Schedule:
 
 
 def _rise(c: OptimizerConfig, count: Any) -> Any:
-    """The share of the peak while it rises linearly: the first update takes `1 / warmup`, for a rate of 0 wastes it."""
+    """The share of the peak during the linear warm-up. The first update has `1 / warmup`, since a rate of 0 would waste
+    it."""
     return jnp.minimum((count + 1.0) / max(c.warmup, 1), 1.0)
 
 
 def _decayed(c: OptimizerConfig, count: Any, steps: int) -> Any:
-    """The share of the steps after the warm-up that have been made."""
+    """The share of the steps after the warm-up that are done."""
     return jnp.clip((count - c.warmup) / max(steps - c.warmup, 1), 0.0, 1.0)
 
 
@@ -180,6 +179,6 @@ def optimizer(
 def trained_paths(
     c: OptimizerConfig, shapes: Mapping[str, tuple[int, ...]], added: Mapping[str, int] | None = None
 ) -> frozenset[str]:
-    """The paths of the parameters that are changed at all, of those with these `shapes`: others need no gradient."""
+    """The paths of the parameters, among these `shapes`, that change at all: the others need no gradient."""
     factors = Factors([Multiplier.of(text) for text in c.multipliers], c.layer_decay, added).of(shapes)
     return frozenset(path for path, factor in factors.items() if factor.any())

@@ -11,10 +11,7 @@ STEPS = 5
 
 
 class Profile:
-    """Traces the steps from `first` on (0: none) into `directory`; those of them that this process does.
-
-    `close` it at the end.
-    """
+    """Traces the steps of this process from `first` on (0: none) into `directory`. `close` it at the end."""
 
     def __init__(self, first: int, directory: Path):
         self._steps = range(first, first + STEPS) if first else range(0)
@@ -22,7 +19,7 @@ class Profile:
         self._began: int | None = None
 
     def before(self, step: int, state: Any) -> None:
-        """Called before each step, with the arrays that the step before it computes."""
+        """Call it before each step, with the arrays that the previous step computes."""
         if self._began is None and step in self._steps:
             jax.profiler.start_trace(str(self._directory))
             self._began = step
@@ -30,7 +27,7 @@ class Profile:
             self.close(state)
 
     def close(self, state: Any) -> None:
-        """End the trace that is under way, if any, once `state` is computed."""
+        """End a running trace, once `state` is computed."""
         if self._began is None:
             return
         began, self._began = self._began, None

@@ -1,4 +1,4 @@
-"""What a run has seen so far: the best evaluation, and what happened since the last report."""
+"""The progress of a run: the best evaluation, and sums since the last report."""
 
 import math
 import time
@@ -15,7 +15,7 @@ LOWER_IS_BETTER = ("loss", "perplexity")
 
 
 class DivergedError(Exception):
-    """What happened at `step`, from which no training leads back."""
+    """Training diverged at `step`."""
 
     def __init__(self, step: int, what: str):
         super().__init__(what)
@@ -24,9 +24,8 @@ class DivergedError(Exception):
 
 @dataclass
 class Progress:
-    """What selection has seen, how often the run went back, and the `Window` so far; saved with every checkpoint.
-
-    `data` is the fingerprint of the training data; older checkpoints have none.
+    """The best evaluation, the number of rollbacks, and the current `Window`; saved with every checkpoint. `data` is
+    the fingerprint of the training data, which older checkpoints lack.
     """
 
     best: float | None = None
@@ -44,7 +43,7 @@ class Progress:
         return value < self.best if select in LOWER_IS_BETTER else value > self.best
 
     def see(self, step: int, value: float, select: str) -> bool:
-        """Take in an evaluation; tells whether it is the best so far."""
+        """Add an evaluation; returns whether it is the best so far."""
         if not self.better(value, select):
             self.since_best += 1
             return False
@@ -54,10 +53,8 @@ class Progress:
 
 @dataclass
 class Window:
-    """What happened since the last report.
-
-    Its sums outlive a stop: `saved` is what a checkpoint keeps of them, and `Window(carried=saved)` goes on from there.
-    Times and the tokens that pace is measured by are those of this process alone.
+    """Sums since the last report. They survive a stop: a checkpoint keeps them as `saved`, and `Window(carried=saved)`
+    continues from there. Times, and the tokens that measure the pace, are those of this process only.
     """
 
     began: float = field(default_factory=time.perf_counter)
@@ -78,7 +75,7 @@ class Window:
 
     @property
     def saved(self) -> dict[str, float | None] | None:
-        """The sums as JSON, or None where nothing has happened."""
+        """The sums as JSON, or None if there are none."""
         return self.carried if self.sums is None else asdict(self.sums)
 
     def values(self, rate: float, flops_per_token: float) -> dict[str, float]:

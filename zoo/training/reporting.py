@@ -1,4 +1,4 @@
-"""What a training run says, and to whom: files that are kept, and listeners such as the terminal."""
+"""The reports of a training run: files to keep, and listeners such as the terminal."""
 
 import logging
 import os
@@ -75,7 +75,7 @@ class Reporter:
             listener.report(step, numbers)
 
     def samples(self, step: int, samples: list[Sample]) -> None:
-        """Sources with what they should become and what the model makes of them."""
+        """Sources with their references and the model's outputs."""
         for listener in self._listeners:
             listener.samples(step, samples)
 
@@ -87,14 +87,14 @@ class Reporter:
             listener.message(text)
 
     def publish(self) -> None:
-        """Bring what was reported so far to an object store; before a checkpoint, so that a run that goes on from it
+        """Copy the reports so far to an object store; called before a checkpoint, so that a run that resumes from it
         finds all its reports."""
         for listener in self._listeners:
             listener.flush()
         self._growing.publish()
 
     def close(self) -> None:
-        """Finish every file; a progress bar stays where it came to."""
+        """Finish every file; a progress bar stays where it is."""
         for listener in reversed(self._listeners):
             listener.close()
         self._growing.close()

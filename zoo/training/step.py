@@ -1,4 +1,4 @@
-"""One update: the state, how it is born, and the jitted step."""
+"""One update: the training state, how it is initialized, and the jitted step."""
 
 from collections.abc import Callable, Collection
 from functools import partial
@@ -23,7 +23,7 @@ Loss = Callable[[PyTree, PyTree, jax.Array], Any]  # (params, batch, dropout key
 
 @struct.dataclass
 class TrainState:
-    """All that an update changes, and the key that its randomness comes from. `ema` is `None` where none is kept."""
+    """Everything that an update changes, and the key of its randomness. `ema` is `None` if no average is kept."""
 
     step: Int[Array, ""]
     params: PyTree
@@ -35,9 +35,9 @@ class TrainState:
 def born(
     init: Callable[[jax.Array], PyTree], optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, ema: bool
 ):
-    """The shapes with shardings of a fresh state, and the function that makes it where it will live.
+    """The shapes with shardings of a fresh state, and the function that initializes it in place.
 
-    `init` gives boxed parameters from a key. No device ever holds a whole copy of what is sharded.
+    `init` gives boxed parameters from a key. No device ever holds a whole copy of a sharded array.
     """
 
     def fresh(seed):

@@ -1,4 +1,4 @@
-"""Beginning with parameters whose rows are the pieces of another vocabulary."""
+"""Start from parameters with the rows of another vocabulary."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from zoo.data.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Matched:
-    """How the rows of a new vocabulary come from those of an old one: `old[i]` are the rows whose mean row `i` begins
-    as, all rows where it is empty. `kept`, `composed` and `mean` count them."""
+    """How the rows of a new vocabulary are made from those of an old one: row `i` is the mean of the rows `old[i]`, or
+    of all rows if that is empty. `kept`, `composed` and `mean` count the three kinds."""
 
     old: tuple[tuple[int, ...], ...]
     kept: int
@@ -33,7 +33,7 @@ class Matched:
         )
 
     def applied(self, table: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "..."]:
-        """The new table, of an old one whose `axis` is the vocabulary."""
+        """The new table, from an old one whose `axis` is the vocabulary."""
         rows = np.moveaxis(np.asarray(table), axis, 0)
         mean = rows.mean(axis=0)
         new = np.stack([rows[list(old)].mean(axis=0) if old else mean for old in self.old])
@@ -70,7 +70,7 @@ class Transfer:
 
     @classmethod
     def of(cls, old: Mapping[str, Tokenizer], new: Mapping[str, Tokenizer], boxed: PyTree) -> "Transfer":
-        """Tokenizers by the names of their files: one of both sides stands for each."""
+        """Tokenizers by the names of their files; a joint one serves both sides."""
 
         def side(tokenizers: Mapping[str, Tokenizer], name: str) -> Tokenizer:
             return next(tokenizers[n] for n in (name, "joint", "text") if n in tokenizers)
@@ -108,7 +108,7 @@ class Transfer:
         return found
 
     def applied(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The new parameters, of the old, by their paths."""
+        """The new parameters, from the old ones, by their paths."""
         found = dict(params)
         for path, (side, axis) in self._tables(params).items():
             table = np.moveaxis(np.asarray(jax.device_get(params[path])), axis, 0)

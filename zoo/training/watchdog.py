@@ -1,4 +1,4 @@
-"""What notices a step that does not end: a peer that is stuck, a network that is gone, data that do not come."""
+"""Notices a step that does not end: a stuck peer, a lost network, missing data."""
 
 import logging
 import os
@@ -11,15 +11,13 @@ from contextlib import contextmanager
 
 log = logging.getLogger("zoo")
 TIMES_THE_MEDIAN = 20
-LEAST_SECONDS = 60.0  # a new shape compiles that long
+LEAST_SECONDS = 60.0  # a new shape may compile that long
 REMEMBERED = 100
 
 
 class Watchdog:
-    """Says so when a step takes 20 times the median of those before it (and a minute), and ends the process when it has
-    taken `patience` seconds, so that its peers end too; 0 only says so.
-
-    `least` is the minute.
+    """Warns when a step takes over 20 times the median of the earlier ones, and at least `least` seconds. After
+    `patience` seconds it ends the process, so that its peers end too (0: never).
     """
 
     def __init__(self, patience: float, least: float = LEAST_SECONDS):
@@ -39,7 +37,7 @@ class Watchdog:
 
     @contextmanager
     def over(self, step: int) -> Iterator[None]:
-        """Watch what is done inside."""
+        """Watch the body of the `with` block."""
         began = time.monotonic()
         self._step = step, began
         try:
@@ -63,7 +61,7 @@ class Watchdog:
                 )
             if told == step and self._patience and taken > self._patience:
                 log.error(
-                    "step %d did not end in %.0f s: start again, it goes on from the last checkpoint", step, taken
+                    "step %d did not end within %.0f s: start again, it resumes from the last checkpoint", step, taken
                 )
                 logging.shutdown()
                 os._exit(1)
