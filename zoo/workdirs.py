@@ -117,13 +117,20 @@ class Workdir:
         """Whether its model looks at the source anew for each target token."""
         return registry.family(self.experiment.model.name).attends
 
+    def _check_is_for(self, *commands: str) -> None:
+        """Raise `UserError` unless one of the `commands` uses its model."""
+        _check_command(self.path, self.experiment, commands)
+
     def translator(self, batch_tokens: int = 2048, draws: Draws | None = None) -> Translator:
+        self._check_is_for("translate")
         return Translator(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens, draws)
 
     def scorer(self, batch_tokens: int = 2048) -> Scorer:
+        self._check_is_for("translate")
         return Scorer(self.model, self.params, *self.task.tokenizers, self.experiment.decoding, batch_tokens)
 
     def generator(self) -> Generator:
+        self._check_is_for("generate")
         return self.task.generator(self.model, self.params)
 
     def generate(self, prompts: list[str], seed: int = 0) -> list[str]:
@@ -144,6 +151,7 @@ class Workdir:
 
         if not text.strip():
             raise UserError(f"{text!r} holds nothing to look at: give a sentence")
+        self._check_is_for("translate", "generate")
         if self.experiment.command == "translate":
             written = self.translate([text])[0]
             return explore(of_translation(self.model, self.params, *self.task.tokenizers, text, written))
@@ -152,6 +160,7 @@ class Workdir:
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """How likely the second text of each pair is, given the first: the score that beam search gives a translation,
         or the natural logarithm of the probability of how a text goes on."""
+        self._check_is_for("translate", "generate")
         if self.experiment.command == "translate":
             return [scored.score for scored in self.scorer()(pairs)]
         names = [f"pair {number}" for number in range(1, len(pairs) + 1)]
@@ -169,6 +178,7 @@ class Workdir:
 
         Raises `UserError` for a model without attention.
         """
+        self._check_is_for("translate", "generate")
         if self.experiment.command == "translate":
             written = target or self.translate([text])[0]
             found = of_translation(self.model, self.params, *self.task.tokenizers, text, written)
@@ -177,6 +187,7 @@ class Workdir:
         return {look.name: look.weights for look in found.looks}
 
     def _batch(self, text: str, target: str) -> Any:
+        self._check_is_for("translate", "generate")
         if self.experiment.command != "translate":
             ids = [*self.task.begin(False), *self.task.tokenizer.encode([text])[0]]
             return LanguageBatch(np.array([ids], np.int32), np.array([ids], np.int32))
@@ -188,6 +199,7 @@ class Workdir:
     def classify(self, texts: Sequence[str | Sequence[str]], first: int = 1) -> list[Classified]:
         """The label of each text, or tuple of texts where the task reads several, with the probability of every label;
         see `Classification.classify`."""
+        self._check_is_for("classify")
         return self.task.classify(self.model, self.params, texts, first)
 
     def cross_attention(self, line: str) -> CrossAttention | None:
@@ -195,6 +207,7 @@ class Workdir:
 
         Raises `UserError` when `line` is empty.
         """
+        self._check_is_for("translate")
         source, target = self.task.tokenizers
         most = self.experiment.decoding.max_length
         ids = source.encode([line])[0][:most]
@@ -259,10 +272,15 @@ def load(path: str | PathLike, checkpoint: str = "best", changes: Sequence[Chang
     Raises `UserError` where there is none, and where another than `command` uses its model.
     """
     path = located(path)
-    if command and (found := from_workdir(path)).command != command:
-        remedy = f"python -m zoo {found.command} {shlex.quote(str(path))}"
-        raise UserError(f"{path} holds a model of task={found.task!r}: use {remedy}")
+    if command:
+        _check_command(path, from_workdir(path), (command,))
     return Workdir(path, from_workdir(path, changes), checkpoint)
+
+
+def _check_command(path: AnyPath, experiment: Experiment, commands: Sequence[str]) -> None:
+    if experiment.command not in commands:
+        remedy = f"python -m zoo {experiment.command} {shlex.quote(str(path))}"
+        raise UserError(f"{path} holds a model of task={experiment.task!r}: use {remedy}")
 
 
 def ensemble(workdirs: Sequence[Workdir], batch_tokens: int = 2048, draws: Draws | None = None) -> Translator:

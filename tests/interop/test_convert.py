@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from zoo.cli import main
 from zoo.data.batches.base import LanguageBatch
+from zoo.errors import UserError
 from zoo.workdirs import load
 
 IDS = np.random.default_rng(0).integers(4, 60, (2, 9)).astype(np.int32)
@@ -105,7 +106,7 @@ def test_a_weight_that_does_not_fit_is_named(gpt2, tmp_path, capsys, change, mes
         ({"config.json": '{"model_type": "gpt2"}', "pytorch_model.bin": "x"}, "is a pickle.*save_pretrained"),
         ({"config.json": '{"model_type": "llama"}'}, "'llama'.*gpt2, openai-gpt, marian"),
         ({"config.json": '{"model_type": "gpt2", "n_layer": "two"}'}, "n_layer='two'"),
-        ({"notes.txt": ""}, "is not a working directory"),
+        ({"notes.txt": ""}, "holds no model"),
     ],
     ids=["pickle", "another model", "wrong config", "nothing"],
 )
@@ -141,3 +142,12 @@ def test_a_loaded_folder_answers_every_question(gpt2, workdir):
     written = len(translating.task.tokenizers[1].encode(["dans 3 jours"])[0]) + 1
     assert translating.logits("in 3 days", "dans 3 jours").shape == (written, 40)
     assert translating.attention("in 3 days", "dans 3 jours")["cross"].shape[2] == written
+
+
+def test_a_question_for_another_kind_of_model_names_its_own(gpt2, workdir):
+    for ask in ("translate", "classify"):
+        with pytest.raises(UserError, match="use python -m zoo generate"):
+            getattr(load(gpt2), ask)([TEXT])
+    for ask in ("generate", "classify"):
+        with pytest.raises(UserError, match="use python -m zoo translate"):
+            getattr(load(workdir), ask)([TEXT])

@@ -1,10 +1,16 @@
 """`convert`: weights and tokenizers of other programs, in and out."""
 
 import argparse
+import shlex
 
 from zoo.cli.arguments import directory
 
 HELP = "make a working directory of another program's model, or such a model of a working directory"
+KINDS = {
+    "zoo": "a working directory",
+    "huggingface": "a folder for transformers",
+    "ctranslate2": "a folder for CTranslate2",
+}
 EXAMPLE = "python -m zoo convert path/to/opus-mt-en-fr runs/opus"
 
 
@@ -24,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help="zoo, huggingface or ctranslate2 (default: zoo, or huggingface for a working directory)",
     )
-    parser.add_argument("--quantization", default="", metavar="TYPE", help="of ctranslate2, as int8")
+    parser.add_argument(
+        "--quantization", default="", metavar="TYPE", help="of --to=ctranslate2, as int8 (default: float32)"
+    )
     parser.add_argument("--checkpoint", default="best", metavar="WHICH", help="best, latest, average or a step")
 
 
@@ -34,11 +42,13 @@ def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import load
 
     found = interop.recognized(args.source) or "zoo"
+    if not (args.source / "config.json").exists() and found == "zoo":
+        raise UserError(f"{args.source} holds no model: name a working directory, or a folder with a config.json")
     if args.format not in (None, found):
-        raise UserError(f"--from={args.format!r}: {args.source} has the format {found!r}")
+        raise UserError(f"--from={args.format!r}: {args.source} has the format {found!r}: leave --from out")
     opened = load(args.source, args.checkpoint)
     to = args.to or ("huggingface" if found == "zoo" else "zoo")
     opened.save(args.out, to, args.quantization)
-    print(f"{args.out} holds {args.source} for {to}")
+    print(f"{args.out} is {KINDS[to]}, made of {args.source}")
     if to == "zoo":
-        print(f"python -m zoo {opened.experiment.command} {args.out}")
+        print(f"next: python -m zoo {opened.experiment.command} {shlex.quote(str(args.out))}")
