@@ -1,4 +1,4 @@
-"""The one exception for what a user got wrong.
+"""The one exception for errors of the user.
 
 Everything a user can cause (a misspelt key, a missing file, a truncated checkpoint) is raised as `UserError`; the
 command line prints its single line and ends with exit code 2. Any other exception is a defect and keeps its traceback.
@@ -8,7 +8,7 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-# What the machine refuses and only the user can grant.
+# Errors of the system that only the user can remove.
 REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
@@ -37,6 +37,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def refused(what: object, error: OSError) -> str:
-    """What an error of the machine says, with its remedy."""
+    """The text of a system error, with its remedy."""
     remedy = REMEDIES.get(error.errno)
     return f"{what}: {error.strerror or error}: {f'{remedy}, or ' if remedy else ''}write elsewhere"

@@ -20,17 +20,17 @@ def score(
 ) -> dict[str, Any]:
     """The values of the task's evaluation on `split`, or on the data at `location`, and what they were measured on.
 
-    Where the true alignment of the data is known, `alignment_error_rate` is that of the references' forced alignment by
-    the model's attention, if it has any: each target word is linked to one source word, so 0 is not always in reach.
+    If the true alignment of the data is known and the model has attention, `alignment_error_rate` is that of the forced
+    alignment of the references by attention. It links each target word to one source word, so 0 may be out of reach.
 
-    Beside the scores of a classifier stand those of `zoo.tasks.label_reports.report`. Its `predictions` are written to
-    a file, a row for each row of the data, in its order, labelled or not: see `label_reports.rows`.
+    A classifier also has the scores of `zoo.tasks.label_reports.report`. Its `predictions` are written to a file, a row
+    for each row of the data, in its order, labelled or not: see `label_reports.rows`.
 
     Raises `UserError` where there is no such data or no such checkpoint.
     """
     classifies = workdir.experiment.command == "classify"
     if predictions is not None and not classifies:
-        raise UserError(f"--predictions={predictions}: {workdir.path} holds no classifier: leave it away")
+        raise UserError(f"--predictions={predictions}: {workdir.path} holds no classifier: leave it out")
     if predictions is not None:
         predictions = output(predictions)  # before the work
     evaluation = workdir.task.evaluate(workdir.model, workdir.params, split, location)
@@ -49,8 +49,8 @@ def score(
 
 
 def score_zero_shot(workdir: Workdir, location: str, form: str = "", stride: int = 0) -> dict[str, Any]:
-    """What a language model does on the data at `location` without having been trained for it: `zero_shot.of_rows`
-    where there are rows or `form` names a format of such, or else `zero_shot.of_text` with this `stride`.
+    """The zero-shot scores of a language model on the data at `location`: `zero_shot.of_rows` for rows, or if `form`
+    names their format, else `zero_shot.of_text` with this `stride`.
 
     Raises `UserError` where there is no such data or no such checkpoint.
     """
@@ -80,8 +80,8 @@ def _alignment(workdir: Workdir, split: str, location: str) -> dict[str, float]:
 
 
 def table(scores: dict[str, Any]) -> str:
-    """`score`'s or `score_zero_shot`'s result to read: what was measured in the first line, then a value a line; a BLEU
-    with its signature."""
+    """The result of `score` or `score_zero_shot` as text: what was measured in the first line, then a value per line,
+    BLEU with its signature."""
     direction = scores.get("direction", "").replace("-", "→", 1)
     counts = [f"{scores[what]:,} {what}" for what in ("sentences", "examples", "documents", "tokens") if what in scores]
     stride = [f"stride {scores['stride']}"] if "stride" in scores else []
@@ -98,7 +98,7 @@ def table(scores: dict[str, Any]) -> str:
 
 def by_length(workdirs: Sequence[Workdir], split: str = "test", location: str = "") -> dict[str, Any]:
     """BLEU against the length of the source, after Bahdanau et al. 2015, Figure 2: the `bins`, and for every working
-    directory by its path the corpus BLEU of each.
+    directory, by its path, the corpus BLEU of each bin.
 
     Raises `UserError` unless all of them translate the same sentences.
     """
@@ -133,7 +133,7 @@ def _direction(workdir: Workdir) -> str:
 
 
 def length_table(scores: dict[str, Any]) -> str:
-    """`by_length`'s result to read: a bin a line, a column for each working directory, and the signature."""
+    """The result of `by_length` as text: a line per bin, a column per working directory, and the signature."""
     names = list(scores["bleu"])
     rows = [["words", "sentences", *names]]
     for i, b in enumerate(scores["bins"]):

@@ -28,8 +28,8 @@ from zoo.training.lora import LoRAConfig
 from zoo.training.optimizers import OptimizerConfig
 
 CONFIGS = Path(__file__).parent / "configs"
-OURS = (Path(), Path("zoo/configs"))  # where a user may say that they lie
-# Where a change sets one key, another that would decide the same in its place is set to 0.
+OURS = (Path(), Path("zoo/configs"))  # where users may write that they are
+# A change of one key sets to 0 another that would decide the same thing.
 INSTEAD_OF = {"train.evaluate_every": "train.evaluate_epochs", "optimizer.warmup": "optimizer.warmup_share"}
 
 
@@ -60,7 +60,7 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that decides a run. `task` decides the keys of `data` and `decoding`."""
+    """Everything that decides a run. `task` decides the keys of `data` and `decoding`."""
 
     name: str = "experiment"
     seed: int = 0
@@ -85,7 +85,7 @@ class Experiment:
         for key in ("data", "decoding"):
             if getattr(self, key) is None:
                 object.__setattr__(self, key, getattr(kind, key)())
-        self.model.config()  # an impossible combination is told before any data is read
+        self.model.config()  # report an impossible combination before any data is read
         fitting = [name for name, family in registry.FAMILIES.items() if family.batch is kind.batch]
         if self.model.name not in fitting:
             raise UserError(f"model.name={self.model.name!r} is not for task={self.task!r}: use {' or '.join(fitting)}")
@@ -109,7 +109,7 @@ class Experiment:
         return tasks.kind(self.task).task(self.data, self.decoding, self.train.smoothing, workdir, self.seed)
 
     def rule(self) -> OptimizerConfig:
-        """The optimizer, with what adapters leave as it is."""
+        """The optimizer, with the multipliers that freeze what adapters do not train."""
         return dataclasses.replace(self.optimizer, multipliers=(*self.optimizer.multipliers, *self.lora.multipliers))
 
     def train_config(self, task: Task) -> TrainConfig:
@@ -126,7 +126,7 @@ class Experiment:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a working directory's `config.json`."""
         plain = dataclasses.asdict(self)
-        del plain["train"]["changed_data"]  # asked for once
+        del plain["train"]["changed_data"]  # holds for one start only
         plain["model"] = {"name": self.model.name, "size": self.model.size, **self.model.changes}
         if own := plugins.origins(registry.family(self.model.name).module, tasks.kind(self.task).task):
             plain["plugins"] = own
@@ -136,8 +136,8 @@ class Experiment:
 def from_file(spec: str, changes: Sequence[Change] = ()) -> Experiment:
     """The experiment of `FILE[:ARGS]` with `changes` such as `("train.steps", "100")`.
 
-    A bare name, and zoo/configs/NAME.py from wherever one stands, is looked up among the configs of the zoo. Raises
-    `UserError` for a file, key or value that isn't right.
+    A bare name, or zoo/configs/NAME.py in any directory, is looked up among the configs of the zoo. Raises `UserError`
+    for a wrong file, key or value.
     """
     path, _, argument = spec.partition(":")
     path = expanded(path)
@@ -150,10 +150,10 @@ def from_file(spec: str, changes: Sequence[Change] = ()) -> Experiment:
 
 
 def _config_of(file: Path, argument: str) -> dict[str, Any]:
-    """What the user's own code in `file` says; its mistakes are the user's too."""
+    """The config that the user's code in `file` returns; its errors are the user's."""
     module_spec = importlib.util.spec_from_file_location(f"zoo_config_{file.stem}", file)
     module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module  # so that dataclasses in it know their names
+    sys.modules[module_spec.name] = module  # dataclasses in it look their names up there
     with plugins.beside(file), plugins.blamed(file, "is no config"):
         module_spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
@@ -162,7 +162,7 @@ def _config_of(file: Path, argument: str) -> dict[str, Any]:
 
 
 def from_workdir(workdir: AnyPath, changes: Sequence[Change] = ()) -> Experiment:
-    """The experiment that a working directory was made by, or that reads a foreign folder (`zoo.interop`)."""
+    """The experiment of a working directory, or of a foreign folder (`zoo.interop`)."""
     if (foreign := interop.opened(workdir)) is not None:
         return resolve(foreign.experiment, changes)
     path = workdir / "config.json"
@@ -207,7 +207,7 @@ def resolve(tree: Mapping[str, Any], changes: Sequence[Change] = ()) -> Experime
 
 
 def _cleared(changes: Sequence[Change]) -> list[Change]:
-    """The keys that others among the `changes` stand in for, as 0. Raises `UserError` where both are given."""
+    """The keys that the `changes` replace by others, set to 0. Raises `UserError` if both are given."""
     given = dict(changes)
     for key, other in INSTEAD_OF.items():
         if key in given and str(given.get(other, 0)) not in ("0", "0.0"):

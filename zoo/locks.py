@@ -26,12 +26,12 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 @contextmanager
 def alone_in(workdir: AnyPath) -> Iterator[None]:
-    """Hold the working directory, which is made where there is none; a killed process holds it no more.
+    """Lock the working directory, which is made if necessary; the lock of a killed process is free again.
 
     On a file system the kernel frees the lock of a process that ends. An object store has no locks: there the holder
-    renews a lease, and one that nobody has renewed for a minute is free.
+    renews a lease, and a lease that nobody has renewed for a minute is free.
 
-    Raises `UserError`, which names the host and the process, where another training holds it.
+    Raises a `UserError` that names the host and the process if another training holds it.
     """
     path = workdir / LOCK
     with reached(path):
@@ -76,7 +76,7 @@ def _locked(path: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            log.warning("%s: this file system has no locks: see that only one training runs there", path.parent)
+            log.warning("%s: this file system has no locks: make sure that only one training runs there", path.parent)
         file.truncate(0)
         file.write(json.dumps(_holder()))
         file.flush()
@@ -99,7 +99,7 @@ def _leased(
         while not over.wait(renewed_every):
             try:
                 renew()
-            except Exception as error:  # the network may come back before the lease is over
+            except Exception as error:  # the network may come back before the lease expires
                 log.warning("cannot renew %s: %s", path, error)
 
     with reached(path):
@@ -118,8 +118,8 @@ def _leased(
 
 
 def _await_expiry(path: AnyPath, mine: dict[str, Any], expires_after: float) -> None:
-    """Return once the lease at `path` is free: gone, of a process of this machine that has ended, or not renewed for
-    `expires_after` seconds. Raises `UserError` where it is renewed. Clocks of two hosts are not compared."""
+    """Wait until the lease at `path` is free: removed, of a process of this machine that has ended, or not renewed for
+    `expires_after` seconds. Raises `UserError` if it is renewed. Clocks of two hosts are not compared."""
     first, began = _read(path), time.monotonic()
     if not first or (first.get("host") == mine["host"] and not _lives(first["process"])):
         return

@@ -1,4 +1,4 @@
-"""What reaches the terminal: the zoo's own log on standard error, and nothing of the libraries' chatter."""
+"""The log on the terminal: the zoo's own messages on standard error, without those of the libraries."""
 
 import logging
 import logging.handlers
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # it takes a moment to import, and help is printed without it
+if TYPE_CHECKING:  # slow to import, and not needed for help
     from zoo.storage import AnyPath, Growing
 
-KEPT_BYTES = 1 << 20  # of a host's log; as much again is there of what came before
+KEPT_BYTES = 1 << 20  # of a host's log; the one before it may be as large
 PUBLISHED_EVERY = 30.0  # seconds, to an object store
 
 
 class _Plain(logging.Formatter):
-    """The message alone, with its level in front from a warning on."""
+    """The bare message; warnings and errors have their level in front."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -26,7 +26,7 @@ class _Plain(logging.Formatter):
 
 
 class _StandardError(logging.StreamHandler):
-    """Writes to what `sys.stderr` is at that moment, so that it can be replaced."""
+    """Writes to the current `sys.stderr`, which may be replaced."""
 
     def __init__(self):
         logging.Handler.__init__(self)
@@ -37,7 +37,8 @@ class _StandardError(logging.StreamHandler):
 
 
 def set_up() -> None:
-    """Idempotent, and before JAX is imported, whose C++ side reads its level of talk from the environment."""
+    """Set up the log; may be called again. Call it before JAX is imported, whose C++ side reads its log level from the
+    environment."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -54,7 +55,7 @@ def set_up() -> None:
 
 
 def only_warnings() -> None:
-    """For all processes of a run but the first, whose terminal is enough."""
+    """Show only warnings: for all processes of a run but the first."""
     for handler in logging.getLogger("zoo").handlers:
         handler.setLevel(logging.WARNING)
 
@@ -82,7 +83,8 @@ class _Kept(logging.handlers.RotatingFileHandler):
 
 @contextmanager
 def kept(directory: "AnyPath", name: str) -> Iterator[None]:
-    """Meanwhile the last of all that is said, with its time, stands in the file `name` of `directory` as well."""
+    """In the `with` block, also write the log, with times, to the file `name` of `directory`, which keeps the latest
+    part."""
     from zoo.storage import Growing
 
     handler = _Kept(Growing(directory), name)

@@ -1,6 +1,6 @@
-"""Runs: train a model from a config to its scores, and go on with a run that stopped.
+"""Runs: train a model from its config to its scores, and resume a run that stopped.
 
-`python -m zoo train` is a thin skin over this room; a notebook calls `zoo.train`.
+`python -m zoo train` is a thin layer over this module; a notebook calls `zoo.train`.
 """
 
 import dataclasses
@@ -52,12 +52,12 @@ def train(
     listeners: Sequence[Listener] | None = None,
     **changes: Any,
 ) -> Workdir:
-    """Train a model, or go on with a run, and open its working directory.
+    """Train a model, or resume a run, and open its working directory.
 
         run = zoo.train("phrases.py:en-fr", workdir="runs/en-fr", **{"train.steps": 300})
         run.translate(["March 3, 2022"])
 
-    The same call again goes on where the run stopped; a finished run is opened at once.
+    The same call again resumes where the run stopped; a finished run is opened at once.
 
     Args:
       config: `FILE[:ARGS]`, a config of the zoo or your own, or an `Experiment`. Without one, that of `workdir`, or
@@ -89,7 +89,7 @@ def train(
 def described(
     config: str | Experiment | None, workdir: AnyPath | None, changes: Sequence[Change], donor: Donor | None
 ) -> tuple[Experiment, AnyPath]:
-    """The experiment that these words describe, and the working directory that it has."""
+    """The experiment of these arguments, and its working directory."""
     if isinstance(config, Experiment):
         if changes:
             raise UserError(f"{changes[0][0]}: an Experiment is complete: change it, or name a config file")
@@ -97,7 +97,7 @@ def described(
     if config is None and workdir is not None and (workdir / "config.json").exists():
         return from_workdir(workdir, changes), workdir
     if donor is not None:
-        # Before the user's own changes, which may make sense only at the donor's size.
+        # Before the user's own changes, which may fit only the donor's size.
         changes = [*donor.changes(from_file(config or CONFIG), changes), *changes]
     experiment = from_file(config or CONFIG, changes)
     return experiment, workdir or Path("runs", experiment.name)
@@ -110,34 +110,34 @@ def carry_out(
     interruptible: bool = False,
     listeners: Sequence[Listener] | None = None,
 ) -> dict[str, Any] | None:
-    """Train to the last step and score the best parameters; gives the summary that `summary.json` keeps.
+    """Train to the last step and score the best parameters; returns the content of `summary.json`.
 
-    A run that is finished is not trained again. Gives None for a run that was asked to stop early: by SIGTERM, by a
-    cluster's preemption notice, or by an interrupt if `interruptible`.
+    A finished run is not trained again. Returns None for a run that was asked to stop early: by SIGTERM, by a cluster's
+    preemption notice, or by an interrupt if `interruptible`.
     """
     if (summary := _finished(workdir, experiment)) is not None:
         measure = "epochs" if experiment.train.epochs else "steps"
-        log.info("%s is finished: train.%s=N goes on with it", workdir, measure)
+        log.info("%s is finished: train.%s=N continues it", workdir, measure)
         return summary
     try:
-        # The first of several processes holds the directory for all.
+        # The first of several processes locks the directory for all.
         with alone_in(workdir) if is_first() else nullcontext():
             training = _prepared(experiment, workdir, donor)
             with logs.kept(workdir / "logs", f"host-{jax.process_index()}.log"):
                 finished = training.run(experiment.as_dict(), interruptible, listeners)
             return _summarize(experiment, workdir, training.shapes.params) if finished else None
     except OSError as error:
-        error.filename = error.filename or str(workdir)  # an error of an open file does not know its name
+        error.filename = error.filename or str(workdir)  # an error of an open file does not have its name
         raise
 
 
 def over_seeds(
     experiment: Experiment, workdir: AnyPath, count: int, donor: Donor | None = None
 ) -> dict[str, Any] | None:
-    """Train the same experiment with `count` seeds, from its own on, each in a directory `seed-N` of `workdir`.
+    """Train the same experiment with `count` seeds, starting at its own, each in a directory `seed-N` of `workdir`.
 
-    Gives what `seeds.json` keeps, `{score: {"mean", "deviation", "each"}}`, the sample's standard deviation; or None
-    where a run was asked to stop. The same call goes on with the seeds that are not trained yet.
+    Returns the content of `seeds.json`, `{score: {"mean", "deviation", "each"}}`, with the sample standard deviation;
+    or None if a run was asked to stop. The same call resumes with the seeds that are not trained yet.
     """
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds one run: choose another --workdir for those of several seeds")
@@ -159,7 +159,7 @@ def over_seeds(
 
 
 def _prepared(experiment: Experiment, workdir: AnyPath, donor: Donor | None) -> Training:
-    """All that comes before the first step, in a working directory that is taken away again if something fails."""
+    """Everything before the first step; if it fails, a new working directory is removed again."""
     mesh = make_mesh(experiment.mesh)
     with starting(workdir, experiment) if is_first() else nullcontext():
         device = jax.devices()[0].device_kind
@@ -183,13 +183,13 @@ def _prepared(experiment: Experiment, workdir: AnyPath, donor: Donor | None) -> 
 
 
 def _finished(workdir: AnyPath, experiment: Experiment) -> dict[str, Any] | None:
-    """The summary of the same experiment, if it was trained to its end and its checkpoint is still there."""
+    """The summary of the same experiment, if its training was finished and its checkpoint still exists."""
     path = workdir / "summary.json"
     if not path.exists():
         return None
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # cut short by a kill: it is made again
+    except ValueError:  # cut short by a kill: make it again
         return None
     same = isinstance(summary, dict) and summary.get("config") == experiment.as_dict()
     return summary if same and (workdir / summary["checkpoint"]).is_dir() else None
@@ -197,7 +197,7 @@ def _finished(workdir: AnyPath, experiment: Experiment) -> dict[str, Any] | None
 
 def _summarize(experiment: Experiment, workdir: AnyPath, shapes: Any) -> dict[str, Any]:
     """Score the best parameters on the test split, if there is one, and draw the attention of a translation."""
-    # On the same mesh: where training and decoding compute in one dtype, nothing is compiled again. Each of several
+    # On the same mesh, so that nothing is compiled again if training and decoding compute in one dtype. Each of several
     # processes does it all, on its own device.
     opened = Workdir(workdir, experiment, shapes=shapes if jax.process_count() == 1 else None)
     kept = "best" if (workdir / "best" / str(opened.step)).is_dir() else "checkpoints"  # no best: the latest was read
@@ -218,12 +218,12 @@ def _summarize(experiment: Experiment, workdir: AnyPath, shapes: Any) -> dict[st
 
 def _draw_attention(opened: Workdir, sentence: str) -> None:
     attention = opened.cross_attention(sentence)
-    if attention is not None and attention.text.strip():  # a model that was hardly trained may say nothing
+    if attention is not None and attention.text.strip():  # a model that was hardly trained may produce nothing
         title, path = f"{sentence} → {attention.text}", opened.path / "attention.png"
         draw_attention(attention.alignment()[None, None], attention.source, attention.target, title, path)
 
 
 def _sentence(pairs: Iterable[tuple[str, str]]) -> str:
-    """The first source that is short enough for a picture, or the shortest; of 100 that are not blank."""
+    """The first source that is short enough for a picture, or else the shortest, among 100 that are not blank."""
     sources = list(islice((source for source, _ in pairs if source.strip()), 100))
     return next((source for source in sources if 4 <= len(source.split()) <= 12), min(sources, key=len))

@@ -1,7 +1,7 @@
-"""Where working directories lie: on a file system, or in an object store (`gs://BUCKET/RUN`) through epath.
+"""The place of working directories: a file system, or an object store (`gs://BUCKET/RUN`) through epath.
 
-An object store knows whole files, each of which appears at once; what grows while a run goes on (reports, logs) grows
-in a local directory, and is copied whole now and then.
+An object store has whole files, each of which appears at once. Files that grow during a run (reports, logs) grow in a
+local directory, and are copied as a whole now and then.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ def expanded(path: str | os.PathLike) -> str:
 def located(path: str | os.PathLike) -> AnyPath:
     """The path of a local file or directory, or of one in Google Cloud Storage.
 
-    Raises UserError for a URL of any other store, for one without a bucket, and where the client is not installed.
+    Raises UserError for a URL of any other store, for one without a bucket, and if the client is not installed.
     """
     if not is_remote(path):
         return Path(expanded(path))
@@ -48,7 +48,7 @@ def located(path: str | os.PathLike) -> AnyPath:
 
 
 def _remember_no_listings() -> None:
-    """Orbax and other processes write to the store too, of which a remembered listing would not know."""
+    """Forget cached listings: Orbax and other processes write to the store too."""
     import fsspec
 
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
@@ -61,7 +61,7 @@ def absolute(path: str | os.PathLike) -> epath.Path:
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file, and its directory where there is none; a reader sees the whole file or what was there before."""
+    """Write a file, and make its directory if necessary; a reader sees the whole file or the previous one."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if is_remote(path):
@@ -76,7 +76,7 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
 
 
 def remove(path: AnyPath) -> None:
-    """Take away a file or directory, at which another process may be too."""
+    """Remove a file or directory, which another process may be removing too."""
     if not path.is_dir():
         path.unlink(missing_ok=True)
     elif is_remote(path):
@@ -86,22 +86,22 @@ def remove(path: AnyPath) -> None:
 
 
 def scratch(workdir: AnyPath, name: str) -> Path:
-    """A directory for what can be made again: `name` in the working directory, or for one in a store in the user's
-    cache, where runs share it."""
+    """A directory for files that can be made again: `name` in the working directory or, for one in a store, in the
+    user's cache, where runs share it."""
     if not is_remote(workdir):
         return Path(workdir) / name
     return user_cache(name)
 
 
 def user_cache(name: str) -> Path:
-    """A directory of the user's for what can be made again."""
+    """The user's directory for files that can be made again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqzoo" / name
 
 
 def output(path: str | os.PathLike) -> AnyPath:
-    """The path of a file that is to be written when work is done, once it is sure that it can be.
+    """The path of a file that will be written after the work, checked to be writable.
 
-    Raises UserError for a directory, for one that is not there, and for a file or directory that is write-protected.
+    Raises UserError for a directory, for a file in a missing directory, and for a write-protected file or directory.
     """
     path = located(path)
     if is_remote(path):

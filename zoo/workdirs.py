@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CrossAttention:
-    """What the pieces of a translation looked at: `weights[l, h, t, s]`, EOS the last piece of both sides."""
+    """The attention of a translation's pieces: `weights[l, h, t, s]`, with EOS as the last piece of both sides."""
 
     text: str
     source: list[str]
@@ -47,7 +47,7 @@ class CrossAttention:
     weights: Float[np.ndarray, "L H T S"]
 
     def alignment(self) -> Float[np.ndarray, "T S"]:
-        """Where each piece came from, see `zoo.decoding.alignment.aligning`."""
+        """The source of each piece, see `zoo.decoding.alignment.aligning`."""
         return aligning(self.weights)
 
 
@@ -55,7 +55,7 @@ class CrossAttention:
 class Workdir:
     """`load("runs/phrases").translate(["Thursday, March 3, 2022"])`, or `load("runs/gpt-nano").generate(["The"])`.
 
-    `shapes` of the parameters say by their shardings where to load them; without it, onto the first device.
+    `shapes` of the parameters have the shardings to load them with; without it, they go to the first device.
     """
 
     path: AnyPath
@@ -76,7 +76,7 @@ class Workdir:
 
     @property
     def step(self) -> int:
-        """The step that the parameters are of."""
+        """The step of the parameters."""
         return self._loaded[0]
 
     @property
@@ -134,7 +134,7 @@ class Workdir:
         return self.task.generator(self.model, self.params)
 
     def generate(self, prompts: list[str], seed: int = 0) -> list[str]:
-        """What follows each prompt."""
+        """The continuation of each prompt."""
         return self.generator()(prompts, seed)
 
     def translate(self, lines: list[str]) -> list[str]:
@@ -142,8 +142,8 @@ class Workdir:
         return [best[0].text for best in self.translator()(lines)]
 
     def explore(self, text: str) -> "Explorer":
-        """Every attention of the model on `text`, in a notebook cell or saved as a page: what its translation looked
-        at, or how a language model reads it, and what else it thought of at each step.
+        """Every attention of the model on `text`, shown in a notebook cell or saved as a page: while translating it, or
+        while a language model reads it, with the alternatives at each step.
 
         Raises `UserError` for an empty text, and for a model without attention.
         """
@@ -158,8 +158,8 @@ class Workdir:
         return explore(of_text(self.model, self.params, self.task.tokenizer, self.task.begin(False), text))
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """How likely the second text of each pair is, given the first: the score that beam search gives a translation,
-        or the natural logarithm of the probability of how a text goes on."""
+        """The likelihood of the second text of each pair, given the first: beam search's score of a translation, or the
+        natural logarithm of a continuation's probability."""
         self._check_is_for("translate", "generate")
         if self.experiment.command == "translate":
             return [scored.score for scored in self.scorer()(pairs)]
@@ -168,13 +168,13 @@ class Workdir:
         return [found.log_probability for found in likelihood.continuations(pairs, names)]
 
     def logits(self, text: str, target: str = "") -> Float[np.ndarray, "T V"]:
-        """What a language model predicts behind each token of `text`; or a translation model at each token of `target`
-        and at the EOS behind it, from the source `text` and the tokens before."""
+        """The prediction of a language model after each token of `text`; or of a translation model for each token of
+        `target` and the EOS after it, from the source `text` and the tokens before."""
         return np.asarray(jax.jit(self.model.apply)({"params": self.params}, self._batch(text, target)).logits[0])
 
     def attention(self, text: str, target: str = "") -> dict[str, Float[np.ndarray, "L H T S"]]:
-        """Every attention weight on `text`, by the name of its kind: `decoder`, and for translations into `target` (or
-        what the model makes of the text) `encoder` and `cross`, EOS the last of both sides.
+        """Every attention weight on `text`, by the name of its kind: `decoder`, and for translations into `target`
+        (default: the model's own) also `encoder` and `cross`, with EOS last on both sides.
 
         Raises `UserError` for a model without attention.
         """
@@ -197,13 +197,13 @@ class Workdir:
         return replace(batch, inputs=batch.inputs[:, :written], labels=batch.labels[:, :written])
 
     def classify(self, texts: Sequence[str | Sequence[str]], first: int = 1) -> list[Classified]:
-        """The label of each text, or tuple of texts where the task reads several, with the probability of every label;
-        see `Classification.classify`."""
+        """The label of each text, or tuple of texts if the task reads several, with the probability of every label; see
+        `Classification.classify`."""
         self._check_is_for("classify")
         return self.task.classify(self.model, self.params, texts, first)
 
     def cross_attention(self, line: str) -> CrossAttention | None:
-        """The best translation of `line`, and where every layer and head looked for it; None if the model has none.
+        """The best translation of `line`, with the cross-attention of every layer and head; None if the model has none.
 
         Raises `UserError` when `line` is empty.
         """
@@ -227,7 +227,7 @@ class Workdir:
 
     def save(self, directory: str | PathLike, to: str = "zoo", quantization: str = "") -> AnyPath:
         """Write the model into a new or empty directory, in the format `to` (see `zoo.interop`): `zoo` makes a working
-        directory. Nothing is left there of one that could not be written.
+        directory. If that fails, nothing is left there.
 
         Raises UserError for a directory with something in it, and for what the format cannot express.
         """
@@ -267,9 +267,9 @@ class Workdir:
 
 
 def load(path: str | PathLike, checkpoint: str = "best", changes: Sequence[Change] = (), command: str = "") -> Workdir:
-    """Open a working directory; `changes` are keys of its config to use otherwise, as `("decoding.beam_size", "1")`.
+    """Open a working directory; `changes` are changes of its config, such as `("decoding.beam_size", "1")`.
 
-    Raises `UserError` where there is none, and where another than `command` uses its model.
+    Raises `UserError` if there is none, or if `command` cannot use its model.
     """
     path = located(path)
     if command:
@@ -284,7 +284,7 @@ def _check_command(path: AnyPath, experiment: Experiment, commands: Sequence[str
 
 
 def ensemble(workdirs: Sequence[Workdir], batch_tokens: int = 2048, draws: Draws | None = None) -> Translator:
-    """A translator by the mean of the models' probabilities; the first decides how it decodes.
+    """A translator with the mean of the models' probabilities; the first decides how it decodes.
 
     Raises `UserError` for two that differ in their languages or in their vocabularies.
     """

@@ -1,7 +1,7 @@
 """The command line, `python -m zoo COMMAND`: it parses, calls and prints.
 
-A command is a module with `HELP`, `EXAMPLE`, `add_arguments(parser)` and `run(args)`; what needs JAX is imported by
-`run`, so that help and mistakes are answered at once.
+A command is a module with `HELP`, `EXAMPLE`, `add_arguments(parser)` and `run(args)`. Only `run` imports what needs
+JAX, so that help and mistakes are answered at once.
 """
 
 import os
@@ -33,7 +33,7 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and give its exit code: 0, 2 for what the user got wrong, 130 after Ctrl-C."""
+    """Run a command and return its exit code: 0, 2 for an error of the user, 130 after Ctrl-C."""
     logs.set_up()
     speak_utf8()
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _failed(str(error))
     except BrokenPipeError:
-        _leave_standard_output()  # the reader, as `head`, has all that it wanted
+        _leave_standard_output()  # the reader, such as `head`, has read enough
     except OSError as error:
-        if error.errno not in REMEDIES:  # any other is a defect and keeps its traceback
+        if error.errno not in REMEDIES:  # any other error is a defect and keeps its traceback
             raise
         if error.filename is None:
             _leave_standard_output()
@@ -63,7 +63,7 @@ def enter(argv: Sequence[str] | None = None) -> NoReturn:
     keep_programs()
     code = main(argv)
     if code == INTERRUPTED:
-        # XLA may be compiling in a thread that would crash while Python takes itself apart; all files are closed.
+        # XLA may be compiling in a thread, which would crash while Python shuts down; all files are closed.
         os._exit(code)
     sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""From the words of a command line to its arguments, or to a `UserError` of one line."""
+"""Parse a command line into its arguments, or raise a `UserError` of one line."""
 
 import argparse
 import difflib
@@ -21,7 +21,7 @@ Options = argparse.ArgumentParser | argparse._ArgumentGroup  # what takes option
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells mistakes as the rest of the zoo does: by a `UserError`, without the usage."""
+    """Reports mistakes as the rest of the zoo does: with a `UserError`, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} ({self.prog} --help tells more)")
@@ -62,8 +62,8 @@ def parse(argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.N
 
 
 def _check_characters(argv: Sequence[str]) -> None:
-    """Raise `UserError` for bytes that are not UTF-8, which Python keeps as halves of surrogate pairs: they match no
-    text, and most of what writes text refuses them."""
+    """Raise `UserError` for bytes that are not UTF-8. Python keeps them as halves of surrogate pairs, which match no
+    text and cannot be written."""
     for number, word in enumerate(argv):
         try:
             word.encode()
@@ -79,7 +79,7 @@ def _check_characters(argv: Sequence[str]) -> None:
 
 
 class _Layout(argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of examples, and gives options room."""
+    """Keeps the line breaks of examples, and leaves more room for options."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=34, width=110)
@@ -94,7 +94,7 @@ def _unknown(word: str, command: str, parser: argparse.ArgumentParser) -> str:
 
 
 def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
-    """`argv` without its `--config.KEY=VALUE` or `--config.KEY VALUE`, and those as (KEY, VALUE)."""
+    """`argv` without any `--config.KEY=VALUE` or `--config.KEY VALUE`, and these as (KEY, VALUE)."""
     rest, changes, words = [], [], iter(argv)
     for word in words:
         if not word.startswith("--config."):
@@ -110,7 +110,7 @@ def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
 
 
 def add_decoding(parser: Options) -> None:
-    """The options of beam search, the same wherever something is decoded."""
+    """The options of beam search, the same in every command."""
     _add_penalties(parser)
     parser.add_argument("--max-length", type=positive, metavar="N", help="cut sources and translations after N tokens")
     parser.add_argument("--batch-tokens", type=positive, metavar="N", help="padded source tokens decoded together")
@@ -118,12 +118,16 @@ def add_decoding(parser: Options) -> None:
         "--beam-size", "--beam", type=positive, metavar="K", help="hypotheses kept at each step (1: greedy)"
     )
     parser.add_argument(
-        "--no-unk", dest="forbid_unknown", action="store_const", const=True, help="never say <unk>, but the next best"
+        "--no-unk",
+        dest="forbid_unknown",
+        action="store_const",
+        const=True,
+        help="never produce <unk>, but the next best",
     )
 
 
 def add_scoring(parser: Options) -> None:
-    """Those of them that also decide the score of a given translation."""
+    """The options of beam search that also decide the score of a given translation."""
     _add_penalties(parser)
     parser.add_argument(
         "--max-length", type=positive, metavar="N", help="cut sources after N tokens; given translations are never cut"
@@ -158,7 +162,7 @@ def decoding_changes(args: argparse.Namespace) -> tuple[Change, ...]:
 
 
 def add_bleu(parser: Options) -> None:
-    """The option of BLEU, the same wherever it is measured."""
+    """The option of BLEU, the same in every command."""
     parser.add_argument(
         "--bleu-tokenizer",
         metavar="NAME",
@@ -167,7 +171,7 @@ def add_bleu(parser: Options) -> None:
 
 
 def evaluation_changes(args: argparse.Namespace) -> tuple[Change, ...]:
-    """Those, and the keys that say how much an evaluation decodes together and how BLEU cuts text into words."""
+    """The changes of `decoding_changes`, and the keys for the batch size of an evaluation and for BLEU's tokenizer."""
     given = {"batch_tokens": args.batch_tokens, "bleu_tokenizer": args.bleu_tokenizer}
     return decoding_changes(args) + tuple(
         (f"data.{key}", str(value)) for key, value in given.items() if value is not None
@@ -175,14 +179,21 @@ def evaluation_changes(args: argparse.Namespace) -> tuple[Change, ...]:
 
 
 def add_sampling(parser: Options) -> None:
-    """The options of drawing, the same wherever tokens are drawn."""
+    """The options of sampling, the same in every command."""
     parser.add_argument(
-        "--temperature", type=number, metavar="T", help="below 1: surer; above: wilder; 0: the likeliest"
+        "--temperature",
+        type=number,
+        metavar="T",
+        help="below 1: less random; above 1: more random; 0: always the likeliest token",
     )
     parser.add_argument("--top-k", type=positive, metavar="K", help="draw from the K likeliest tokens")
-    parser.add_argument("--top-p", type=number, metavar="P", help="draw from the fewest tokens that hold P of all")
-    parser.add_argument("--min-p", type=number, metavar="P", help="draw from those P times as likely as the likeliest")
-    parser.add_argument("--seed", type=seed, metavar="N", help="draw by this number (default: 0)")
+    parser.add_argument(
+        "--top-p", type=number, metavar="P", help="draw from the fewest tokens that together have probability P"
+    )
+    parser.add_argument(
+        "--min-p", type=number, metavar="P", help="draw from tokens at least P times as likely as the likeliest"
+    )
+    parser.add_argument("--seed", type=seed, metavar="N", help="the seed of the draws (default: 0)")
 
 
 def sampling_options(args: argparse.Namespace) -> dict[str, float]:
@@ -248,7 +259,7 @@ def output(text: str) -> "AnyPath":
 
 
 def dictionary(text: str) -> dict[str, str]:
-    """{source word: target word} of a file of such lines, as an argparse type; of a word's lines the first holds."""
+    """{source word: target word} of a file with such lines, as an argparse type; the first line of a word counts."""
     meanings = {}
     for number, line in enumerate(lines_of(text), 1):
         words = line.split("\t")

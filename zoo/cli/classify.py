@@ -22,9 +22,9 @@ log = logging.getLogger("zoo")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", type=directory, metavar="WORKDIR", help="a working directory")
     parser.add_argument(
-        "--top", type=positive, metavar="N", help="the N likeliest labels, each with its probability, between tabs"
+        "--top", type=positive, metavar="N", help="the N likeliest labels, each with its probability, separated by tabs"
     )
-    parser.add_argument("--json", action="store_true", help="an object a line: label, probabilities (or value)")
+    parser.add_argument("--json", action="store_true", help="an object per line: label, probabilities (or value)")
     add_numbers(parser)
     add_checkpoint(parser)
 

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--predictions",
         type=output,
         metavar="FILE",
-        help="write what a classifier says of each row: index, prediction, label, probability",
+        help="write a classifier's prediction for each row: index, prediction, label, probability",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _is_zero_shot(args: argparse.Namespace, command: str) -> bool:
-    """Whether a language model is given data that is no split of its own."""
+    """Whether a language model is evaluated on data that is not one of its splits."""
     applies = command == "generate" and args.data != ""
     if args.format == "glue":
         if args.predictions is None:

@@ -1,4 +1,4 @@
-"""`generate`: text that goes on from a prompt."""
+"""`generate`: text that continues a prompt."""
 
 import argparse
 import json
@@ -23,9 +23,9 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from zoo.decoding.generation import Continuation
 
-HELP = "write text with a language model, the prompt and how it goes on"
+HELP = "write text with a language model: the prompt and its continuation"
 EXAMPLE = 'python -m zoo generate runs/gpt-nano --prompt "The " --max-new-tokens 200 --temperature 0.8 --top-k 50'
-CHUNK = 32  # prompts at most that are gone on from together
+CHUNK = 32  # prompts at most that are continued together
 
 log = logging.getLogger("zoo")
 
@@ -40,10 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="tokens after the prompt, at most")
     add_sampling(parser)
-    parser.add_argument("--repetition-penalty", type=number, metavar="R", help="above 1: say again less often")
+    parser.add_argument("--repetition-penalty", type=number, metavar="R", help="above 1: repeat less often")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
-    parser.add_argument("--samples", type=positive, default=1, metavar="N", help="so many texts, a blank line between")
-    parser.add_argument("--json", action="store_true", help="an object a line: prompt, text, ended")
+    parser.add_argument(
+        "--samples", type=positive, default=1, metavar="N", help="the number of texts, with a blank line between them"
+    )
+    parser.add_argument("--json", action="store_true", help="an object per line: prompt, text, ended")
     add_numbers(parser)
     add_checkpoint(parser)
 
@@ -52,26 +54,27 @@ def run(args: argparse.Namespace) -> None:
     from zoo.workdirs import load
 
     if "" in args.stop:
-        raise UserError("--stop='' stands everywhere: name a text to end before")
+        raise UserError("--stop='' matches everywhere: name a text to end before")
     own = {"max_new_tokens": args.max_new_tokens, "repetition_penalty": args.repetition_penalty}
     options = sampling_options(args) | {name: value for name, value in own.items() if value is not None}
     changes = (*decoding_changes(args), *((f"decoding.{name}", str(value)) for name, value in options.items()))
     generator = load(args.workdir, args.checkpoint, changes, command="generate").generator()
     if args.prompt is None and sys.stdin.isatty():
-        log.info("going on from each line; Ctrl-D ends")
+        log.info("continuing each line; Ctrl-D ends")
     done, told = 0, False
     for prompts in inputs("> ", CHUNK) if args.prompt is None else [args.prompt]:
         rows = [prompt for prompt in prompts for _ in range(args.samples)]
         grown = generator.stream(rows, args.seed or 0, args.stop, done)
         last = _write_json(rows, grown) if args.json else _write_plain(rows, grown, apart=done > 0)
         if not told and any(continuation.slid for continuation in last):
-            log.info("a text of more than %d tokens goes on from its last ones, half or more", generator.context)
+            log.info("a text of more than %d tokens continues from its last ones, half or more", generator.context)
             told = True
         done += len(rows)
 
 
 def _write_plain(prompts: list[str], grown: "Iterator[list[Continuation]]", apart: bool) -> "list[Continuation]":
-    """Prompts and what follows, `apart` from what was written before; a text alone appears as it is made."""
+    """Write prompts and continuations, with a blank line before them if `apart`; a single text appears while it
+    grows."""
     alone, shown = len(prompts) == 1, 0
     if apart and not sys.stdin.isatty():
         write("\n")

@@ -1,4 +1,4 @@
-"""Standard input as the commands that answer line by line read it, and their answers on standard output."""
+"""Standard input and output of the commands that answer line by line."""
 
 import io
 import os
@@ -9,15 +9,15 @@ from itertools import islice
 
 from zoo.data.text.encodings import Decoder
 
-SILENCE = 0.05  # seconds without a new line after which what has come is answered
+SILENCE = 0.05  # seconds without a new line, after which the lines so far are answered
 PIECE = 1 << 16  # bytes read at a time
 
 
 def inputs(prompt: str, size: int) -> Iterator[list[str]]:
-    """The lines of standard input that are answered together.
+    """The lines of standard input, in groups that are answered together.
 
-    `size` of them while they come fast, or what has come after `SILENCE`, so that a program may write a line and wait
-    for its answer; on a terminal each line alone, where `prompt` asks for it.
+    A group has `size` lines while they come fast, or fewer after `SILENCE`, so that a program may write a line and wait
+    for its answer. On a terminal each line is a group, and `prompt` asks for it.
     """
     return _decoded(_typed(prompt) if sys.stdin.isatty() else arriving(sys.stdin.buffer, size))
 
@@ -29,13 +29,13 @@ def whole_input() -> list[str]:
 
 
 def speak_utf8() -> None:
-    """Make standard output UTF-8 whatever the locale, as the input is and as JSON has to be."""
+    """Make standard output UTF-8 whatever the locale, like the input, and as JSON requires."""
     if getattr(sys.stdout, "encoding", "utf-8").lower() != "utf-8" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")
 
 
 def write(text: str) -> None:
-    """Give an answer to standard output, in UTF-8 as the input is."""
+    """Write an answer to standard output, in UTF-8 like the input."""
     sys.stdout.buffer.write(text.encode())
 
 
@@ -44,8 +44,8 @@ def flush() -> None:
 
 
 def _decoded(chunks: Iterable[list[bytes]]) -> Iterator[list[str]]:
-    r"""The text of the lines without their ends. Only \n ends one: what else Unicode counts as a line break stays
-    inside its line. Each line is answered, so bytes that are not UTF-8 become U+FFFD; they are counted."""
+    r"""The text of the lines without their ends. Only \n ends one; any other line break of Unicode stays inside its
+    line. Each line is answered, so bytes that are not UTF-8 become U+FFFD and are counted."""
     decode = Decoder("standard input", strict=False)
     for chunk in chunks:
         yield [decode(raw.removesuffix(b"\n").removesuffix(b"\r")) for raw in chunk]
@@ -53,9 +53,9 @@ def _decoded(chunks: Iterable[list[bytes]]) -> Iterator[list[str]]:
 
 
 def arriving(stream: io.BufferedIOBase, size: int) -> Iterator[list[bytes]]:
-    """The lines of `stream`, `size` at a time, or fewer when no more come for `SILENCE`.
+    """The lines of `stream`, `size` at a time, or fewer if no more come for `SILENCE`.
 
-    Where one cannot wait for bytes (a stream in memory, or on Windows), fewer come at the end alone.
+    If waiting for bytes is impossible (a stream in memory, or on Windows), only the last group is smaller.
     """
     descriptor = _descriptor(stream)
     if descriptor is None:
@@ -63,7 +63,7 @@ def arriving(stream: io.BufferedIOBase, size: int) -> Iterator[list[bytes]]:
         while chunk := list(islice(lines, size)):
             yield chunk
         return
-    lines, beginning = [], []  # whole lines, and the pieces of one that has no end yet
+    lines, beginning = [], []  # whole lines, and the pieces of an unfinished one
     while True:
         if lines and not select.select([descriptor], [], [], SILENCE)[0]:
             yield lines
@@ -88,7 +88,7 @@ def arriving(stream: io.BufferedIOBase, size: int) -> Iterator[list[bytes]]:
 
 
 def _descriptor(stream: io.BufferedIOBase) -> int | None:
-    """That by which the system can tell whether something has come."""
+    """The file descriptor that can be polled for input, if there is one."""
     if os.name == "nt":
         return None
     try:

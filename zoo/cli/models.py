@@ -1,4 +1,4 @@
-"""`models`: what the zoo holds."""
+"""`models`: the models of the zoo."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`plan`: what a training step takes on TPUs or GPUs, before one has them."""
+"""`plan`: the cost of a training step on TPUs or GPUs that you need not have."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ EXAMPLE = """python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --mesh d
   python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --slices=2 --mesh data=16,dcn_data=2
   python -m zoo plan --config=gpt.py:gpt1 --topology=h100:8"""
 
-DOUBT = "the FLOPs that were read from the program are not those of the formula, so its time is not to be trusted"
+DOUBT = "the FLOPs of the program differ from the formula's, so do not trust its time"
 
 log = logging.getLogger("zoo")
 
@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a TPU slice, as v5e:16x16 or v5p:4x4x8, or GPUs: h100:8 for a host of eight, h100:4x8 for four hosts",
     )
     parser.add_argument(
-        "--slices", type=int, default=1, metavar="N", help="so many slices of TPUs, joined by the data-center network"
+        "--slices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="the number of slices of TPUs, joined by the data-center network",
     )
     parser.add_argument(
         "--mesh",
@@ -51,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     topology = parse(args.topology, args.slices)
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # libtpu would else look for chips
+    jax.config.update("jax_platforms", "cpu")  # otherwise libtpu would look for chips
     from zoo.experiment import from_file
     from zoo.planning.absent import absent_devices
 
@@ -74,7 +78,7 @@ def _mesh_changes(text: str) -> list[tuple[str, str]]:
 
 
 def _one(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[str, Any]:
-    """The plan; where it doesn't fit, also what was tried until it did."""
+    """The plan; if it doesn't fit, also the changes that were tried until it did."""
     from zoo.planning.compilation import plan
     from zoo.planning.remedies import remedies
 
@@ -96,7 +100,7 @@ def _one(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[st
 
 
 def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[str, Any]:
-    """Plans of the meshes that make sense, and of those around the best until none of them is better; best first."""
+    """Plans of sensible meshes, and of the neighbours of the best until none is better; best first."""
     from zoo.planning.compilation import plan
     from zoo.planning.remedies import mesh_text, meshes, neighbours
 
@@ -127,7 +131,7 @@ def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[
 
 
 def _rank(plan: "Plan") -> tuple[bool, float]:
-    """Those that fit by their time, then the others by their memory."""
+    """The key to sort plans: those that fit by their time, then the others by their memory."""
     return not plan.fits, plan.prediction.step_seconds if plan.prediction else plan.memory.peak
 
 

@@ -26,7 +26,7 @@ EXAMPLE = """python -m zoo plot runs/phrases --text "Thursday, March 3, 2022" --
   python -m zoo plot runs/rnnsearch runs/cho --by-length --split=test
   python -m zoo plot runs/phrases --neighbours March July"""
 
-# The options that change something of a picture, by the option that asks for it; learning curves have none.
+# The options that apply to a picture, by the option that asks for it; learning curves have none.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "html": ("text", "checkpoint", *DECODING),
     "entropy": ("text", "checkpoint"),
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--text", metavar="TEXT", help="the attention of one's translation of this sentence")
     what.add_argument("--by-length", action="store_true", help="BLEU against the length of the source")
-    what.add_argument("--confusion", action="store_true", help="which labels one classifier takes for which")
+    what.add_argument("--confusion", action="store_true", help="the confusion matrix of a classifier")
     what.add_argument("--by-size", action="store_true", help="validation loss against the number of parameters")
     what.add_argument("--positions", action="store_true", help="the vectors of positions, and how alike they are")
     what.add_argument("--neighbours", nargs="+", metavar="WORD", help="the pieces whose embeddings are nearest")
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """Refuse what would change nothing of the picture that is asked for."""
+    """Refuse options that do not apply to the picture."""
     picture = next((picture for picture in OPTIONS if _given(args, picture)), None)
     apply = () if picture is None else (picture, *OPTIONS[picture])
     for name in dict.fromkeys(name for of_picture in OPTIONS.values() for name in of_picture):

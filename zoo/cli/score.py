@@ -14,7 +14,7 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from zoo.decoding.scoring import Scored
 
-HELP = "score given translations: lines of `source<TAB>target` in, a score a line out, as translate shows it"
+HELP = "score given translations: lines of `source<TAB>target` in, a score per line out, as translate shows it"
 EXAMPLE = "printf 'in 3 days\\tdans 3 jours\\n' | python -m zoo score runs/phrases --tokens"
 CHUNK = 2000  # pairs that are sorted by length and scored together
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", type=directory, metavar="WORKDIR", help="a working directory")
     add_scoring(parser)
     parser.add_argument("--tokens", action="store_true", help="append ` ||| piece:log-probability ... </s>:...`")
-    parser.add_argument("--json", action="store_true", help="an object a line: score, log_probability, tokens")
+    parser.add_argument("--json", action="store_true", help="an object per line: score, log_probability, tokens")
     add_checkpoint(parser)
 
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _pair(line: str, number: int) -> tuple[str, str]:
-    """Source and target; further columns are left alone, as in a .tsv. An empty line is an empty pair."""
+    """Source and target; further columns are ignored, as in a .tsv. An empty line is an empty pair."""
     source, tab, rest = line.partition("\t")
     if line.strip() and not tab:
         raise UserError(f"line {number}: no tab between source and target: {line[:40]!r}: write source<TAB>target")

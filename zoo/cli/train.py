@@ -1,4 +1,4 @@
-"""`train`: make a working directory, or go on with one."""
+"""`train`: make a working directory, or resume one."""
 
 import argparse
 import logging
@@ -11,7 +11,7 @@ from zoo.cli.arguments import directory, natural, positive
 if TYPE_CHECKING:
     from zoo.storage import AnyPath
 
-HELP = "train a model, or go on with the one in a working directory"
+HELP = "train a model, or resume the training in a working directory"
 EXAMPLE = "python train.py --config=zoo/configs/phrases.py:en-de --workdir=runs/en-de --config.train.steps=500"
 
 log = logging.getLogger("zoo")
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE[:ARGS]", help="an experiment of zoo/configs or of your own (default: phrases.py)"
     )
     parser.add_argument(
-        "--workdir", type=directory, metavar="DIR", help="where all is kept (default: runs/NAME of the config)"
+        "--workdir", type=directory, metavar="DIR", help="where everything is kept (default: runs/NAME of the config)"
     )
     donor = parser.add_mutually_exclusive_group()
     donor.add_argument(
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="begin with the tokenizer and the best parameters of DIR (or those of DIR@STEP, DIR/average)",
     )
     donor.add_argument(
-        "--like", type=directory, metavar="DIR", help="take the tokenizer of DIR, but begin with parameters at random"
+        "--like", type=directory, metavar="DIR", help="take the tokenizer of DIR, but begin with random parameters"
     )
     parser.add_argument(
         "--init_checkpoint", default="", metavar="WHICH", help="of --init_from: best, latest, average or a step"
@@ -64,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="of --init_from, leave the tokenizer: learn one of this text, where pieces that both have keep their rows",
     )
-    together = parser.add_argument_group("several processes (SLURM, Open MPI, TPU and Kubernetes tell by themselves)")
+    together = parser.add_argument_group(
+        "several processes (found automatically under SLURM, Open MPI, TPU and Kubernetes)"
+    )
     together.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
     together.add_argument("--process_id", type=natural, metavar="I", help="which process this is, from 0")
     together.add_argument("--process_count", type=positive, metavar="N", help="how many there are")

@@ -31,7 +31,7 @@ EXAMPLE = 'echo "Thursday, March 3, 2022" | python -m zoo translate runs/phrases
 CHUNK = 2000  # lines at most that are sorted by length and translated together
 
 log = logging.getLogger("zoo")
-Input = tuple[list[str], list[str] | None]  # lines, and how the translation of each begins
+Input = tuple[list[str], list[str] | None]  # lines, and the beginning of each translation
 Writer = Callable[[int, str, "list[Translation]"], str]
 
 
@@ -44,14 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a working directory; the probabilities of several are averaged, and the first says how to decode",
     )
     add_decoding(parser.add_argument_group("search"))
-    add_sampling(parser.add_argument_group("drawing instead (any of these)"))
+    add_sampling(parser.add_argument_group("sampling instead (any of these)"))
     output = parser.add_argument_group("output")
     output.add_argument(
         "--n-best",
         "--nbest",
         type=positive,
         metavar="N",
-        help="the N best, or N that are drawn, as `line ||| translation ||| score`",
+        help="the N best, or N samples, as `line ||| translation ||| score`",
     )
     output.add_argument(
         "--all-segmentations",
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--beam-size finds more)",
     )
     output.add_argument("--alignment", action="store_true", help="append ` ||| 0-0 1-2`: source word-target word")
-    output.add_argument("--json", action="store_true", help="an object a line: translation, score, n_best, alignment")
+    output.add_argument("--json", action="store_true", help="an object per line: translation, score, n_best, alignment")
     words = parser.add_argument_group("words")
     prefix = words.add_mutually_exclusive_group()
     prefix.add_argument("--prefix", metavar="TEXT", help="begin every translation with TEXT")
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _draws(args: argparse.Namespace, beam: int) -> "Draws | None":
-    """What is to be drawn; None for beam search."""
+    """The sampling to use; None for beam search."""
     options = sampling_options(args)
     if options or args.seed is not None:
         from zoo.decoding.ancestral import Draws
@@ -119,7 +119,7 @@ def _copies(args: argparse.Namespace) -> bool:
 
 
 def _check_attention(args: argparse.Namespace, workdirs: "Sequence[Workdir]") -> None:
-    """Refuse what is read off the attention where a model has none; weights that say nothing would pass for links."""
+    """Refuse options that need attention if a model has none: its uniform weights would look like links."""
     remedies = {"alignment": "leave it out", "replace_unk": "use --no-unk", "dictionary": "use --no-unk"}
     asked = [name for name in remedies if getattr(args, name) not in (False, None)]
     for blind in (workdir for workdir in workdirs if asked and not workdir.attends):
@@ -131,11 +131,11 @@ def _check_attention(args: argparse.Namespace, workdirs: "Sequence[Workdir]") ->
 
 
 def _inputs(args: argparse.Namespace, prompt: str) -> Iterator[Input]:
-    """What is translated together. Lines with prefixes of their own are, all of them, so that one prefix too few or too
-    long is told before anything is written."""
+    """The groups of lines that are translated together. Lines with their own prefixes form one group, so that a missing
+    or too long prefix is reported before anything is written."""
     if args.prefixes is not None:
         if sys.stdin.isatty():
-            raise UserError("--prefixes goes with the lines of a file: give one by < FILE, or use --prefix")
+            raise UserError("--prefixes goes with the lines of a file: give it with < FILE, or use --prefix")
         lines = whole_input()
         if len(lines) != len(args.prefixes):
             raise UserError(f"--prefixes has {len(args.prefixes)} lines, the input {len(lines)}: give one for each")
@@ -148,7 +148,7 @@ def _inputs(args: argparse.Namespace, prompt: str) -> Iterator[Input]:
 def _finisher(
     args: argparse.Namespace, translator: "Translator"
 ) -> "Callable[[str, list[Translation]], list[Translation]]":
-    """What becomes of a line's translations before they are written."""
+    """How a line's translations are changed before they are written."""
     if not _copies(args):
         return lambda line, translations: translations
     from zoo.decoding.alignment import replace_unknown
