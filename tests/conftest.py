@@ -109,3 +109,40 @@ def wild():
     model, nothing = Transformer(config), np.ones((1, 1), np.int32)
     variables = jax.jit(lambda: nn.unbox(model.init(jax.random.key(3), Seq2SeqBatch(nothing, nothing, nothing))))()
     return model, jax.tree.map(lambda x: 3 * x, variables["params"])
+
+
+@pytest.fixture
+def mistake(capfd):
+    """`mistake(*argv)`: the one line that answers it, log lines before it aside, and no word on standard output."""
+    from zoo.cli import main
+
+    def run(*argv: object) -> str:
+        capfd.readouterr()
+        assert main([str(word) for word in argv]) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.count("zoo: error: ") == 1
+        last = err.splitlines()[-1]
+        assert last.startswith("zoo: error: ")
+        assert "Traceback" not in err
+        return last
+
+    return run
+
+
+@pytest.fixture
+def start(mistake, tmp_path, pairs_in_files):
+    """`start({key: value})`: the answer to a start with these changes of a config that is right, in a new directory."""
+
+    def run(changes: dict[str, object], workdir: Path | None = None) -> str:
+        config = TINY | {f"data.{split}": pairs_in_files for split in ("train", "valid", "test")} | changes
+        options = [f"--config.{key}={value}" for key, value in config.items()]
+        return mistake("train", f"--workdir={workdir or tmp_path / 'run'}", *options)
+
+    return run
+
+
+@pytest.fixture
+def copy(workdir, tmp_path) -> Path:
+    """A trained working directory to spoil."""
+    return shutil.copytree(workdir, tmp_path / "copy")
