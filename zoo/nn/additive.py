@@ -24,7 +24,7 @@ class Aligned:
 def additive_weights(query: Float[Array, "B K A"], source: Aligned) -> Float[Array, "B K S"]:
     """`α = softmax_j(v_aᵀ tanh(W_a s + U_a h_j))` for queries `W_a s`, in float32; 0 on padding.
 
-    The backward pass computes the `tanh` again: kept, they would be the largest tensor of the model.
+    The backward pass recomputes the `tanh`, which would be the largest tensor of the model.
     """
     scores = _scores(query, source.keys, source.energy)
     return jax.nn.softmax(jnp.where(source.seen[:, None], scores, FORBIDDEN), axis=-1)
@@ -36,7 +36,7 @@ def _scores(query: Array, keys: Array, energy: Array) -> Float[Array, "B K S"]:
 
 
 def uniform_weights(real: Bool[Array, "B S"], beams: int) -> Float[Array, "B K S"]:
-    """The same weight for every token: what a model that has no attention says of its source."""
+    """Equal weights for all tokens of the source, for a model without attention."""
     weights = real / jnp.maximum(real.sum(axis=1, keepdims=True), 1)
     return jnp.broadcast_to(weights[:, None], (real.shape[0], beams, real.shape[1])).astype(jnp.float32)
 

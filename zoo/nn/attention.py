@@ -1,4 +1,4 @@
-"""The multi-head layer of attention, and what it remembers while a model decodes."""
+"""Multi-head attention, and its cache for decoding."""
 
 from dataclasses import dataclass
 
@@ -20,9 +20,8 @@ SHORT = 128  # positions: attention's own products are then a small part of thos
 
 @struct.dataclass
 class KeyValue:
-    """The keys and values that a decoding step looks at: an encoded source, or the past of a decoder.
-
-    Slots are the last axis: both products of a step then read them as they lie.
+    """The keys and values of a decoding step: an encoded source, or the past of a decoder. Slots are the last axis, so
+    both products of a step read them without a transpose.
     """
 
     key: Float[Array, "*L B H D slots"]
@@ -30,12 +29,12 @@ class KeyValue:
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: DTypeLike) -> "KeyValue":
-        """`shape` is `[*L, B, H, D, slots]`. On a CPU the numbers are float32 whatever the model computes in: it
-        updates an array of bfloat16 by converting all of it to float32 and back."""
+        """`shape` is `[*L, B, H, D, slots]`. On a CPU they are always float32: XLA updates an array of bfloat16 there
+        by converting all of it to float32 and back."""
         return cls(*(jnp.zeros(shape, result_of(dtype)) for _ in range(2)))
 
     def write(self, new: "KeyValue", slot: Int[ArrayLike, ""]) -> "KeyValue":
-        """With `new` in the slots from `slot` on."""
+        """The cache with `new` in the slots from `slot` on."""
 
         def written(old: Array, x: Array) -> Array:
             return jax.lax.dynamic_update_slice_in_dim(old, x.astype(old.dtype), slot, axis=-1)
@@ -175,6 +174,6 @@ class MultiHeadAttention(nn.Module):
     def look(
         self, x: Float[Array, "B T E"], pair: KeyValue, seen: Bool[Array, "#B 1 #T S"]
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B H T S"]]:
-        """Attend from `x` to a pair that is there already."""
+        """Attend from `x` to given keys and values."""
         mixed, weights = attend_to_slots(self.query(x), pair.key, pair.value, seen)
         return self.output(mixed), weights

@@ -176,7 +176,7 @@ class Dense(nn.Module):
 
 
 def together(layers: Sequence[Dense], x: Float[Array, "*N I"]) -> Float[Array, "..."]:
-    """What each of `layers` makes of the last axis of `x`, by one product of their kernels side by side.
+    """The outputs of each of `layers` for `x`, by one product with their concatenated kernels.
 
     They have parameters already, and features alike. `x` is read once, and its gradient is written once.
     """
@@ -204,5 +204,5 @@ class Embedding(nn.Module):
     def __call__(self, tokens: Int[ArrayLike, "*B"]) -> Float[Array, "*B E"]:
         if isinstance(self.table, Quantized):
             return self.table.rows(tokens).astype(self.dtype)
-        # What is cut along the width is gathered before it is read, for the rows that come out are cut along the batch.
+        # Gather the table along `embed` first: its rows are sharded by width, the result by batch.
         return jnp.take(placed(self.table, "vocab", None), tokens, axis=0).astype(self.dtype)

@@ -10,7 +10,7 @@ FORBIDDEN = -1e9  # the logit of a key that must not be seen; finite, so that a 
 
 @struct.dataclass
 class Mask:
-    """Every query sees at least one key, so a softmax is never taken over nothing, and every gradient is finite.
+    """Every query sees at least one key, so no softmax is empty, and every gradient is finite.
 
     A padded batch has `lengths`: row `b` has `lengths[b] >= 1` keys to see, and padding stands behind them (`padded`
     makes it; the first key of an empty row can be seen). A packed batch has `segments`: a query sees the keys of its

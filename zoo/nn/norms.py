@@ -1,4 +1,4 @@
-"""Layer normalization, as exact for rows whose mean is far from zero."""
+"""Layer normalization that stays exact for rows with a mean far from zero."""
 
 from functools import partial
 

@@ -1,1 +1,1 @@
-"""What a training step will take on a TPU slice, from compiling it here without one."""
+"""Plan a training step on TPUs or GPUs that are not here, by compiling it for them."""

@@ -15,16 +15,16 @@ from zoo.planning.chips import Topology
 from zoo.planning.gpus import Hosts
 
 GPU_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
-# Kernels cannot be timed on a card that is not here, and Triton's products need what timing them chooses.
+# Autotuning needs the card, and Triton's products need autotuning.
 GPU_OPTIONS = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": False}
 
 
 def absent_devices(topology: Topology | Hosts) -> list[Any]:
-    """Devices to compile for, of all slices or hosts. Raises `UserError` where their compiler is not installed."""
+    """The devices of all slices or hosts, to compile for. Raises `UserError` if their compiler is not installed."""
     from jax.experimental import topologies
 
     description = describe(topology)
-    # Else libtpu asks a server of Google Cloud which machine it is on, and waits.
+    # Otherwise libtpu asks a server of Google Cloud for the machine's type, and waits.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -33,7 +33,7 @@ def absent_devices(topology: Topology | Hosts) -> list[Any]:
 
 
 def describe(topology: Topology | Hosts) -> dict[str, Any]:
-    """The arguments of JAX's `get_topology_desc`. Raises `UserError` where the compiler is not installed."""
+    """The arguments of JAX's `get_topology_desc`. Raises `UserError` if the compiler is not installed."""
     if isinstance(topology, Hosts):
         if not has_gpu_compiler():
             raise UserError(
@@ -69,16 +69,16 @@ def compiled(lowered: jax.stages.Lowered, topology: Topology | Hosts) -> tuple[j
     """The program, and its text."""
     options = GPU_OPTIONS if isinstance(topology, Hosts) else {}
     with tempfile.TemporaryDirectory() as directory:
-        # As the compiler itself writes it: `as_text` fails where a libtpu that is newer than JAX's own XLA has fused
-        # messages in ways that the latter cannot read.
+        # Take the compiler's own text: `as_text` fails if a newer libtpu fuses messages in ways that JAX's XLA cannot
+        # read.
         program = lowered.compile(compiler_options={**options, "xla_dump_to": directory, "xla_dump_hlo_as_text": True})
         (file,) = Path(directory).glob("*after_optimizations.txt")
         return program, file.read_text(encoding="utf-8")
 
 
 def needed_bytes(error: jax.errors.JaxRuntimeError) -> tuple[int, bool]:
-    """What the compiler says that a program would have needed, and whether that includes its arguments; anything else
-    that it says is a defect."""
+    """The memory that a program would have needed, from the compiler's error, and whether that includes its arguments.
+    Any other error is a defect."""
     said = re.search(r"(Used|HLO temporaries) \(?([\d.]+)([KMGT])", str(error))
     if said is None:
         raise error

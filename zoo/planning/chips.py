@@ -1,9 +1,9 @@
-"""The TPU chips that a slice may be made of, and the wires between them.
+"""The TPU chips, and the links between them.
 
-Figures are those of the makers' pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" (cloud.google.com/tpu/docs), read
-in 2026. What they give for all links of a chip in both directions is divided by two for each dimension of the torus,
-and by the two directions; what they give for the data-center network of a pod, by its chips. For v4 and v5p, of which
-they do not give it, it is 200 Gbit/s for a host of four chips.
+Figures are those of the makers' pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" (cloud.google.com/tpu/docs), read in
+2026. The bandwidth of a link is theirs for a chip, divided by the two links for each dimension of the torus, and by the
+two directions. The network's is theirs for a pod, divided by its chips; for v4 and v5p, where it is not given, 200
+Gbit/s for a host of four chips.
 """
 
 import math
@@ -20,7 +20,7 @@ from zoo.parallel.devices import PEAK_FLOPS
 
 @dataclass(frozen=True)
 class Reached:
-    """What a square bfloat16 product and a copy reached on the chip: FLOP/s, and bytes/s read and written together."""
+    """The measured rates of a square bfloat16 product and of a copy: FLOP/s, and bytes/s read and written together."""
 
     flops: float
     bandwidth: float
@@ -30,8 +30,8 @@ class Reached:
 class Chip:
     """`flops` are dense bfloat16 FLOP/s, `memory` is HBM in bytes, `bandwidth` its bytes/s, `link` the bytes/s of one
     interconnect link in one direction, `network` those of a chip's share of the data-center network. `shapes` are the
-    slices that can be had; along a dimension of `ring` chips or a multiple of it the last is joined to the first.
-    `reached` is what was measured, where anything was."""
+    available slices; a dimension of `ring` chips, or a multiple, is closed to a ring. `reached` holds the measured
+    rates, if any."""
 
     flops: float
     memory: float
@@ -56,7 +56,7 @@ CHIPS: dict[str, Chip] = {
 
 @dataclass(frozen=True)
 class Topology:
-    """Slices: the chips' name, how many lie along each dimension of a slice's torus, and how many slices the
+    """Slices: the chips' name, their number along each dimension of a slice's torus, and the number of slices that the
     data-center network joins."""
 
     name: str
@@ -65,9 +65,9 @@ class Topology:
 
     @classmethod
     def parse(cls, text: str, slices: int = 1) -> "Topology":
-        """Of a text such as `v5e:4x4`; raises `UserError` for a slice that nobody offers, and for none."""
+        """Parse a text such as `v5e:4x4`. Raises `UserError` for a slice that does not exist, and for no slices."""
         if slices < 1:
-            raise UserError(f"--slices={slices}: at least one")
+            raise UserError(f"--slices={slices}: use at least 1")
         name, _, shape = text.partition(":")
         if name not in CHIPS:
             raise UserError(f"--topology={text!r}: no chip {name!r}: {nearest(name, CHIPS)}, as v5e:4x4")
@@ -93,10 +93,10 @@ class Topology:
         return self.slice if self.slices == 1 else f"{self.slices} slices of {self.slice}"
 
     def bandwidth(self, mesh: Mesh, axes: Sequence[str]) -> float:
-        """Bytes/s that a chip can send round the rings of these mesh `axes`.
+        """Bytes/s that a chip can send around the rings of these mesh `axes`.
 
-        Each dimension of the torus that they run along gives a link, and both directions where the ring is closed: it
-        must be as long as the dimension, and that one joined at its ends.
+        Each dimension of the torus along which they run gives one link, and two if the ring is closed: it must span the
+        whole dimension, and the dimension must be closed.
         """
         lines = [_line(mesh, axis) for axis in axes]
         links = 0
@@ -107,7 +107,7 @@ class Topology:
         return max(links, 1) * self.chip.link
 
     def _closed(self, length: int) -> bool:
-        """A torus of three dimensions is made of whole cubes; of two, each dimension is joined for itself."""
+        """A torus of three dimensions is made of whole cubes; of two, each dimension is closed separately."""
         whole = len(self.shape) == 2 or all(n % self.chip.ring == 0 for n in self.shape)
         return whole and length % self.chip.ring == 0
 

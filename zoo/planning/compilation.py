@@ -1,4 +1,4 @@
-"""The step that `train` runs, compiled for devices that are not here; the compiler also says what memory it takes."""
+"""Compile the step of `train` for devices that are not here, and read its memory."""
 
 import dataclasses
 import math
@@ -25,8 +25,8 @@ from zoo.training.lora import adapted
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each chip: the state and the batch, what comes and goes during the step, results that do not take the
-    place of the state, and the program."""
+    """Bytes on each chip: the state and the batch, temporaries, results that do not replace the state, and the
+    program."""
 
     arguments: int
     temporaries: int
@@ -51,8 +51,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class Plan:
-    """`prediction` is None where the compiler found no room; `memory` then holds all that it would have needed.
-    Compiling by `compiler` took `compile_seconds`, and `processor_seconds` of all cores together."""
+    """`prediction` is None if the program does not fit; `memory` is then what it would need. Compiling with `compiler`
+    took `compile_seconds`, and `processor_seconds` of all cores together."""
 
     topology: Topology | Hosts
     mesh: dict[str, int]
@@ -81,7 +81,7 @@ class Plan:
 
 
 def plan(experiment: Experiment, topology: Topology | Hosts, devices: list[Any]) -> Plan:
-    """Compile the experiment's step for its mesh over the devices, and read what it takes."""
+    """Compile the experiment's step for its mesh over the devices, and read its costs."""
     within, across = resolved(experiment.mesh, len(devices), _slices(experiment, topology))
     across = {axis: n for axis, n in across.items() if n > 1}
     mesh = make_mesh(experiment.mesh, devices)

@@ -1,4 +1,4 @@
-"""The GPUs that a step may be compiled for, one or several hosts of them, and the wires between them.
+"""The GPUs, in one or several hosts, and the links between them.
 
 Peaks are those of NVIDIA's data sheets for the SXM cards, dense bfloat16, read in 2026: NVLink and the network are half
 of what they give for both directions, with one adapter for each GPU in a host of eight (DGX A100: 200 Gbit/s, DGX H100
@@ -19,9 +19,9 @@ from zoo.planning.chips import CHIPS, Chip, Reached, Topology
 
 @dataclass(frozen=True)
 class Card:
-    """A `chip`, and what XLA asks of the card it compiles for: `name` is the driver's, `capability` the CUDA compute
-    capability, `cores` are streaming multiprocessors; `units` a core's units for float32, `threads` what it holds,
-    `shared` its shared memory and `l2` the cache in bytes, `clock` in GHz."""
+    """A `chip`, and what XLA must know of a card to compile for it: the driver's `name`, the CUDA compute `capability`,
+    the number of streaming multiprocessors (`cores`), and for each its float32 `units`, most `threads` and `shared`
+    memory in bytes; the `l2` cache in bytes and the `clock` in GHz."""
 
     chip: Chip
     name: str
@@ -63,8 +63,8 @@ device_description_str: "{self.name}"
 """
 
 
-# Rates that a square product and a copy reached under JAX, one card each, 2026-11-25. Of an A100 nothing was measured:
-# it is given the same shares of its peaks as the H100.
+# Measured rates of a square product and a copy under JAX, one card each, 2026-11-25. No A100 was measured: it is given
+# the same shares of its peaks as the H100.
 _HOPPER = {"capability": (9, 0), "cores": 132, "units": 128, "threads": 2048, "shared": 233472, "l2": 50 * 2**20}
 _H100 = Chip(PEAK_FLOPS["NVIDIA H100"], 84929347584, 3352e9, 450e9, 50e9, reached=Reached(756e12, 3.0e12))
 _H200 = Chip(PEAK_FLOPS["NVIDIA H200"], 150754820096, 4917e9, 450e9, 50e9, reached=Reached(790e12, 4.3e12))
@@ -89,7 +89,7 @@ class Hosts:
 
     @classmethod
     def parse(cls, text: str, slices: int = 1) -> "Hosts":
-        """Of a text such as `h100:8`, or `h100:4x8` for four hosts of eight."""
+        """Parse a text such as `h100:8`, or `h100:4x8` for four hosts of eight."""
         name, _, shape = text.partition(":")
         numbers = shape.split("x") if shape else ["1"]
         if not all(n.isdigit() and int(n) for n in numbers) or len(numbers) > 2 or int(numbers[-1]) > MOST_IN_A_HOST:
@@ -98,7 +98,7 @@ class Hosts:
                 f"GPUs, as {name}:4x8"
             )
         if slices != 1:
-            raise UserError(f"--slices={slices}: of TPUs only; write several hosts of GPUs as {name}:{slices}x8")
+            raise UserError(f"--slices={slices}: only for TPUs; write several hosts of GPUs as {name}:{slices}x8")
         return cls(name, int(numbers[0]) if len(numbers) == 2 else 1, int(numbers[-1]))
 
     @property
@@ -119,8 +119,8 @@ class Hosts:
         return f"{self.name}:{self.gpus}" if self.hosts == 1 else f"{self.name}:{self.hosts}x{self.gpus}"
 
     def bandwidth(self, mesh: Mesh, axes: Sequence[str]) -> float:
-        """Bytes/s that a GPU can send round the rings of these mesh `axes`: over several hosts, those of all adapters
-        that its ring has in a host, but never more than NVLink."""
+        """Bytes/s that a GPU can send around the rings of these mesh `axes`: between hosts, those of all its ring's
+        adapters in a host, but never more than NVLink."""
         index = tuple(slice(None) if name in axes else 0 for name in mesh.axis_names)
         ring = [device.process_index for device in mesh.devices[index].flat]
         hosts = len(set(ring))
@@ -128,7 +128,7 @@ class Hosts:
 
 
 def topology(text: str, slices: int = 1) -> Topology | Hosts:
-    """The devices that `--topology` names: a slice of TPUs or hosts of GPUs. Raises `UserError` for others."""
+    """The devices of `--topology`: a slice of TPUs or hosts of GPUs. Raises `UserError` for others."""
     name = text.partition(":")[0]
     if name in CARDS:
         return Hosts.parse(text, slices)

@@ -1,4 +1,4 @@
-"""Where in a model, and in its training step, a kernel of the compiled program comes from."""
+"""The place in a model, or in its training step, of each kernel of a compiled program."""
 
 import re
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ def place(label: str) -> str:
 
 
 def kernel_place(kernel: Kernel) -> str:
-    """That of the kernel's result; where that is unknown, of the last thing fused into it that is known."""
+    """The place of the kernel's result or, if unknown, of the last instruction fused into it whose place is known."""
     return next((found for found in map(place, kernel.labels) if found != OTHER), OTHER)
 
 

@@ -1,4 +1,4 @@
-"""How long a compiled training step takes at best, from what its kernels compute and move.
+"""Predict the time of a compiled training step, at best, from the work and traffic of its kernels.
 
 On a TPU each kernel takes the longer of its products at the chip's peak and its memory traffic at full bandwidth: the
 roofline (Williams et al. 2009). On a GPU the whole step takes the sum of the two, at the rates that products and copies
@@ -40,8 +40,8 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one step: FLOPs of all chips as compiled and as the formula has them (with what is computed again), bytes that
-    the kernels of one chip move, seconds of kernels and of messages, and the whole."""
+    """The prediction for one step: FLOPs of all chips as compiled and by the formula (with recomputation), bytes that
+    the kernels of one chip move, seconds of kernels and of messages, and in total."""
 
     flops: float
     formula_flops: float
@@ -61,12 +61,12 @@ class Prediction:
 
     @property
     def flops_by_formula(self) -> float:
-        """What was read from the program over what the formula has: far from one, the reading has missed something."""
+        """FLOPs read from the program over those of the formula: far from 1, the reading missed something."""
         return self.flops / self.formula_flops
 
     @property
     def mfu(self) -> float:
-        """Model FLOPs utilization (Chowdhery et al. 2022, appendix B): nothing computed twice is counted."""
+        """Model FLOPs utilization (Chowdhery et al. 2022, appendix B): recomputation does not count."""
         return self.model_flops / (self.step_seconds * self.chips * self.peak_flops)
 
 
@@ -92,7 +92,7 @@ def kernel_seconds(program: Program, chip: Chip) -> float:
 def predict(
     program: Program, topology: Topology | Hosts, mesh: Mesh, config: Any, batch: Any, matrices: int
 ) -> Prediction:
-    """The time of a compiled step. `matrices` counts the parameters that each token is multiplied by."""
+    """Predict the time of a compiled step. `matrices` is the number of parameters that each token is multiplied by."""
     chip, (*rows, length) = topology.chip, batch.inputs.shape
     rows = math.prod(rows)
     model_flops = 6.0 * matrices * rows * length + attention_flops(config, rows, length)

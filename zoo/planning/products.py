@@ -1,4 +1,4 @@
-"""The matrix products of a compiled program: how many operations each one needs, and on which types of numbers."""
+"""The matrix products of a compiled program: the operations of each, and the types of its numbers."""
 
 import json
 import math
@@ -25,7 +25,7 @@ class Product:
 
 
 def product(one: Instruction, operands: Sequence[Array]) -> Product | None:
-    """The products that an instruction computes, alone or in a library's kernel; `None` where there are none."""
+    """The products that an instruction computes, by itself or in a library's kernel; `None` if there are none."""
     flops = _flops(one, operands)
     if not flops:
         return None
@@ -54,7 +54,7 @@ def _dot_flops(one: Instruction, left: Array, contracted: Sequence[str]) -> floa
 
 
 def cudnn_flops(one: Instruction) -> float:
-    """Of cuDNN's attention, which writes the shape of the table `[B, H, T, S]`; whole, whatever the mask leaves out."""
+    """FLOPs of cuDNN's attention, which gives the shape `[B, H, T, S]` of its table; whole, whatever the mask hides."""
     if one.target not in _CUDNN:
         return 0.0
     config = json.loads(re.search(r"backend_config=(\{.*\})", one.attributes)[1])
@@ -63,7 +63,7 @@ def cudnn_flops(one: Instruction) -> float:
 
 
 def splash_flops(one: Instruction) -> float:
-    """Of TPU's splash attention, whole tables."""
+    """FLOPs of TPU's splash attention, with whole tables."""
     products = next((n for name, n in _SPLASH.items() if one.name.startswith(name)), 0)
     if not products:
         return 0.0
@@ -75,7 +75,7 @@ def splash_flops(one: Instruction) -> float:
 
 
 def _stated_flops(one: Instruction) -> float:
-    """Of a Pallas kernel that says them: on GPU by `metadata={"flops": "..."}`, on TPU by its `cost_estimate`."""
+    """FLOPs that a Pallas kernel declares: on GPU with `metadata={"flops": "..."}`, on TPU with its `cost_estimate`."""
     found = re.search(r"""flops(?:\\22|"): ?(?:\\22|")?(\d+)""", one.attributes)  # MLIR writes quotes as \\22
     return float(found[1]) if found else 0.0
 

@@ -1,6 +1,6 @@
-"""What a compiled program does: products, memory traffic and messages, loops counted in full.
+"""The work of a compiled program: products, memory traffic and messages, with all turns of its loops.
 
-`cost_analysis` of JAX counts the body of a loop once; a scanned stack of 96 layers would so look like a single one.
+JAX's `cost_analysis` counts the body of a loop once, so a scanned stack of 96 layers would look like one layer.
 """
 
 import math
@@ -23,9 +23,9 @@ _FREE |= {"copy-start", "slice-start", "async-update", "send", "send-done", "rec
 
 @dataclass(frozen=True)
 class Kernel:
-    """What runs `times` times: its matrix products, and the bytes that it moves between HBM and the chip. `kind` is its
-    opcode, or the library's function that it calls; `labels` say where in the traced function it comes from, its own
-    result first."""
+    """A kernel that runs `times` times: its matrix products, and the bytes that it moves between HBM and the chip.
+    `kind` is its opcode, or the library's function that it calls; `labels` say where in the traced function it comes
+    from, its own result first."""
 
     name: str
     kind: str
@@ -77,12 +77,12 @@ class Program:
 
     @property
     def bytes(self) -> int:
-        """That one device's kernels move."""
+        """Bytes that the kernels of one device move."""
         return sum(kernel.bytes * kernel.times for kernel in self.kernels)
 
     @property
     def flops(self) -> float:
-        """Of one device's matrix products."""
+        """FLOPs of one device's matrix products."""
         return sum(kernel.flops * kernel.times for kernel in self.kernels)
 
     @cached_property
@@ -121,8 +121,8 @@ class Program:
         return False
 
     def _runs(self, start: str = "") -> Iterator[tuple[Computation, int]]:
-        """Every computation that control flow reaches from `start` (default: the program's), and how often. Of the
-        branches of a conditional, the one that moves the most bytes."""
+        """Every computation that control flow reaches from `start` (default: the program's entry), and how often. Of a
+        conditional's branches, the one that moves the most bytes counts."""
         waiting = [(start or self.entry, 1)]
         while waiting:
             name, times = waiting.pop()
@@ -143,7 +143,7 @@ class Program:
         return sum(kernel.bytes * kernel.times for run in runs for kernel in self._kernels(*run))
 
     def _trips(self, loop: Instruction) -> int:
-        """As XLA found it; else how often the body's step takes a counter from zero to the bound in the condition."""
+        """The trip count from XLA, or else from the counter's step in the body and its bound in the condition."""
         if known := re.search(r'known_trip_count"?:\{"n":"(\d+)"', loop.attributes):
             return int(known[1])
         condition, body = (self.computations[loop.called(key)[0]] for key in ("condition", "body"))
@@ -151,7 +151,7 @@ class Program:
         return -(-bound // self._step(condition, body))
 
     def _step(self, condition: Computation, body: Computation) -> int:
-        """What a turn adds to the counter: two where XLA has unrolled a product that gathers as it goes."""
+        """The counter's increment per turn: 2 if XLA has unrolled a product that gathers along the way."""
         read = [one for one in condition.values() if one.opcode == "get-tuple-element" and "[]" in one.shape]
         places = [re.search(r"index=(\d+)", one.attributes)[1] for one in read]
         root = list(body.values())[-1]
@@ -161,7 +161,7 @@ class Program:
         return max((n for x in added.operands if (n := _scalar(body[x])) is not None), default=1)
 
     def _inside(self, one: Instruction, where: str = "") -> Iterator[tuple[str, Instruction]]:
-        """`one` and all that is fused into it, each with the name of the computation that holds it."""
+        """`one` and everything fused into it, each with the name of its computation."""
         yield where, one
         for called in one.called("calls"):
             for inner in self.computations[called].values():

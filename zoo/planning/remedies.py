@@ -1,4 +1,4 @@
-"""What else may be tried: what makes a step fit that does not, and the meshes that make sense."""
+"""Alternatives to try: changes that may make a step fit, and sensible meshes."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from zoo.planning.compilation import model_config
 from zoo.planning.gpus import Hosts
 
 BYTES_PER_PARAMETER = 12  # float32 parameters and Adam's two moments
-MOST_TENSOR = 8  # beyond, the messages of every layer outweigh what it saves
+MOST_TENSOR = 8  # beyond this, the messages of every layer cost more than it saves
 
 
 def remedies(experiment: Experiment, topology: Topology | Hosts) -> Iterator[tuple[str, Experiment]]:
-    """What may make a step fit, mildest first: activations computed again, smaller batches, other meshes."""
+    """Changes that may make a step fit, mildest first: rematerialization, smaller batches, other meshes."""
     config = model_config(experiment)
     if not getattr(config, "remat", True):
         changes = dict(experiment.model.changes) | {"remat": True}
@@ -39,7 +39,7 @@ def remedies(experiment: Experiment, topology: Topology | Hosts) -> Iterator[tup
 
 
 def mesh_text(mesh: MeshConfig) -> str:
-    """As `--mesh` takes it."""
+    """The mesh in the form of `--mesh`."""
     sizes = mesh.within() | mesh.across()
     return ",".join(f"{axis}={n}" for axis, n in sizes.items() if n > 1) or "data=1"
 
@@ -54,7 +54,7 @@ def meshes(experiment: Experiment, topology: Topology | Hosts) -> list[MeshConfi
 
 
 def neighbours(experiment: Experiment, topology: Topology | Hosts, mesh: MeshConfig) -> list[MeshConfig]:
-    """Those next to `mesh` in its family."""
+    """The neighbours of `mesh` in its family."""
     for family in families(experiment, topology):
         if mesh in family:
             place = family.index(mesh)

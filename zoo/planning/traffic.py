@@ -1,7 +1,7 @@
 """The bytes that each kernel of a compiled program reads from the device's memory and writes to it.
 
-Every array that a kernel needs counts once, and so does what it writes: caches are left out. Where a kernel takes only
-slices of an array, the slices count. An update in place counts what it replaces.
+Every array that a kernel reads or writes counts once; caches are ignored. If a kernel reads only slices of an array,
+the slices count. An update in place counts what it replaces.
 """
 
 import math
@@ -65,7 +65,7 @@ def _is_kernel(start: Instruction, computations: dict[str, Computation]) -> bool
 
 
 class Fused:
-    """What a fused computation reads of each parameter, and what it writes."""
+    """The bytes that a fused computation reads of each parameter, and those it writes."""
 
     def __init__(self, computation: Computation, computations: dict[str, Computation]):
         self.computation, self.computations = computation, computations
@@ -82,7 +82,7 @@ class Fused:
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """Of every value the share of its elements that the results need."""
+        """For every value, the share of its elements that the results need."""
         found: dict[str, float] = {}
         for one in reversed(self.computation.values()):
             size = elements(one)
