@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from conftest import TINY
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file
 
 from zoo.cli import main
 from zoo.data.tokenizers import EOS, SentencePiece
+from zoo.training.warm_start import Wanted, taken_over
 from zoo.workdirs import load
 
 SHORT = {"train.steps": "1", "train.evaluate_every": "1", "train.checkpoint_every": "1", "data.test": ""}
@@ -34,6 +36,17 @@ def test_a_gpt_is_fine_tuned_and_goes_back(tmp_path):
     assert json.loads((tmp_path / "back" / "config.json").read_text())["vocab_size"] == len(
         before["transformer.wte.weight"]
     )
+
+
+def test_a_part_of_a_foreign_folder_is_taken_and_the_rest_is_told(tmp_path):
+    donor = gpt2_folder(tmp_path / "gpt2")
+    whole = load(donor)
+    fresh = jax.tree.map(lambda leaf: np.full(leaf.shape, 9.0, leaf.dtype), whole.params)
+    start = taken_over(Wanted(donor, only="embedding"), whole._on_one_device(), lambda: fresh)
+    np.testing.assert_array_equal(start.params["embedding"]["table"], whole.params["embedding"]["table"])
+    assert all((leaf == 9.0).all() for leaf in jax.tree.leaves(start.params["decoder"]))
+    left = len(load_file(donor / "model.safetensors")) - 1
+    assert start.taken == ("embedding",) and start.left[0].startswith(f"{left} weights")
 
 
 @pytest.mark.slow

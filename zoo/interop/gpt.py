@@ -66,7 +66,7 @@ def table(kind: str, layers: int, vocabulary: Vocabulary, prefix: str, transpose
     return Table(
         (*rows, *(_norm("decoder_norm", last) if last else ())),
         (Section("decoder", "h.{}.", layers, layer(transposed)),),
-        ignored=r".*attn\.(bias|masked_bias)|.*lm_head\.weight|.*position_ids",
+        ignored=r".*\.attn\.(bias|masked_bias)|.*lm_head\.weight|.*position_ids",
         prefix=prefix,
         vocabularies={"text": vocabulary},
     )

@@ -160,7 +160,7 @@ class _Donor:
         """In words, the parts that are not among the `taken`: of a foreign folder by its own names."""
         if self.foreign is not None:
             unread = self.foreign.unread(unflatten_dict(taken, sep="/")) if self.wanted.only else []
-            return [f"{len(unread)} weights"] if unread else []
+            return [f"{len(unread)} weights ({unread[0]}, ...)"] if unread else []
         there = {path for path in flatten_dict(self.saved, sep="/") if not path.startswith(f"{LORA}/")}
         return _parts(there - taken.keys(), there)
 
