@@ -11,7 +11,8 @@ from zoo.experiment import Experiment, from_workdir
 from zoo.locks import LOCK
 from zoo.storage import AnyPath, reached, remove, write_whole
 
-# What may change when a run goes on: how long, how often, where; not what is computed. A dot stands for all keys below.
+# What may change when a run resumes: how long, how often, where; not what is computed. A final dot means all keys
+# below.
 FREE = (
     "data.cache",
     "data.path",

@@ -142,9 +142,9 @@ def reached(path: AnyPath) -> Iterator[None]:
         if not (is_remote(path) or isinstance(error, OSError)):
             raise
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        remedy = REMEDIES.get(getattr(error, "errno", None), "see that the place is there and may be written")
+        remedy = REMEDIES.get(getattr(error, "errno", None), "check that the place exists and can be written")
         if is_remote(path):
-            remedy = "see that the bucket is there and that you may write to it"
+            remedy = "check that the bucket exists and that you may write to it"
         raise UserError(f"cannot write {path} ({reason}): {remedy}, or choose another --workdir") from error
 
 

@@ -15,7 +15,7 @@ TOGETHER = "tokenizer.json"
 def gpt2_tokenizer(folder: Path, size: int) -> GPT2:
     """The tokenizer in `folder`, with as many pieces as the embeddings have rows.
 
-    Raises UserError where there is none, and where it is damaged or not a byte-level BPE.
+    Raises UserError if there is none, or if it is damaged or not a byte-level BPE.
     """
     return _tokenizer(folder, size, GPT2, GPT2)
 
@@ -29,7 +29,7 @@ def _tokenizer(folder: Path, size: int, kind: type[PublishedBPE], make: Callable
     path, pieces, merges = _pieces(folder, kind)
     if len(pieces) > size:
         raise UserError(f"{path} has {len(pieces)} pieces and the model {size} rows: they are not of one model")
-    # Embeddings are often padded to a round number of rows, which no text is encoded with.
+    # Embeddings are often padded to a round number of rows, which no text uses.
     pieces += [f"<unused {i}>" for i in range(len(pieces), size)]
     made = {"".join(merge) for merge in merges}
     end = kind.END

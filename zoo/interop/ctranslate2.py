@@ -1,7 +1,7 @@
 """Models for CTranslate2, a fast engine for CPUs and GPUs, whose own library writes the files.
 
-It takes Transformers with norms before or after their sublayers and any table of positions, and GPTs of both kinds.
-What the zoo never predicts (padding, the beginning, excluded rows) has a bias that forbids it.
+It takes Transformers with norms before or after their sublayers and any table of positions, and GPTs of both kinds. A
+bias forbids what the zoo never predicts: padding, BOS and excluded rows.
 """
 
 import importlib.util
@@ -28,8 +28,8 @@ LENGTH = 1024  # positions of a table of sinusoids; the engine does not compute 
 
 
 def write(folder: Path, model: Exported, quantization: str = "") -> None:
-    """Write a model into an empty folder. Raises UserError for one that the engine does not have, and where its library
-    is not installed."""
+    """Write a model into an empty folder. Raises UserError for a model that the engine does not have, and if its
+    library is not installed."""
     if quantization:
         check_choice("--quantization", quantization, QUANTIZATIONS)
     kinds = {GPTConfig: _gpt, TransformerConfig: _transformer}
@@ -187,7 +187,7 @@ def _forbidding(bias: Float[np.ndarray, "V"], excluded: tuple[int, ...]) -> Floa
 
 
 def _names(tokenizer: Tokenizer) -> list[str]:
-    """A name for every row, each once: a published vocabulary has its own <unk> beside the zoo's."""
+    """A unique name for every row: a published vocabulary has its own <unk> beside the zoo's."""
     names, seen = [], set()
     for row in range(tokenizer.size):
         name = SPECIALS[row] if row < len(SPECIALS) else tokenizer.piece(row)

@@ -1,4 +1,4 @@
-"""What of a trained model goes to another program."""
+"""The parts of a trained model that another program gets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

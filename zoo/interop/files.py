@@ -1,6 +1,6 @@
-"""The files of foreign checkpoints, read without trust: no pickle, and nothing larger than what the files hold.
+"""Read the files of foreign checkpoints without trusting them: no pickle, and no array larger than its file.
 
-Arrays are read by position, one at a time, and never mapped: what is in memory is what was asked for.
+Arrays are read by position, one at a time, and never memory-mapped, so only the requested data is in memory.
 """
 
 import json
@@ -41,7 +41,7 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True)
 class Stored:
-    """Where the numbers of one array stand: `shape` numbers of `dtype` from byte `offset` of `path` on."""
+    """The place of an array: `shape` numbers of `dtype` from byte `offset` of `path` on."""
 
     path: Path
     offset: int
@@ -76,7 +76,7 @@ class SafeTensors:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors of a folder. Raises UserError where there are none, and for pickles tells how to make them."""
+    """The safetensors of a folder. Raises UserError if there are none; for pickles, it tells how to convert them."""
     if (folder / INDEX).is_file():
         weights = read_json(folder / INDEX).get("weight_map")
         names = set(weights.values()) if isinstance(weights, dict) else set()
@@ -93,7 +93,7 @@ def weight_files(folder: Path) -> list[Path]:
     if pickles:
         raise UserError(
             f"{pickles[0]} is a pickle, which may run any code when it is read. Make safetensors of it where you trust "
-            "it: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER), with the library transformers"
+            "it, with the library transformers: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
     raise UserError(f"{folder} holds no {WEIGHTS}: name the folder that the model was saved to")
 
@@ -117,8 +117,8 @@ def _headed(path: Path) -> Iterator[tuple[str, Stored]]:
 
 
 class OpenAIArrays:
-    """GPT-1 as OpenAI released it: `params_0.npy` and so on, one after the other, are all arrays of
-    `params_shapes.json` one after the other. `names` are theirs, in that order."""
+    """GPT-1 as OpenAI released it: the concatenation of `params_0.npy`, `params_1.npy`, ... holds all arrays of
+    `params_shapes.json`, whose `names` are given in order."""
 
     SHAPES = "params_shapes.json"
 
@@ -151,7 +151,7 @@ class OpenAIArrays:
 
 
 def openai_shapes(folder: Path) -> list[tuple[int, ...]]:
-    """The shapes that `params_shapes.json` lists. Raises UserError where it does not."""
+    """The shapes in `params_shapes.json`. Raises UserError if it lists none."""
     path = folder / OpenAIArrays.SHAPES
     shapes = read_json(path, list)
     for shape in shapes:
@@ -189,7 +189,7 @@ def _flat(path: Path) -> Stored:
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
-    """The object (or another `kind`) that a JSON file holds. Raises UserError where it does not."""
+    """The object (or another `kind`) in a JSON file. Raises UserError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

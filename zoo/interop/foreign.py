@@ -1,4 +1,5 @@
-"""A foreign checkpoint, opened: what experiment of the zoo it is, its tokenizers, and its parameters on demand."""
+"""An opened foreign checkpoint: the experiment of the zoo that it stands for, its tokenizers, and its parameters on
+demand."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which format a folder has."""
+"""Recognize the format of a folder."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def recognized(folder: AnyPath) -> str | None:
 
 
 def opened(folder: AnyPath, name: str | None = None) -> Foreign | None:
-    """The foreign checkpoint in a folder, in the format that is named or recognized; None where it is not foreign.
+    """The foreign checkpoint in a folder, in the named or recognized format; None if it is not foreign.
 
     Raises UserError for a kind of model that the zoo does not have.
     """
@@ -49,7 +49,7 @@ def _format(folder: Path, name: str) -> Format:
         raise UserError(
             f"{settings.path}: model_type={kind!r} is not among the models that can be read: {', '.join(HUGGING_FACE)}"
         )
-    weight_files(folder)  # a pickle is told before anything else
+    weight_files(folder)  # report a pickle before anything else
     return HUGGING_FACE[kind](folder, settings)
 
 

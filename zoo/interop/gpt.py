@@ -73,8 +73,8 @@ def table(kind: str, layers: int, vocabulary: Vocabulary, prefix: str, transpose
 
 
 def published_rows(size: int, end: int | None, unknown: int | None) -> tuple[Vocabulary, tuple[int, ...]]:
-    """How the rows of a published vocabulary of `size` and the zoo's, which are `SHIFT` more, belong together, and
-    which of the zoo's are never predicted. `end` and `unknown` are the published rows of those tokens."""
+    """The map between the rows of a published vocabulary of `size` and the zoo's, which has `SHIFT` more, and the rows
+    of the zoo that are never predicted. `end` and `unknown` are the published rows of those tokens."""
     there = np.concatenate([np.full(SHIFT, ABSENT), np.arange(size)])
     here = np.arange(size) + SHIFT
     excluded = {PAD, BOS, EOS, UNK}
@@ -219,7 +219,7 @@ def language_model(folder: Path, tokenizer: str, model: dict[str, Any], decoding
         "name": folder.resolve().name or "imported",
         "task": "language_modeling",
         "model": {"name": "gpt", "size": sizes[tokenizer], **model},
-        # Rows are cut from a stream, as these models were trained: no token stands before a text.
+        # Rows are cut from a stream, as in these models' training: no token precedes a text.
         "data": {"tokenizer": tokenizer, "length": model["max_length"], "packing": "stream"},
         "train": {"select": "loss"},
         "optimizer": {"schedule": "cosine", "peak": 6.25e-5},
@@ -228,7 +228,7 @@ def language_model(folder: Path, tokenizer: str, model: dict[str, Any], decoding
 
 
 def _sampling(folder: Path) -> dict[str, Any]:
-    """What `generation_config.json` says of sampling, where it is there and samples."""
+    """The sampling of `generation_config.json`, if it exists and samples."""
     path = folder / "generation_config.json"
     values = Settings.of(path).values if path.is_file() else {}
     names = {"temperature": float, "top_k": int, "top_p": float}
@@ -237,7 +237,7 @@ def _sampling(folder: Path) -> dict[str, Any]:
 
 
 def _check_depth(tensors: Tensors, prefix: str, layers: int, path: Path) -> None:
-    """Raise UserError where the config has another number of layers than the file of weights."""
+    """Raise UserError if the config and the weights have different numbers of layers."""
     numbers = {name[len(prefix) :].split(".")[0] for name in tensors.shapes if name.startswith(prefix)}
     if len(numbers) != layers:
         raise UserError(f"{path} has {layers} layers and the weights {len(numbers)}: they are not of one model")

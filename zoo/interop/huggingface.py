@@ -1,4 +1,4 @@
-"""Folders that `transformers` loads with no code of ours: config, weights, tokenizer, and how to generate."""
+"""Write folders that `transformers` loads without our code: config, weights, tokenizer, and generation settings."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,8 +89,8 @@ def _sampling(decoding: Any, end: int | None) -> dict[str, Any]:
 
 
 def gpt_rows(config: GPTConfig, tokenizer: Tokenizer, kind: str) -> tuple[Vocabulary, int | None]:
-    """Which rows a GPT has there, and the row that ends a text: the published ones where those of the zoo are never
-    predicted, and all that there are where they are."""
+    """The rows that a GPT has there, and the row that ends a text: only the published rows if the zoo's are never
+    predicted, else all rows."""
     if not config.excluded_rows:
         return Vocabulary.same(config.vocabulary), EOS
     end = next((row - SHIFT for row in config.excluded_rows if row >= SHIFT and _is_end(tokenizer, row)), None)
@@ -171,7 +171,7 @@ def _marian_config(config: TransformerConfig) -> dict[str, Any]:
 
 
 def _beam(decoding: Any) -> dict[str, Any]:
-    """How to search. GNMT's normalization of lengths has no counterpart; its α stands for an exponent there."""
+    """The settings of search. GNMT's length normalization has no counterpart, so its α becomes an exponent."""
     return {
         "num_beams": decoding.beam_size,
         "length_penalty": decoding.length_penalty,
@@ -203,7 +203,7 @@ def _as_marian(config: TransformerConfig, params: PyTree) -> PyTree:
 
 
 def _sines_first(config: TransformerConfig, params: PyTree) -> PyTree:
-    """All that lies along the width in another order: the sublayers see it through their kernels, which follow."""
+    """Permute everything along the width; the kernels of the sublayers are permuted to match."""
     order = np.concatenate([np.arange(0, config.width, 2), np.arange(1, config.width, 2)])
     names = axis_names(config)
 

@@ -58,7 +58,7 @@ class Settings:
         return known[value]
 
     def require(self, key: str, expected: Any, *also: Any) -> None:
-        """Raise UserError where the model does what the zoo's does not."""
+        """Raise UserError if the zoo's model cannot do what this key asks for."""
         if key in self.values and self.values[key] not in (expected, *also):
             raise UserError(
                 f"{self.path}: {key}={self.values[key]!r} is not something that the zoo's model does: only "

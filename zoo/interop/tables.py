@@ -1,4 +1,4 @@
-"""How the parameters of a foreign model map to those of the zoo: one table per format, read in both directions."""
+"""Maps from the parameters of a foreign model to those of the zoo: one table per format, for both directions."""
 
 import math
 import re
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from zoo.errors import UserError
 from zoo.interop.files import Tensors
 
-TOGETHER = 2**24  # bytes of an array that is whole on the host; larger ones go to the device in parts
+TOGETHER = 2**24  # the largest array in bytes that is whole on the host; larger ones go to the device in parts
 ROWS = 2**22  # bytes of such parts of a vocabulary's table, of which there are some copies while they are put in order
 ABSENT = -1  # in a map of rows: a row that the other side does not have
 
@@ -142,7 +142,7 @@ def read(table: Table, tensors: Tensors, like: PyTree, part: bool = False) -> Py
         raise UserError(
             f"{tensors.where(unknown[0])}: the weight {unknown[0]!r} is not of this model"
             + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
-            + ": take it out, or see that config.json belongs to it"
+            + ": take it out, or check that config.json belongs to it"
         )
     return unflatten_dict({path: _parameter(table, tensors, pieces[path], shapes[path]) for path in shapes}, sep="/")
 
@@ -171,7 +171,7 @@ def unread(table: Table, tensors: Tensors, like: PyTree) -> list[str]:
 
 
 def _parameter(table: Table, tensors: Tensors, pieces: list[Piece], leaf: Any) -> Array:
-    """One parameter on its devices. What is large goes there part by part, so that it is never whole on the host."""
+    """One parameter on its devices. A large one goes there part by part, so that it is never whole on the host."""
     where = getattr(leaf, "sharding", None)
     parts = _parts(table, tensors, pieces, leaf)
     if math.prod(leaf.shape) * 4 <= TOGETHER:

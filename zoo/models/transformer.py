@@ -185,7 +185,7 @@ class Transformer(nn.Module):
     def decode(self, inputs: Int[ArrayLike, "B T"], memory: Memory, train: bool = False, weights: bool = False):
         """The right half of Figure 1 below its linear map, for a whole target."""
         x = self._embed(self.target_embedding, inputs, jnp.arange(inputs.shape[1]), train)
-        # Padding stands behind every token, where causality hides it: the decoder needs no other mask.
+        # Padding follows all tokens, where causality hides it: the decoder needs no other mask.
         x, attention = self.decoder(x, (Mask(causal=True), memory), train, weights)
         return (self.decoder_norm(x) if self.config.norm == "pre" else x), attention
 

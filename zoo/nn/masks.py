@@ -12,10 +12,10 @@ FORBIDDEN = -1e9  # the logit of a key that must not be seen; finite, so that a 
 class Mask:
     """Every query sees at least one key, so no softmax is empty, and every gradient is finite.
 
-    A padded batch has `lengths`: row `b` has `lengths[b] >= 1` keys to see, and padding stands behind them (`padded`
-    makes it; the first key of an empty row can be seen). A packed batch has `segments`: a query sees the keys of its
-    own document; padding is a document too. `causal` hides the keys that come after a query; where there are more keys
-    than queries, the last query belongs to the last key.
+    A padded batch has `lengths`: row `b` has `lengths[b] >= 1` keys to see, and padding follows them (`padded` makes
+    it; the first key of an empty row can be seen). A packed batch has `segments`: a query sees the keys of its own
+    document; padding is a document too. `causal` hides the keys that come after a query; where there are more keys than
+    queries, the last query belongs to the last key.
 
     The fused kernels take this form and never build the `[T, S]` table.
     """

@@ -1,7 +1,7 @@
 """The recurrent layers of 2014: LSTM and gated units over one scan, fast forward and backward. Time is the first axis.
 
 All products with what is known beforehand (the inputs) stand before the scan, as one product for the whole sequence;
-all gradients of kernels stand behind the backward scan, again as one product each (`recur`).
+all gradients of kernels are computed after the backward scan, again as one product each (`recur`).
 """
 
 from collections.abc import Callable, Mapping
@@ -129,7 +129,7 @@ def _gru_step(blend: Callable, times: Times, state: State, x: Float[Array, "*B G
     (hidden,) = state
     gates, candidate = x[..., : -hidden.shape[-1]], x[..., -hidden.shape[-1] :]
     update, reset = jnp.split(jax.nn.sigmoid(gates + times("gates", hidden)), 2, axis=-1)
-    # The reset stands before the product: Cho et al. 2014, eq. 8; Bahdanau et al. 2015, A.1.1.
+    # The reset comes before the product: Cho et al. 2014, eq. 8; Bahdanau et al. 2015, A.1.1.
     candidate = jnp.tanh(candidate + times("candidate", reset * hidden))
     return (blend(update, hidden, candidate),)
 

@@ -60,7 +60,7 @@ def panel(axes: Axes, title: str = "", x: str = "", y: str = "") -> Axes:
 
 
 def format_of(path: str | PathLike) -> str:
-    """The format that the ending of a file's name stands for, PNG without one.
+    """The format of a file's suffix, PNG without one.
 
     Raises `UserError` for one that matplotlib does not write.
     """

@@ -1,11 +1,11 @@
-"""Parallel phrases from nothing but Unicode CLDR: the data that the zoo trains on when there is none at hand.
+"""Parallel phrases made from Unicode CLDR alone: training data when no other is at hand.
 
 CLDR, read through Babel, tells how a date, a time, an interval, an amount of money, a measure or a delay is written in
 hundreds of locales. A phrase is such a value, drawn at random, written in two of them: "Thursday, March 3, 2022" and
 "jeudi 3 mars 2022". Three laws make it a task on which an exact match means something:
 
 - the source decides the target: what two values or two styles could have written has one translation;
-- a value stands in one split only, in every style, for every pair of locales and every seed;
+- a value is in one split only, in every style, for every pair of locales and every seed;
 - phrase `i` depends on the arguments alone: not on the process, its hash seed, or what was read before.
 
 CLDR parts numbers, units and day periods with no-break and thin spaces. On both sides they become the plain space, as

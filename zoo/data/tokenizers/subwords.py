@@ -113,7 +113,7 @@ class SentencePiece(Saved):
                 byte_fallback=alphabet.byte_fallback,
                 character_coverage=alphabet.coverage,
                 split_digits=True,  # a number is copied digit by digit; whole numbers would be rare pieces
-                max_sentence_length=2**30,  # bytes; longer lines would be dropped without a word
+                max_sentence_length=2**30,  # bytes; longer lines would be dropped silently
                 num_threads=16,  # is written into the model, so the machine's own count would change its bytes
                 minloglevel=2,
             )
