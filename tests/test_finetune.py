@@ -105,7 +105,7 @@ def test_the_same_size_and_tokenizer_can_begin_at_random(root):
 def test_a_body_of_another_size_is_told_by_its_first_parameters(root, tmp_path, capfd):
     assert finetune(root, tmp_path / "run", f"--init_from={root / 'gpt'}", **{"model.width": "8"}) == 2
     line = capfd.readouterr().err.splitlines()[-1]
-    for part in ("is of another model", "params/decoder/", "(16,) there, (8,) here"):
+    for part in ("belongs to another model", "params/decoder/", "(16,) there, (8,) here"):
         assert part in line
     assert not (tmp_path / "run").exists()
 

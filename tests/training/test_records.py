@@ -153,7 +153,7 @@ def fill_the_disk(monkeypatch):
 
 def test_a_disk_that_fills_up_while_saving_ends_the_run_at_the_next_report(tmp_path, monkeypatch):
     fill_the_disk(monkeypatch)
-    with pytest.raises(UserError, match="begins anew, for no checkpoint was saved"):
+    with pytest.raises(UserError, match="starts over, since no checkpoint was saved"):
         training(Noise(tmp_path), 10_000, checkpoint_every=2).run({})
     assert records(tmp_path)[-1]["step"] < 9000
 
