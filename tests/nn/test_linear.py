@@ -101,6 +101,8 @@ def test_the_gradient_of_a_bias_is_summed_in_its_own_type():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_layers_together_are_the_layers_apart(bias):
+    """Also with parameters as `init` gives them, in their boxes."""
+
     class Two(nn.Module):
         joined: bool
 
@@ -113,8 +115,7 @@ def test_layers_together_are_the_layers_apart(bias):
             return jnp.stack([self.one(x), self.other(x)], axis=-3)
 
     x, cotangent = normal(2, 5, 8), normal(2, 5, 2, 4, 3)
-    shapes = nn.unbox(Two(True).init(jax.random.key(0), x))
-    params = jax.tree.map(lambda p: normal(*p.shape), shapes)
+    params = jax.tree.map(lambda p: normal(*p.shape), Two(True).init(jax.random.key(0), x))
 
     def outcome(joined):
         y, back = jax.vjp(lambda params, x: Two(joined).apply(params, x), params, x)

@@ -180,7 +180,7 @@ def together(layers: Sequence[Dense], x: Float[Array, "*N I"]) -> Float[Array, "
 
     They have parameters already, and features alike. `x` is read once, and its gradient is written once.
     """
-    of_each, dtype = [layer.variables["params"] for layer in layers], layers[0].dtype
+    of_each, dtype = [nn.unbox(layer.variables["params"]) for layer in layers], layers[0].dtype
     kernels = jnp.stack([params["kernel"].astype(dtype) for params in of_each], axis=1)
     y = dot(x, kernels.reshape(x.shape[-1], -1), dtype)
     if layers[0].bias:
