@@ -103,7 +103,7 @@ def tell(points: Points) -> Iterator[str]:
     yield f"\n`{one['signature']}`\n"
     for name, run in values.items():
         yield (
-            f"- {short(name)} ({millions(run['parameters'])}, {run['seconds'] / 60:.1f} minutes) keeps "
+            f"- {short(name)} ({millions(run['parameters'])}) keeps "
             f"{_kept(run['bleu']):.0f} % of the BLEU of its shortest lines on the longest."
         )
     yield "\nReal sentences, with models of unequal sizes and more time, are in [Results](results.md#the-ladder)."

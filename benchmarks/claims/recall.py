@@ -111,11 +111,8 @@ def tell(points: Points) -> Iterator[str]:
     yield ", ".join(f"{rate:g} ({short(name)})" for name, rate in s["peaks"].items()) + ". Accuracy on new rows, in %"
     yield f"(a guess: {100 / s['symbols']:.1f}):\n"
     distances = list(map(str, s["distances"]))
-    rows = [
-        [short(name), *(f"{100 * run['accuracy'][k]:.1f}" for k in distances), f"{run['seconds'] / 60:.1f}"]
-        for name, run in values.items()
-    ]
-    yield from table(["k", *distances, "minutes"], rows)
+    rows = [[short(name), *(f"{100 * run['accuracy'][k]:.1f}" for k in distances)] for name, run in values.items()]
+    yield from table(["k", *distances], rows)
     yield ""
     for name, run in values.items():
         reached = [k for k in distances if run["accuracy"][k] >= RECALLED]

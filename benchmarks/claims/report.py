@@ -11,14 +11,15 @@ from zoo.storage import write_whole
 HEAD = """# Three claims, tested
 
 The Transformer is said to train in parallel, to connect words that are far apart, and to get better with size in a way
-that can be foretold. Here each of these is measured on one small machine, with models that it can train in minutes.
+that can be predicted. Here each of these is measured on one small machine, with models that it can train in minutes.
 What did not come out as claimed is reported as it came out. The page is written by its command:
 
-```
+<!-- not run: it takes half an hour of one core -->
+```bash
 python -m benchmarks claims --text FILE --report docs/claims.md
 ```
 
-Machine: {machine}. {date}. {minutes:.0f} minutes in all, beside other work unless it says otherwise.
+Machine: {machine}. {date}. {minutes:.0f} minutes of wall time in all; other work on the machine counts in it.
 """
 
 
@@ -40,7 +41,7 @@ def markdown(parts: Mapping[str, Points], modules: Mapping[str, ModuleType], mac
         if not points.values:
             text.append("Not measured yet.\n")
             continue
-        text += [*module.tell(points), f"\nThis took {points.seconds / 60:.1f} minutes.\n"]
+        text += [*module.tell(points), f"\nThis took {points.seconds / 60:.1f} minutes of wall time.\n"]
         if figures:
             text.append(f"![{module.TITLE}]({figures}/claims_{name}.png)\n")
     return "\n".join(text)
