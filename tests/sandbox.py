@@ -28,13 +28,16 @@ CLIENT = """#!{python} -ISE
 import json, os, socket, sys
 words = ["python", *sys.argv[1:]]
 here = words[1:2] in (["train.py"], ["eval.py"], ["-"]) or words[1:3] == ["-m", "zoo"]
-if not here or "XLA_FLAGS" in os.environ:
+alone = "XLA_FLAGS" in os.environ  # which JAX reads once
+if not here:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
-given = "" if sys.stdin.isatty() else sys.stdin.read()
+given = "" if alone or sys.stdin.isatty() else sys.stdin.read()
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
-    server.sendall(json.dumps([words, given]).encode() + b"\\n")
+    server.sendall(json.dumps([words, given, alone]).encode() + b"\\n")
     code, out = json.loads(server.makefile().read())
+if alone:
+    os.execv({python!r}, [{python!r}, *out])
 sys.stdout.write(out)
 sys.exit(code)
 """
@@ -43,7 +46,8 @@ TRAINING = {"steps": 2, "evaluate_every": 2, "checkpoint_every": 1, "log_every":
 TRAINING |= {"compute_dtype": "float32", "compile_ahead": 0}
 DATA = {"batch_tokens": 512, "max_length": 24, "length": 32, "batch_rows": 4}
 DECODING = {"max_length": 8, "max_extra": 2, "max_new_tokens": 4}
-LEARNED = {"tokenizer": "bytes", "vocabulary": 260}  # of a text; a donor brings its own, and phrases are small
+# Of a text: a donor brings its own, and phrases are small.
+LEARNED = {"translation": {"vocabulary": 48}, "language_modeling": {"tokenizer": "bytes", "vocabulary": 260}}
 
 
 class Sandbox:
@@ -113,8 +117,8 @@ class Sandbox:
     def _answer(self, connection: socket.socket) -> str:
         """Do what a client asks for. Gives what was logged, for a test that fails."""
         with connection, connection.makefile("rw") as stream:
-            words, given = json.loads(stream.readline())
-            code, out, log = self._python(words, given)
+            words, given, alone = json.loads(stream.readline())
+            code, out, log = (0, self._small_words(words), "") if alone else self._python(words, given)
             stream.write(json.dumps([code, out]))
         return f"$ {' '.join(words)}\n{log}"
 
@@ -127,10 +131,17 @@ class Sandbox:
             if (argv := ours(words)) is None:
                 exec(compile(given, "-", "exec"), vars(types.ModuleType("__main__")))
             else:
-                code = main([*argv, *(self._words(argv) if argv[0] == "train" else ())])
+                code = main([*argv, *self._words(argv)])
         return code, *(stream.detach().getvalue().decode() for stream in (_flushed(out), _flushed(log)))
 
+    def _small_words(self, words: list[str]) -> list[str]:
+        """What a command line says behind `python`, for a process of its own."""
+        argv = ours(words)
+        return [*words[1:], *(self._words(argv) if argv else ())]
+
     def _words(self, argv: list[str]) -> list[str]:
+        if argv[0] != "train":
+            return []
         options = dict(word.removeprefix("--").partition("=")[::2] for word in argv if "=" in word)
         changes = self._changes(options.get("config", "phrases.py"), options)
         return [f"--config.{key}={value}" for key, value in changes]
@@ -144,7 +155,7 @@ class Sandbox:
         sizes = {field.name for field in fields(registry.config(*model))}
         changes = {f"model.{key}": value for key, value in MODEL.items() if key in sizes}
         given = options.keys() & {"init_from", "like"} or tree["data"].get("train") == "phrases"
-        data = DATA if given else DATA | LEARNED
+        data = DATA if given else DATA | LEARNED.get(tree["task"], {})
         for room, values in (("train", TRAINING), ("data", data), ("decoding", DECODING)):
             changes |= {f"{room}.{key}": value for key, value in values.items() if key in tree[room]}
         return list(changes.items())

@@ -1,17 +1,26 @@
 """Every command and every snippet in README.md and docs/ is one that the zoo takes, and those that can be run here are
 run, from the text itself."""
 
+import importlib
 import subprocess
 import sys
 
 import documents
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from documents import PAGES, ROOT, commands, fences, ours
 
+import zoo
 from zoo.cli import COMMANDS
 from zoo.cli.arguments import parse
+from zoo.data.batches.base import Seq2SeqBatch
 from zoo.errors import UserError
 from zoo.experiment import from_file
+from zoo.models import registry
+from zoo.models.base import Decodable
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 WRITTEN = {fence.file for page in PAGES for fence in fences(page)} - {""}  # configs that a page has its reader write
@@ -74,6 +83,30 @@ END
     ]
     assert ours(["python", "train.py", "--workdir=a"]) == ["train", "--workdir=a"]
     assert ours(["python", "x.py"]) is None
+
+
+def test_the_model_of_the_worked_example_decodes_as_it_is_trained(tmp_path, monkeypatch):
+    """The file as the page has it, before any training."""
+    monkeypatch.setattr(registry, "FAMILIES", dict(registry.FAMILIES))
+    (page,) = (page for page in PAGES if page.name == "add-a-model.md")
+    (file,) = (fence for fence in fences(page) if fence.file == "average.py")
+    (tmp_path / file.file).write_text(file.code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("average")
+    sys.modules.pop("average")
+    model = zoo.build("average", "tiny", source_vocabulary=20, target_vocabulary=20)
+    assert isinstance(model, Decodable)
+    source, inputs = np.array([[5, 6, 7, 2]]), np.array([[1, 8, 9]])
+    batch = Seq2SeqBatch(source, inputs, inputs)
+    variables = nn.unbox(model.init(jax.random.key(0), batch))
+    whole = model.apply(variables, batch).logits
+    cache = model.apply(variables, source, 3, 2, method="prefill")
+    for place in range(3):
+        cache = model.apply(variables, cache, jnp.array([[1, 0]]), method="reorder")
+        both = np.repeat(inputs[:, [place]], 2, axis=1)
+        cache, logits, looked = model.apply(variables, cache, both, method="decode_step")
+        np.testing.assert_allclose(logits[0], np.repeat(whole[0, [place]], 2, axis=0), atol=1e-5)
+        np.testing.assert_allclose(looked.sum(-1), 1, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
