@@ -86,22 +86,9 @@ def make_step(
         (_, sums), gradient = jax.value_and_grad(objective, has_aux=True)(moving, still, batch, key)
         return unflatten_dict(gradient, sep="/"), sums
 
-    def accumulated(params, batch, key):
-        if accumulate == 1:
-            return gradient_of(params, batch, key)
-        parts = jax.tree.map(partial(_interleaved, parts=accumulate), batch)
-
-        def add(total, part):
-            index, rows = part
-            return jax.tree.map(jnp.add, total, gradient_of(params, rows, jax.random.fold_in(key, index))), None
-
-        first = jax.eval_shape(gradient_of, params, jax.tree.map(lambda x: x[0], parts), key)
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
-        return jax.lax.scan(add, zero, (jnp.arange(accumulate), parts))[0]
-
     def update(state: TrainState, batch: PyTree):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        gradient, sums = accumulated(state.params, batch, key)
+        gradient, sums = _accumulated(gradient_of, accumulate, state.params, batch, key)
         with jax.named_scope("optimizer"):
             gradient = jax.tree.map(lambda g: g / jnp.maximum(count(sums), 1.0), gradient)
             changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
@@ -117,6 +104,21 @@ def make_step(
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def _accumulated(gradient_of: Callable, count: int, params: PyTree, batch: PyTree, key: Array) -> PyTree:
+    """The sum of what `gradient_of(params, rows, key)` gives for `count` parts of the rows, one part at a time."""
+    if count == 1:
+        return gradient_of(params, batch, key)
+    parts = jax.tree.map(partial(_interleaved, parts=count), batch)
+
+    def add(total, part):
+        index, rows = part
+        return jax.tree.map(jnp.add, total, gradient_of(params, rows, jax.random.fold_in(key, index))), None
+
+    first = jax.eval_shape(gradient_of, params, jax.tree.map(lambda x: x[0], parts), key)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+    return jax.lax.scan(add, zero, (jnp.arange(count), parts))[0]
 
 
 def _interleaved(rows: Array, parts: int) -> Array:
