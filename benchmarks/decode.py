@@ -1,18 +1,19 @@
-"""Beam search of a base-sized Transformer with random weights: 16 sentences of 32 tokens, 64 tokens each."""
+"""Beam search of a base-sized Transformer with random weights: 16 sentences of 32 tokens, 64 tokens each.
+
+With `--peers` CTranslate2 translates the same sentences with the same weights; every system has a process of its own,
+and they take turns. Only ratios are to be compared between machines.
+"""
 
 import argparse
-from dataclasses import replace
+import importlib.util
+import statistics
+import sys
 from typing import Any
 
-import flax.linen as nn
-import jax
-import numpy as np
-
+from benchmarks.in_turns import Contestant, race
 from benchmarks.measuring import Result, matmul_ceiling, median_seconds, peak_memory_bytes, timed
-from zoo.data.batches.base import Seq2SeqBatch
-from zoo.decoding.beam import BeamConfig, Request, beam_search
-from zoo.models import build
 
+KINDS = {"bfloat16": ("bfloat16", "none"), "float32": ("float32", "none"), "int8": ("bfloat16", "int8")}
 VOCABULARY = 32_000
 
 
@@ -21,34 +22,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sentences", type=int, default=16, help="rows of the batch (default: 16)")
     parser.add_argument("--source-length", type=int, default=32, help="tokens of a source (default: 32)")
     parser.add_argument("--length", type=int, default=64, help="tokens of a translation (default: 64)")
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help=f"tokens (default: {VOCABULARY:,})")
+    parser.add_argument("--beams", type=int, nargs="+", default=[4, 1], help="sizes of the beam (default: 4 1)")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of numbers (default: all)")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the median counts (default: 3)")
+    parser.add_argument("--peers", action="store_true", help="beside CTranslate2, in turns")
 
 
 def run(arguments: argparse.Namespace) -> Result:
-    rows = [_row(arguments, dtype, beam) for beam in (4, 1) for dtype in ("bfloat16", "float32")]
+    rows = [row for beam in arguments.beams for row in (_in_turns if arguments.peers else _alone)(arguments, beam)]
     return Result("decode", rows, {f"{d}_matmul_flops": matmul_ceiling(d) for d in ("bfloat16", "float32")})
 
 
-def _row(arguments: argparse.Namespace, dtype: str, beam: int) -> dict[str, Any]:
-    model = build(
-        "transformer", arguments.size, source_vocabulary=VOCABULARY, target_vocabulary=VOCABULARY, dtype=dtype
-    )
-    source = np.random.default_rng(0).integers(4, VOCABULARY, (arguments.sentences, arguments.source_length), np.int32)
-    batch = Seq2SeqBatch(source, source, source)
-    params = jax.jit(lambda key: nn.unbox(model.init(key, batch))["params"])(jax.random.key(0))
-    # The length is fixed, since random weights end nowhere in particular.
-    config = replace(BeamConfig(), beam_size=beam, min_length=arguments.length, max_length=arguments.length)
-    limits = np.full(arguments.sentences, arguments.length, np.int32)
-    request = Request(source, limits, arguments.length + 1)
+def _options(arguments: argparse.Namespace, beam: int, kind: str) -> dict[str, Any]:
+    names = ("size", "sentences", "source_length", "length", "vocabulary")
+    dtype, quantize = KINDS[kind]
+    return {name: getattr(arguments, name) for name in names} | {"beam": beam, "dtype": dtype, "quantize": quantize}
 
-    def decode():
-        return beam_search(model, params, request, config)
 
-    _, first = timed(decode)
-    seconds = median_seconds(decode, arguments.repeats)
-    return {
-        "system": f"zoo transformer/{arguments.size} {dtype} beam {beam}",
-        "tokens_per_second": arguments.sentences * arguments.length / seconds,
-        "compile_seconds": first - seconds,
-        "peak_memory_bytes": peak_memory_bytes(),
+def _alone(arguments: argparse.Namespace, beam: int) -> list[dict[str, Any]]:
+    from benchmarks.decoding import prepare
+
+    rows = []
+    for kind in arguments.kinds:
+        decode = prepare(_options(arguments, beam, kind))
+        _, first = timed(decode)
+        seconds = median_seconds(decode, arguments.repeats)
+        rows.append(
+            {
+                "system": f"zoo transformer/{arguments.size} {kind} beam {beam}",
+                "tokens_per_second": arguments.sentences * arguments.length / seconds,
+                "compile_seconds": first - seconds,
+                "peak_memory_bytes": peak_memory_bytes(),
+            }
+        )
+    return rows
+
+
+def _in_turns(arguments: argparse.Namespace, beam: int) -> list[dict[str, Any]]:
+    """Rows of the zoo beside CTranslate2 in float32, and in int8 that of int8."""
+    contestants = [
+        Contestant(f"zoo {kind} beam {beam}", "benchmarks.decoding", _options(arguments, beam, kind))
+        for kind in arguments.kinds
+    ]
+    if importlib.util.find_spec("ctranslate2"):
+        contestants += [
+            Contestant(
+                f"CTranslate2 {kind} beam {beam}",
+                "benchmarks.ctranslate2_decoding",
+                _options(arguments, beam, "float32") | {"quantize": kind},
+            )
+            for kind in ("float32", "int8")
+        ]
+    else:
+        print("CTranslate2 is not installed, so the zoo is timed alone: pip install -e '.[hf]'", file=sys.stderr)
+    race(contestants, arguments.repeats)
+    found = {one.system: one for one in contestants}
+    return [_row(arguments, one, beam, found) for one in contestants]
+
+
+def _row(arguments: argparse.Namespace, one: Contestant, beam: int, found: dict[str, Contestant]) -> dict[str, Any]:
+    tokens = arguments.sentences * arguments.length
+    row = {
+        "system": one.system,
+        "tokens_per_second": tokens / statistics.median(one.seconds),
+        "slowest_and_fastest": f"{tokens / max(one.seconds):.0f} to {tokens / min(one.seconds):.0f}",
+        "first_seconds": one.first_seconds,
     }
+    precision = "int8" if "int8" in one.system else "float32"
+    peer = found.get(f"CTranslate2 {precision} beam {beam}")
+    if peer is not None:
+        row["beside"] = peer.system
+    exact = found.get(f"CTranslate2 float32 beam {beam}")
+    if exact is not None and one.system.startswith("zoo"):
+        among = sum(best in others for best, others in zip(one.outcome, exact.outcome, strict=True))
+        row["same_as_CTranslate2_float32"] = f"{among} of {arguments.sentences} translations"
+    return row

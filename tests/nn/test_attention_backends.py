@@ -126,6 +126,11 @@ def test_blocks_of_plain_jax_are_the_plain_form(kind):
     check("blockwise", kind, 6, DROPOUT)
 
 
+@pytest.mark.parametrize(("kind", "length"), [("padded causal", 7), ("packed", 6), ("cross", 1)])
+def test_weights_that_are_computed_again_are_the_plain_form(kind, length):
+    check("einsum", kind, length, DROPOUT)
+
+
 @pytest.mark.parametrize("kind", ["padded causal", "cross"])
 def test_the_kernel_is_the_plain_form(kind):
     check("triton", kind, 18, DROPOUT)

@@ -13,6 +13,7 @@ from zoo.nn.dropout import WeightDropout
 from zoo.nn.fused_attention import fused_stacked_attention
 from zoo.nn.masks import FORBIDDEN, Mask
 from zoo.nn.placement import mesh_axes, parts, placed, platform
+from zoo.nn.recomputing_attention import recomputing_attention
 
 BACKENDS = ("auto", "einsum", "xla", "blockwise", "triton", "cudnn", "splash")
 WITHOUT_DROPOUT = ("xla", "cudnn", "splash")
@@ -81,7 +82,7 @@ def attend_stacked(
     if chosen == "einsum":
         # XLA cuts the plain form itself.
         whole = [placed(x, "batch", None, "attending", None) for x in _separate(operands)]
-        mixed, _ = attend_with_weights(*whole, mask.dense(whole[0].shape[1], whole[1].shape[1]), dropout)
+        mixed = recomputing_attention(*whole, mask, dropout)
         return placed(placed(mixed, "batch", None, "attending", None), "batch", "length", "heads", None)
     local = partial(_attend_here, backend=chosen)
     if any(mesh_axes("batch", "length", "heads")):

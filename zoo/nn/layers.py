@@ -48,9 +48,25 @@ NORMS = ("post", "pre")
 
 def activated(x: Float[Array, "*B F"], name: str) -> Float[Array, "*B F"]:
     """`x` after the activation of this name. The backward pass keeps `x` alone (of `relu` its result), and computes the
-    rest again, where that costs less than to write and read it: everywhere but on a CPU."""
+    rest again, which costs less than to write and read it."""
     activation = ACTIVATIONS[name]
-    return activation(x) if platform() == "cpu" or activation is relu else jax.checkpoint(activation)(x)
+    if activation is relu:
+        return activation(x)
+    return _activated_in_float32(x, name) if platform() == "cpu" else jax.checkpoint(activation)(x)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _activated_in_float32(x: Float[Array, "*B F"], name: str) -> Float[Array, "*B F"]:
+    """A CPU has no arithmetic in bfloat16: it would convert before and after every operation."""
+    return ACTIVATIONS[name](x.astype(jnp.float32)).astype(x.dtype)
+
+
+def _activated_backward(name, x, gradient):
+    _, pullback = jax.vjp(ACTIVATIONS[name], x.astype(jnp.float32))
+    return (pullback(gradient.astype(jnp.float32))[0].astype(x.dtype),)
+
+
+_activated_in_float32.defvjp(lambda x, name: (_activated_in_float32(x, name), x), _activated_backward)
 
 
 @dataclass(frozen=True)

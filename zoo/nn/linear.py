@@ -55,16 +55,18 @@ def summed_outer(a: Float[Array, "*N I"], b: Float[Array, "*N O"]) -> Float[Arra
 
     def halves(a, b):
         a, b = _flat(a), _flat(b)
+        if a.shape[1] > b.shape[1]:  # a CPU transposes slowly: rather the smaller one, and the result
+            return halves(b, a).T
         transposed, half = a.T, a.shape[0] // 2
         return product(transposed[:, :half], b[:half], 0) + product(transposed[:, half:], b[half:], 0)
 
     def apart(a, b):
         return product(lax.optimization_barrier(_flat(a).T), _flat(b), 0)
 
-    if a.dtype == jnp.bfloat16 and math.prod(a.shape[:-1]) > 1:
-        return lax.platform_dependent(a, b, cpu=halves, default=whole)
-    if a.dtype == jnp.float32 and b.shape[-1] % 1024 == 0:
-        return lax.platform_dependent(a, b, cpu=apart, default=whole)
+    if platform() == "cpu" and a.dtype == jnp.bfloat16 and math.prod(a.shape[:-1]) > 1:
+        return halves(a, b)
+    if platform() == "cpu" and a.dtype == jnp.float32 and b.shape[-1] % 1024 == 0:
+        return apart(a, b)
     return whole(a, b)
 
 

@@ -14,7 +14,7 @@ PyTree = Any
 
 # The deepest stack whose scan is written out, layer by layer, where it runs: a loop copies all that a layer keeps for
 # the backward pass into arrays of all layers and out again, which costs more there than compiling every layer.
-WRITTEN_OUT = {"gpu": 16}
+WRITTEN_OUT = {"gpu": 16, "cpu": 12}
 # The same for decoding: a loop would copy every layer's parameters and cache at every step.
 DECODED_APART = {"cpu": 24}
 

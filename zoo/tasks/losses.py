@@ -191,6 +191,9 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
     gathered = tuple(name if name == "vocab" else None for name in names)
     matrix = placed(readout.matrix.astype(dtype), *gathered)
     low, cuts = _filled(readout.replace(matrix=matrix, states=readout.states.astype(dtype))), _cuts(labels.shape)
+    # A CPU sums the gradient of a table as `[embed, vocab]` and turns it round once: it transposes slowly.
+    turned = contract == 1 and platform() == "cpu"
+    summed_as = gathered[::-1] if turned else gathered
 
     def add(carry, part):
         total, to_matrix, to_bias = carry
@@ -199,19 +202,20 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
         sums, errors = _sums_and_errors(logits, labels, real, weights, smoothing, low.predicted())
         to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
         errors = errors.astype(dtype)
-        operands = (states, errors) if contract == 0 else (errors, states)
-        to_matrix = placed(to_matrix + _outer_of_shards(*operands, cuts), "batch", "length", *gathered)
+        operands = (states, errors) if contract == 0 or turned else (errors, states)
+        to_matrix = placed(to_matrix + _outer_of_shards(*operands, cuts), "batch", "length", *summed_as)
         to_states = product(errors, low.matrix, 1 - contract, result_of(dtype))
         return (total + sums, to_matrix, to_bias), to_states.astype(readout.states.dtype)
 
     start = (
         Sums.zero(),
-        placed(jnp.zeros((*cuts, *low.matrix.shape)), "batch", "length", *gathered),
+        placed(jnp.zeros((*cuts, *low.matrix.shape[:: -1 if turned else 1])), "batch", "length", *summed_as),
         None if low.bias is None else jnp.zeros(low.bias.shape),
     )
     chunks = [_chunks(x, columns) for x in (low.states, labels, real, weights)]
     (total, to_matrix, to_bias), to_states = jax.lax.scan(add, start, chunks)
-    to_matrix = to_matrix.sum(axis=(0, 1))[tuple(map(slice, matrix.shape))]
+    to_matrix = to_matrix.sum(axis=(0, 1))
+    to_matrix = (to_matrix.T if turned else to_matrix)[tuple(map(slice, matrix.shape))]
     to_matrix, to_bias = placed(to_matrix, *names), None if to_bias is None else to_bias[: readout.vocabulary]
     return total, readout.replace(states=_whole(to_states), matrix=to_matrix, bias=to_bias)
 
