@@ -70,6 +70,9 @@ class Window(nn.Module):
         nowhere = jnp.zeros((*tokens.shape, 1))
         return replace(cache, tokens=seen[..., :-1]), self._readout(seen).logits(), nowhere
 
+    def grow(self, cache: WindowCache, more: int) -> WindowCache:
+        return cache
+
     def reorder(self, cache: WindowCache, parents) -> WindowCache:
         return replace(cache, tokens=jnp.take_along_axis(cache.tokens, parents[..., None], axis=1))
 
