@@ -2,6 +2,8 @@
 
 import argparse
 import importlib.util
+import os
+import sys
 import types
 from itertools import islice
 
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import chaos, checkpoints, tokenize, train_recurrent
+from benchmarks.in_turns import Contestant, race
 from benchmarks.measuring import Result
 from zoo.checkpoints import Checkpoints
 from zoo.data import tokenizers
@@ -45,6 +48,41 @@ def test_the_model_beside_the_zoos_has_its_parameters_and_learns_the_batch(minut
     large = train_recurrent._config(argparse.Namespace(width=64, vocabulary=1000), name, "float32")
     parameters = train_recurrent._torch(name, large, train_recurrent._full_batch(minute)).parameters
     assert parameters == pytest.approx(registry.parameter_count(large), rel=0.02)
+
+
+TOY = """
+def prepare(options):
+    def turn():
+        print("a library talks")
+        with open(options["log"], "a") as log:
+            log.write(options["name"])
+        if options["name"] == "c":
+            raise SystemExit(3)
+        return options["name"].upper()
+
+    return turn
+"""
+
+
+def contestant(directory, name, monkeypatch):
+    (directory / "toy_contestant.py").write_text(TOY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(directory), *sys.path]))
+    return Contestant(name, "toy_contestant", {"name": name, "log": str(directory / "log")})
+
+
+def test_contestants_warm_up_and_then_take_turns(tmp_path, monkeypatch):
+    both = [contestant(tmp_path, name, monkeypatch) for name in "ab"]
+    race(both, rounds=2)
+    assert (tmp_path / "log").read_text() == "ab" + "abab"
+    assert [(one.outcome, len(one.seconds)) for one in both] == [("A", 2), ("B", 2)]
+    assert all(one.process.poll() == 0 for one in both)
+
+
+def test_a_contestant_that_fails_is_named_and_the_others_end(tmp_path, monkeypatch):
+    both = [contestant(tmp_path, name, monkeypatch) for name in "ac"]
+    with pytest.raises(UserError, match=r"^c ended with 3 "):
+        race(both, rounds=1)
+    assert both[0].process.poll() == 0
 
 
 def test_the_ratio_is_over_the_system_that_a_row_stands_beside():
