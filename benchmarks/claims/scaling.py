@@ -1,4 +1,4 @@
-"""Scalability: GPTs of seven sizes read the same characters of a text; the loss of the largest is predicted from the
+"""Scalability: GPTs of six sizes read the same characters of a text; the loss of the largest is predicted from the
 others.
 
 The learning rate is constant after its warm-up, and a moving average of the parameters is scored, so that every
@@ -36,7 +36,7 @@ CLAIM = (
 )
 SETTINGS: dict[str, Any] = {
     # Layers and width; the last is the one that is predicted.
-    "sizes": [[1, 16], [1, 32], [2, 32], [2, 48], [2, 64], [3, 96], [4, 128]],
+    "sizes": [[1, 16], [1, 32], [2, 32], [2, 64], [3, 96], [4, 128]],
     "rows": 16,
     "length": 128,
     "updates": 400,
