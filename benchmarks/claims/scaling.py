@@ -156,6 +156,9 @@ def tell(points: Points) -> Iterator[str]:
     for of, law in laws.items():
         low, high = law.exponent_interval
         yield f"- Loss falls as {of}^−{law.exponent:.3f} (95 %: {low:.3f} to {high:.3f})."
+    missing = [f"{layers} x {width}" for layers, width in s["sizes"] if f"{layers}x{width}" not in points.values]
+    if missing:
+        yield f"- Not measured yet: {', '.join(missing)} (layers x width). The last size is to check the prediction."
     if checked and "parameters" in laws:
         yield from _check(laws["parameters"], checked)
 
