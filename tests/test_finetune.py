@@ -230,7 +230,7 @@ def test_labels_are_part_of_the_checkpoint(tuned, copy, tmp_path, capfd):
     assert predicted(copy, *words) == predicted(tuned, *words)
     file.write_text(json.dumps(given[::-1]))
     assert main(["eval", f"--workdir={copy}", "--split=valid"]) == 2
-    assert "labels.json says 1, 0, and" in capfd.readouterr().err
+    assert "labels.json has 1, 0, " in capfd.readouterr().err
 
 
 def test_predictions_have_a_row_for_every_row_labelled_or_not(tuned, tmp_path):

@@ -37,7 +37,7 @@ def test_a_call_trains_what_the_command_trains(settings, workdir, tmp_path):
 
 
 def test_an_interrupted_call_goes_on_bit_for_bit(settings, workdir, tmp_path, monkeypatch):
-    place, seen = loop.place, []
+    place, seen, heard = loop.place, [], signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted_at_the_second_batch(batch, mesh):
         seen.append(batch)
@@ -53,6 +53,7 @@ def test_an_interrupted_call_goes_on_bit_for_bit(settings, workdir, tmp_path, mo
     run = zoo.train(workdir=tmp_path / "run", **settings)
     assert run.step == 3
     assert jax.tree.all(jax.tree.map(np.array_equal, run.params, zoo.load(workdir).params))
+    signal.signal(signal.SIGINT, heard)
 
 
 def test_wrong_words_are_told_before_anything_is_made(settings, tmp_path):
