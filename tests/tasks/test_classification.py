@@ -171,6 +171,17 @@ def test_a_number_that_is_none_is_told(task_of, folder):
         task.prepare()
 
 
+def test_no_number_is_a_rare_label(task_of, folder, caplog):
+    rows = "".join(f"a\tb\t{number / 50}\n" for number in range(200))
+    (folder / "s.tsv").write_text(f"sentence1\tsentence2\tscore\n{rows}")
+    task = task_of()
+    task.data = replace(task.data, task="stsb", train="s.tsv", valid="s.tsv")
+    with caplog.at_level("INFO", logger="zoo"):
+        task.prepare()
+    assert "200 examples" in caplog.text
+    assert "spelling" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [

@@ -141,7 +141,7 @@ class Classification:
                 raise UserError(f"{self._name(split)} holds no labelled examples: name another")
             said = "" if form.regression else f": {labels.counted(examples)}"
             log.info("%s: %s examples%s", self._name(split), f"{len(examples):,}", said)
-            if not form.names and (rare := labels.rare(examples)):
+            if not (form.names or form.regression) and (rare := labels.rare(examples)):
                 log.warning("%s: few have the label %s: check its spelling", self._name(split), " or ".join(rare))
         score, true = form.scores[0], targets["valid"][[example.label is not None for example in splits["valid"]]]
         always = "" if form.regression else f" by always saying {new[np.bincount(true).argmax()]!r}"
