@@ -1,5 +1,6 @@
 """What all tests share: JAX on the CPU, and a small trained working directory."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -146,3 +147,11 @@ def start(mistake, tmp_path, pairs_in_files):
 def copy(workdir, tmp_path) -> Path:
     """A trained working directory to spoil."""
     return shutil.copytree(workdir, tmp_path / "copy")
+
+
+@pytest.fixture
+def log_as_before():
+    """The command line takes the log for itself."""
+    propagate = logging.getLogger("zoo").propagate
+    yield
+    logging.getLogger("zoo").propagate = propagate

@@ -3,7 +3,6 @@
 import errno
 import io
 import json
-import logging
 import os
 import shlex
 import shutil
@@ -18,14 +17,7 @@ import zoo.cli
 from zoo.cli import main
 from zoo.data import tokenizers
 
-
-@pytest.fixture(autouse=True)
-def log_as_before():
-    """The command line takes the log for itself."""
-    propagate = logging.getLogger("zoo").propagate
-    yield
-    logging.getLogger("zoo").propagate = propagate
-
+pytestmark = pytest.mark.usefixtures("log_as_before")
 
 OPTIONS = {
     "a command": (["trian"], ["no command 'trian'", "did you mean 'train'?"]),

@@ -1,21 +1,13 @@
 """What can be wrong before a run starts: one line names the thing, the value and the remedy; nothing is left behind."""
 
 import json
-import logging
 
 import pytest
 from spoiling import files_under, write
 
 from zoo.tasks.translation import Translation, TranslationData
 
-
-@pytest.fixture(autouse=True)
-def log_as_before():
-    """The command line takes the log for itself."""
-    propagate = logging.getLogger("zoo").propagate
-    yield
-    logging.getLogger("zoo").propagate = propagate
-
+pytestmark = pytest.mark.usefixtures("log_as_before")
 
 WRONG_STARTS = {
     "a misspelt key": ({"train.stepz": 3}, {}, ["config.train.stepz is not a key", "did you mean 'steps'?"]),

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +13,7 @@ from zoo.cli import main
 from zoo.data import tokenizers
 from zoo.training import listeners
 
-
-@pytest.fixture(autouse=True)
-def log_as_before():
-    """The command line takes the log for itself."""
-    propagate = logging.getLogger("zoo").propagate
-    yield
-    logging.getLogger("zoo").propagate = propagate
+pytestmark = pytest.mark.usefixtures("log_as_before")
 
 
 def test_a_truncated_checkpoint_is_passed_over_with_a_warning(copy, capfd):
