@@ -9,8 +9,11 @@ from zoo.errors import UserError
 
 BENCHMARKS = {
     "train-translation": "benchmarks.train_translation",
+    "train-gpt": "benchmarks.train_gpt",
     "train-recurrent": "benchmarks.train_recurrent",
     "decode": "benchmarks.decode",
+    "translate-file": "benchmarks.translate_file",
+    "scaling": "benchmarks.scaling",
     "tokenize": "benchmarks.tokenize",
     "pods": "benchmarks.pods",
     "compiled": "benchmarks.compiled",

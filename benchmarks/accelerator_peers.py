@@ -1,21 +1,21 @@
 """PyTorch's parts of `benchmarks accelerator`: `python -m benchmarks.accelerator_peers PART SIZES` prints an object."""
 
-import importlib.util
 import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks.nanogpt_training import model_file
 
 SECONDS = 3.0  # of timed steps
 
 
 def nanogpt(sizes: dict[str, Any]) -> dict[str, Any]:
     """nanoGPT's model as its training script runs it: compiled where there is a GPU, bfloat16, AdamW and clipping."""
-    module = _module(Path(sizes["nanogpt"]) / "model.py")
+    module = model_file(sizes["nanogpt"])
     changes = sizes.get("changes", {})
     config = module.GPTConfig(
         block_size=sizes["length"],
@@ -28,14 +28,6 @@ def nanogpt(sizes: dict[str, Any]) -> dict[str, Any]:
     model = module.GPT(config).to(_device())
     ids = torch.randint(1000, (sizes["rows"], sizes["length"]), device=_device())
     return _steps(model, lambda model: model(ids, ids)[1], sizes)
-
-
-def _module(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("nanogpt_model", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def marian(sizes: dict[str, Any]) -> dict[str, Any]:

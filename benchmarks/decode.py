@@ -1,7 +1,7 @@
 """Beam search of a base-sized Transformer with random weights: 16 sentences of 32 tokens, 64 tokens each.
 
-With `--peers` CTranslate2 translates the same sentences with the same weights; every system has a process of its own,
-and they take turns. Only ratios are to be compared between machines.
+With `--peers` CTranslate2 and Hugging Face's `generate` translate the same sentences with the same weights. Every
+system has a process of its own, and they take turns. Only ratios are to be compared between machines.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beams", type=int, nargs="+", default=[4, 1], help="sizes of the beam (default: 4 1)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of numbers (default: all)")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the median counts (default: 3)")
-    parser.add_argument("--peers", action="store_true", help="beside CTranslate2, in turns")
+    parser.add_argument("--peers", action="store_true", help="beside CTranslate2 and Hugging Face, in turns")
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -65,20 +65,24 @@ def _in_turns(arguments: argparse.Namespace, beam: int) -> list[dict[str, Any]]:
         Contestant(f"zoo {kind} beam {beam}", "benchmarks.decoding", _options(arguments, beam, kind))
         for kind in arguments.kinds
     ]
-    if importlib.util.find_spec("ctranslate2"):
+    exact = _options(arguments, beam, "float32")
+    if _installed("ctranslate2", "CTranslate2"):
         contestants += [
-            Contestant(
-                f"CTranslate2 {kind} beam {beam}",
-                "benchmarks.ctranslate2_decoding",
-                _options(arguments, beam, "float32") | {"quantize": kind},
-            )
+            Contestant(f"CTranslate2 {kind} beam {beam}", "benchmarks.ctranslate2_decoding", exact | {"quantize": kind})
             for kind in ("float32", "int8")
         ]
-    else:
-        print("CTranslate2 is not installed, so the zoo is timed alone: pip install -e '.[hf]'", file=sys.stderr)
+    if _installed("transformers", "Hugging Face's library"):
+        contestants.append(Contestant(f"Hugging Face float32 beam {beam}", "benchmarks.huggingface_decoding", exact))
     race(contestants, arguments.repeats)
     found = {one.system: one for one in contestants}
     return [_row(arguments, one, beam, found) for one in contestants]
+
+
+def _installed(module: str, name: str) -> bool:
+    if importlib.util.find_spec(module):
+        return True
+    print(f"{name} is not installed, so it takes no part: pip install -e '.[hf]'", file=sys.stderr)
+    return False
 
 
 def _row(arguments: argparse.Namespace, one: Contestant, beam: int, found: dict[str, Contestant]) -> dict[str, Any]:
@@ -94,7 +98,8 @@ def _row(arguments: argparse.Namespace, one: Contestant, beam: int, found: dict[
     if peer is not None:
         row["beside"] = peer.system
     exact = found.get(f"CTranslate2 float32 beam {beam}")
-    if exact is not None and one.system.startswith("zoo"):
-        among = sum(best in others for best, others in zip(one.outcome, exact.outcome, strict=True))
+    if exact is not None and one is not exact:
+        best = [found if one.system.startswith("zoo") else found[0] for found in one.outcome]
+        among = sum(best in others for best, others in zip(best, exact.outcome, strict=True))
         row["same_as_CTranslate2_float32"] = f"{among} of {arguments.sentences} translations"
     return row

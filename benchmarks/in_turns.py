@@ -19,6 +19,7 @@ from typing import Any
 
 from zoo.errors import UserError
 
+PAUSE = 0.3  # seconds before a turn: threads of the one before may look for work a while before they sleep
 MARK = "in-turns "  # begins a line of the protocol: libraries print, too
 
 
@@ -35,8 +36,8 @@ class Contestant:
     process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Begin to prepare. `OMP_NUM_THREADS` gives every library all cores, and its threads sleep while they wait."""
-        environment = os.environ | {"OMP_NUM_THREADS": str(cores()), "OMP_WAIT_POLICY": "PASSIVE"}
+        """Begin to prepare. `OMP_NUM_THREADS` gives every library all cores."""
+        environment = os.environ | {"OMP_NUM_THREADS": str(cores())}
         command = [sys.executable, "-m", "benchmarks.in_turns", self.module, json.dumps(self.options)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=environment, **pipes)
@@ -46,6 +47,7 @@ class Contestant:
         self.first_seconds = self._answer()["seconds"]
 
     def turn(self) -> None:
+        time.sleep(PAUSE)
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         answer = self._answer()

@@ -14,18 +14,20 @@ import jax.numpy as jnp
 
 @dataclass
 class Result:
-    """Rows to compare: each names its `system`; `ratio` is its speed over that of the system that it stands `beside`
-    (not said: over that of the first row)."""
+    """Rows to compare: each names its `system`; `ratio` is its speed, `<unit>_per_second`, over that of the system that
+    it stands `beside` (not said: over that of the first row)."""
 
     name: str
     rows: list[dict[str, Any]]
     ceiling: dict[str, float] = field(default_factory=dict)
     device: str = field(default_factory=lambda: f"{jax.device_count()} x {jax.devices()[0].device_kind}")
+    unit: str = "tokens"
 
     def __post_init__(self):
-        speeds = {row["system"]: row["tokens_per_second"] for row in self.rows}
+        speed = f"{self.unit}_per_second"
+        speeds = {row["system"]: row[speed] for row in self.rows}
         for row in self.rows:
-            row["ratio"] = row["tokens_per_second"] / speeds[row.get("beside", self.rows[0]["system"])]
+            row["ratio"] = row[speed] / speeds[row.get("beside", self.rows[0]["system"])]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

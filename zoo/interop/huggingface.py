@@ -125,20 +125,25 @@ def _activation(config: Any, kind: str) -> str:
 
 
 def _write_marian(folder: Path, model: Exported) -> None:
-    config, pair = model.config, model.pair()
+    pair = model.pair()
+    if not all(isinstance(tokenizer, SentencePiece) for tokenizer in pair):
+        raise UserError("--to=huggingface: Marian reads SentencePiece alone, and this model has other vocabularies")
+    write_marian_model(folder, model.config, model.params, model.decoding)
+    _write_pieces(folder, pair, model.direction, apart=model.config.tying != "all")
+
+
+def write_marian_model(folder: Path, config: TransformerConfig, params: PyTree, decoding: Any) -> None:
+    """The files of a Marian model without those of its tokenizers."""
     if config.norm != "post":
         raise _cannot("norm", config.norm, "Marian's norms come after their sublayers")
     if config.positions not in ("interleaved", "concatenated"):
         raise _cannot("positions", config.positions, "Marian's sinusoids are those of the paper")
-    if not all(isinstance(tokenizer, SentencePiece) for tokenizer in pair):
-        raise UserError("--to=huggingface: Marian reads SentencePiece alone, and this model has other vocabularies")
     _write_json(folder / "config.json", _marian_config(config))
-    _write_json(folder / "generation_config.json", _beam(model.decoding))
+    _write_json(folder / "generation_config.json", _beam(decoding))
     sizes = {"source": config.source_vocabulary, "target": config.target_vocabulary}
     same = {side: Vocabulary.same(size) for side, size in sizes.items()}
     layout = marian.table(config.tying, (config.layers, config.decoder.layers), same)
-    _write_weights(folder, layout, _as_marian(config, model.params))
-    _write_pieces(folder, pair, model.direction, apart=config.tying != "all")
+    _write_weights(folder, layout, _as_marian(config, params))
 
 
 def _marian_config(config: TransformerConfig) -> dict[str, Any]:
