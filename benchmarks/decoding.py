@@ -14,6 +14,7 @@ from zoo.data.specials import EOS
 from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.models import build
 from zoo.nn.quantization import quantized
+from zoo.parallel.heap import keep_heap
 
 
 def transformer(options: dict[str, Any], dtype: str = "float32") -> tuple[nn.Module, Any]:
@@ -37,6 +38,7 @@ def sources(options: dict[str, Any]) -> Int[np.ndarray, "B S"]:
 
 def prepare(options: dict[str, Any]) -> Callable[[], list[list[int]]]:
     """Translates to `length` tokens: random weights end nowhere in particular. A turn gives each sentence's best."""
+    keep_heap()
     model, params = transformer(options, options["dtype"])
     if options["quantize"] == "int8":
         params = quantized(params)

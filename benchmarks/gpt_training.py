@@ -9,6 +9,7 @@ from jaxtyping import Int
 from zoo.data.batches.base import LanguageBatch
 from zoo.data.specials import SPECIALS
 from zoo.models import build
+from zoo.parallel.heap import keep_heap
 from zoo.training.arrays import ArrayTraining
 from zoo.training.optimizers import OptimizerConfig, optimizer
 
@@ -32,6 +33,7 @@ def training(options: dict[str, Any]) -> ArrayTraining:
 
 def prepare(options: dict[str, Any]) -> Callable[[], float]:
     """A turn makes `updates` updates, the first turn one, and gives the loss of the last, in nats per token."""
+    keep_heap()
     trained, ids = training(options), tokens(options)
     batch = LanguageBatch(ids[:, :-1], ids[:, 1:])
     updates = 1

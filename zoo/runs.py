@@ -24,6 +24,7 @@ from zoo.experiment import Change, Experiment, from_file, from_workdir
 from zoo.guards import starting
 from zoo.locks import alone_in
 from zoo.models import registry
+from zoo.parallel.heap import keep_heap
 from zoo.parallel.mesh import make_mesh
 from zoo.parallel.multihost import first_does, is_first
 from zoo.plotting.attention import draw_attention
@@ -79,6 +80,7 @@ def train(
     of a notebook, or Ctrl-C) and it saves the step that it has reached, and returns.
     """
     logs.set_up()
+    keep_heap()
     taking = Taking(init_checkpoint, init_head, init_only, init_optimizer, new_vocabulary)
     donor = Donor.chosen(init_from, like, taking)
     experiment, path = described(config, None if workdir is None else located(workdir), tuple(changes.items()), donor)

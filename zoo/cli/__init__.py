@@ -15,6 +15,7 @@ from zoo.cli.arguments import parse
 from zoo.cli.compilation_cache import keep_programs
 from zoo.cli.lines import speak_utf8
 from zoo.errors import REMEDIES, UserError, refused
+from zoo.parallel.heap import keep_heap
 
 COMMANDS = {
     "train": train,
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def enter(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command as this process, and end with its exit code."""
     keep_programs()
+    keep_heap()
     code = main(argv)
     if code == INTERRUPTED:
         # XLA may be compiling in a thread, which would crash while Python shuts down; all files are closed.
