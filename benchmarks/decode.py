@@ -6,7 +6,6 @@ system has a process of its own, and they take turns. Only ratios are to be comp
 
 import argparse
 import importlib.util
-import statistics
 import sys
 from typing import Any
 
@@ -25,7 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help=f"tokens (default: {VOCABULARY:,})")
     parser.add_argument("--beams", type=int, nargs="+", default=[4, 1], help="sizes of the beam (default: 4 1)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of numbers (default: all)")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the median counts (default: 3)")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=3,
+        help="timed runs, of which the median counts, with peers the fastest (default: 3)",
+    )
     parser.add_argument("--peers", action="store_true", help="beside CTranslate2 and Hugging Face, in turns")
 
 
@@ -89,8 +93,8 @@ def _row(arguments: argparse.Namespace, one: Contestant, beam: int, found: dict[
     tokens = arguments.sentences * arguments.length
     row = {
         "system": one.system,
-        "tokens_per_second": tokens / statistics.median(one.seconds),
-        "slowest_and_fastest": f"{tokens / max(one.seconds):.0f} to {tokens / min(one.seconds):.0f}",
+        "tokens_per_second": tokens / one.fastest,
+        "milliseconds_of_turns": one.spread,
         "first_seconds": one.first_seconds,
     }
     precision = "int8" if "int8" in one.system else "float32"

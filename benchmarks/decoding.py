@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from zoo.data.batches.base import Seq2SeqBatch
 from zoo.data.specials import EOS
+from zoo.decoding.arranged import arranged
 from zoo.decoding.beam import BeamConfig, Request, beam_search
 from zoo.models import build
 from zoo.nn.quantization import quantized
@@ -42,6 +43,7 @@ def prepare(options: dict[str, Any]) -> Callable[[], list[list[int]]]:
     model, params = transformer(options, options["dtype"])
     if options["quantize"] == "int8":
         params = quantized(params)
+    params = arranged(model, params)
     length, source = options["length"], sources(options)
     config = replace(BeamConfig(), beam_size=options["beam"], min_length=length, max_length=length)
     request = Request(source, np.full(len(source), length, np.int32), length + 1)

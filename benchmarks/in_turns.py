@@ -35,6 +35,16 @@ class Contestant:
     outcome: Any = None
     process: subprocess.Popen | None = None
 
+    @property
+    def fastest(self) -> float:
+        """The seconds of its fastest turn: what else the machine does can only add to them."""
+        return min(self.seconds)
+
+    @property
+    def spread(self) -> str:
+        """Its turns, from the fastest to the slowest, in milliseconds."""
+        return " ".join(f"{1000 * seconds:.0f}" for seconds in sorted(self.seconds))
+
     def start(self) -> None:
         """Begin to prepare. `OMP_NUM_THREADS` gives every library all cores."""
         environment = os.environ | {"OMP_NUM_THREADS": str(cores())}

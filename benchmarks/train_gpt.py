@@ -6,8 +6,8 @@ has a process of its own, and they take turns. Only ratios are to be compared be
 
 import argparse
 import importlib.util
-import statistics
 import sys
+from operator import attrgetter
 from typing import Any
 
 from benchmarks.in_turns import Contestant, race
@@ -25,7 +25,7 @@ DTYPES = ("bfloat16", "float32")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["small", "gpt1"], help="(default: small gpt1)")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="to compute in (default: both)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each, of which the median counts (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each, of which the fastest counts (default: 5)")
     parser.add_argument("--peers", action="store_true", help="beside nanoGPT, in turns")
     parser.add_argument("--nanogpt", default="", metavar="DIR", help="a checkout of nanoGPT, with its model.py")
 
@@ -51,13 +51,13 @@ def _rows(arguments: argparse.Namespace, size: str, dtype: str, ceilings: dict[s
             for how in ("eager", "compiled")
         ]
     race(contestants, arguments.rounds)
-    peer = min(contestants[1:] or contestants, key=lambda one: statistics.median(one.seconds))
+    peer = min(contestants[1:] or contestants, key=attrgetter("fastest"))
     tokens = options["rows"] * options["length"] * options["updates"]
     return [
         {
             "system": one.system,
-            "tokens_per_second": (speed := tokens / statistics.median(one.seconds)),
-            "slowest_and_fastest": f"{tokens / max(one.seconds):.0f} to {tokens / min(one.seconds):.0f}",
+            "tokens_per_second": (speed := tokens / one.fastest),
+            "milliseconds_of_turns": one.spread,
             "of_the_ceiling": speed * flops_of_token(options) / ceilings[dtype],
             "first_step_seconds": one.first_seconds,
             "loss": one.outcome,

@@ -149,7 +149,10 @@ def test_looking_at_projected_keys_is_the_same_as_projecting_them_on_the_way():
 
 def test_writing_to_a_cache_fills_the_slots_and_no_others():
     cache = KeyValue.empty((B, H, D, 5), jnp.float32)
-    new = KeyValue(normal(B, H, D, 2), normal(B, H, D, 2, seed=1))
+    new = KeyValue(normal(B, H, D, 2), normal(B, H, 2, D, seed=1))
     written = cache.write(new, jnp.int32(2))
-    assert (written.key[..., 2:4] == new.key).all() and (written.value[..., 2:4] == new.value).all()
-    assert (written.key[..., :2] == 0).all() and (written.value[..., 4:] == 0).all()
+    assert (written.key[..., 2:4] == new.key).all() and (written.value[..., 2:4, :] == new.value).all()
+    assert (written.key[..., :2] == 0).all() and (written.value[..., 4:, :] == 0).all()
+    assert (written.with_room(6).key[..., :5] == written.key).all() and (
+        written.with_room(6).value[..., 5, :] == 0
+    ).all()

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Int
 from zoo.data.batches.buckets import power_of_two
 from zoo.data.specials import BOS, EOS, NOTHING, PAD, UNK
 from zoo.data.tokenizers import Tokenizer
+from zoo.decoding.arranged import arranged
 from zoo.decoding.sampling import SamplingConfig, draw, penalized, row_keys
 from zoo.errors import UserError, check_choice
 from zoo.models.base import Cache, LanguageModel
@@ -146,7 +147,7 @@ class Generator:
         blank: Sequence[int] = (BOS,),
         context: int | None = None,
     ):
-        self.model, self.params, self.tokenizer, self.config = model, params, tokenizer, config
+        self.model, self.params, self.tokenizer, self.config = model, arranged(model, params), tokenizer, config
         self.start, self.blank = list(start), list(blank)
         self.context = context or model.config.max_length
         self._sampling = SamplingConfig(**{field.name: getattr(config, field.name) for field in fields(SamplingConfig)})

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from zoo.data.specials import BOS, EOS, PAD
 from zoo.data.tokenizers import Tokenizer
 from zoo.decoding.ancestral import Draws, sample
+from zoo.decoding.arranged import arranged
 from zoo.decoding.beam import NEVER, BeamConfig, Hypotheses, Request, beam_search
 from zoo.errors import UserError
 from zoo.models.base import Decodable
@@ -67,7 +68,7 @@ class Translator:
         batch_tokens: int = 2048,
         draws: Draws | None = None,
     ):
-        self.model, self.params, self.source, self.target = model, params, source, target
+        self.model, self.params, self.source, self.target = model, arranged(model, params), source, target
         self.config, self.batch_tokens, self.draws = config, batch_tokens, draws
 
     def __call__(

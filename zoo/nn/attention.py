@@ -20,31 +20,37 @@ SHORT = 128  # positions: attention's own products are then a small part of thos
 
 @struct.dataclass
 class KeyValue:
-    """The keys and values of a decoding step: an encoded source, or the past of a decoder. Slots are the last axis, so
-    both products of a step read them without a transpose.
+    """The keys and values of a decoding step: an encoded source, or the past of a decoder. Each is laid out as its
+    product reads it: the slots are the last axis of keys, and the axis before the last of values.
     """
 
     key: Float[Array, "*L B H D slots"]
-    value: Float[Array, "*L B H D slots"]
+    value: Float[Array, "*L B H slots D"]
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: DTypeLike) -> "KeyValue":
         """`shape` is `[*L, B, H, D, slots]`. On a CPU they are always float32: XLA updates an array of bfloat16 there
         by converting all of it to float32 and back."""
-        return cls(*(jnp.zeros(shape, result_of(dtype)) for _ in range(2)))
+        *rows, size, slots = shape
+        return cls(*(jnp.zeros((*rows, *last), result_of(dtype)) for last in ((size, slots), (slots, size))))
 
     def write(self, new: "KeyValue", slot: Int[ArrayLike, ""]) -> "KeyValue":
         """The cache with `new` in the slots from `slot` on."""
 
-        def written(old: Array, x: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(old, x.astype(old.dtype), slot, axis=-1)
+        def written(old: Array, x: Array, axis: int) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(old, x.astype(old.dtype), slot, axis)
 
-        return jax.tree.map(written, self, new)
+        return KeyValue(written(self.key, new.key, -1), written(self.value, new.value, -2))
+
+    def with_room(self, slots: int) -> "KeyValue":
+        """The same with `slots` in all, of which the new ones are empty."""
+        more, before = (0, slots - self.key.shape[-1]), [(0, 0)] * (self.key.ndim - 2)
+        return KeyValue(jnp.pad(self.key, [*before, (0, 0), more]), jnp.pad(self.value, [*before, more, (0, 0)]))
 
 
 def with_room(past: PyTree, slots: int) -> PyTree:
-    """`past`, one layer's `KeyValue` or those of all, with `slots` in all, of which the new ones are empty."""
-    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, slots - x.shape[-1])]), past)
+    """`KeyValue.with_room` of `past`, one layer's or those of all."""
+    return jax.tree.map(lambda one: one.with_room(slots), past, is_leaf=lambda x: isinstance(x, KeyValue))
 
 
 @struct.dataclass
@@ -158,7 +164,8 @@ class MultiHeadAttention(nn.Module):
 
     def keys_values(self, memory: Float[Array, "B S E"]) -> KeyValue:
         dtype = result_of(self.heads.dtype)
-        return KeyValue(*(jnp.moveaxis(x, 1, -1).astype(dtype) for x in (self.key(memory), self.value(memory))))
+        key, value = jnp.moveaxis(self.key(memory), 1, -1), self.value(memory).swapaxes(1, 2)
+        return KeyValue(key.astype(dtype), value.astype(dtype))
 
     def step(
         self, x: Float[Array, "B T E"], past: KeyValue, slot: Int[ArrayLike, ""], seen: Bool[Array, "#B 1 #T slots"]

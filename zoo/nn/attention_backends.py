@@ -38,14 +38,14 @@ def attend_with_weights(
 def attend_to_slots(
     query: Float[Array, "B T H D"],
     key: Float[Array, "B H D slots"],
-    value: Float[Array, "B H D slots"],
+    value: Float[Array, "B H slots D"],
     seen: Bool[Array, "#B 1 #T slots"],
 ) -> tuple[Float[Array, "B T H D"], Float[Array, "B H T slots"]]:
-    """`attend_with_weights` for a decoding step, of which the keys and values have their positions last."""
+    """`attend_with_weights` for a decoding step, whose keys and values are laid out as `KeyValue` holds them."""
     scale = query.shape[-1] ** -0.5
     logits = jnp.einsum("bthd,bhds->bhts", query.astype(key.dtype) * scale, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(jnp.where(seen, logits, FORBIDDEN), axis=-1)
-    mixed = jnp.einsum("bhts,bhds->bthd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum("bhts,bhsd->bthd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
     return mixed.astype(query.dtype), weights
 
 

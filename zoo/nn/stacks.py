@@ -1,6 +1,6 @@
 """Depth: the same layer many times. A scan keeps compile time from growing with it, rematerialization memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +17,7 @@ PyTree = Any
 WRITTEN_OUT = {"gpu": 16, "cpu": 12}
 # The same for decoding: a loop would copy every layer's parameters and cache at every step.
 DECODED_APART = {"cpu": 24}
+FIRST = "0"  # the name of the first layer in parameters that are taken apart
 
 
 class Stack(nn.Module):
@@ -28,7 +29,8 @@ class Stack(nn.Module):
 
     With `scan`, parameters carry a leading axis `layers` under one name, `layers`; without, each layer has a subtree of
     its own, `layers_0` and so on (`stacked` and `unstacked` convert). Caches are stacked, or a tuple of those of each
-    layer, as decoding is fastest. `remat` recomputes activations in the backward pass.
+    layer, as decoding is fastest. A scanned stack also decodes with parameters that `apart` has taken apart. `remat`
+    recomputes activations in the backward pass.
     """
 
     layer: Callable[..., nn.Module]
@@ -47,7 +49,7 @@ class Stack(nn.Module):
             self.layers = [layer() for _ in range(self.length)]
 
     def __call__(self, x: Float[Array, "B T E"], given: PyTree, train: bool, weights: bool) -> tuple[Array, PyTree]:
-        if self.scan:
+        if self.scan and not self._has_apart():
             return self.layers(x, given, train, weights)
         x, extras = self._each(x, lambda layer, x: layer(x, given, train, weights))
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *extras)
@@ -76,7 +78,11 @@ class Stack(nn.Module):
 
     def _apart(self) -> bool:
         """Whether decoding goes through the layers one by one."""
-        return not self.scan or self.length <= DECODED_APART.get(platform(), 0)
+        return not self.scan or self._has_apart() or self.length <= DECODED_APART.get(platform(), 0)
+
+    def _has_apart(self) -> bool:
+        """Whether the parameters are those that `apart` gives."""
+        return self.scan and FIRST in self.layers.variables.get("params", {})
 
     def _each(self, x: Array, apply: Callable) -> tuple[Array, tuple[PyTree, ...]]:
         extras = []
@@ -87,7 +93,9 @@ class Stack(nn.Module):
 
     def _bound_layers(self) -> Iterator[nn.Module]:
         """The layers of a scanned stack that has parameters, each with its own."""
-        for params in unstacked(self.layers.variables["params"]):
+        params = self.layers.variables["params"]
+        each = [params[str(i)] for i in range(self.length)] if self._has_apart() else unstacked(params)
+        for params in each:
             yield self.layer(parent=None).bind({"params": params})
 
 
@@ -115,3 +123,15 @@ def unstacked(layers: PyTree) -> list[PyTree]:
     """The parameters of a scanned stack, a tree for each layer."""
     length = jax.tree.leaves(layers)[0].shape[0]
     return [jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(length)]
+
+
+def apart(params: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """`params` of a model, with those of layer `i` under `layers/i` in every scanned stack that decodes layer by layer.
+    Otherwise each step slices them out of those of all layers."""
+    found, deepest = {}, DECODED_APART.get(platform(), 0)
+    for name, tree in params.items():
+        if name == "layers" and FIRST not in tree and len(jax.tree.leaves(tree)[0]) <= deepest:
+            found[name] = {str(i): layer for i, layer in enumerate(jax.jit(unstacked)(tree))}
+        else:
+            found[name] = apart(tree) if isinstance(tree, Mapping) else tree
+    return found
