@@ -11,15 +11,15 @@ from zoo.storage import write_whole
 HEAD = """# Three claims, tested
 
 The Transformer is said to train in parallel, to connect words that are far apart, and to get better with size in a way
-that can be predicted. Here each of these is measured on one small machine, with models that it can train in minutes.
-What did not come out as claimed is reported as it came out. The page is written by its command:
+that can be predicted. Here each claim is measured on one small machine, with models that it can train in minutes.
+What did not come out as claimed is reported as it came out. This command measures and writes this page:
 
 <!-- not run: it takes half an hour of one core -->
 ```bash
-python -m benchmarks claims --text FILE --report docs/claims.md
+python -m benchmarks claims --text tinyshakespeare.txt --report docs/claims.md
 ```
 
-Machine: {machine}. {date}. {minutes:.0f} minutes of wall time in all; other work on the machine counts in it.
+Machine: {machine}. Written on {date}. {minutes:.0f} minutes of wall time in all, with other work on the machine.
 """
 
 

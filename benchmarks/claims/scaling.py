@@ -1,8 +1,8 @@
-"""Scalability: GPTs of six sizes read the same characters of a text; the loss of the largest is predicted from the
-others.
+"""Scalability: GPTs of six sizes read the same characters of a text. A power law is fitted to their losses, and a
+larger GPT checks its prediction.
 
-The learning rate is constant after its warm-up, and a moving average of the parameters is scored, so that every
-evaluation stands for a run of so many updates.
+The learning rate is constant after its warm-up, and a moving average of the parameters is scored. So each evaluation
+stands for a run that ends there.
 """
 
 import hashlib
@@ -35,15 +35,16 @@ CLAIM = (
     "(Kaplan et al. 2020, abstract)"
 )
 SETTINGS: dict[str, Any] = {
-    # Layers and width; the last is the one that is predicted.
-    "sizes": [[1, 16], [1, 32], [2, 32], [2, 64], [3, 96], [4, 128]],
+    # Layers and width; the last is the one that is predicted. All have two layers or more: a single layer is off the
+    # trend (Kaplan et al. 2020, section 3.2).
+    "sizes": [[2, 16], [2, 32], [2, 48], [2, 64], [3, 96], [4, 128], [6, 192]],
     "rows": 16,
     "length": 128,
-    "updates": 400,
-    "evaluate_every": 100,
+    "updates": 1000,
+    "evaluate_every": 200,
     "seed": 0,
-    "ema": 0.99,
-    # At width 128; at others by the square root of their ratio. Twice as much is not stable at two layers of 32.
+    "ema": 0.98,
+    # At width 128; at other widths by the square root of their ratio. Twice as much is not stable at two layers of 32.
     "peak": 2.5e-3,
     "peak_width": 128,
 }
@@ -57,7 +58,7 @@ def settings_for(text: Path | None) -> dict[str, Any]:
 
 
 def measure(points: Points, text: Path | None) -> None:
-    """Held-out loss of each size, with its parameters and its operations, after every so many updates."""
+    """Held-out loss of each size after every `evaluate_every` updates, with its parameters and its operations."""
     for layers, width in points.settings["sizes"]:
         points.of(f"{layers}x{width}", lambda size=(layers, width): _point(points.settings, text, *size, points.folder))
 
@@ -119,7 +120,9 @@ def _flops(model: Any, settings: dict[str, Any]) -> float:
 def _runs(points: Points) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The runs that are fitted, with their compute, and the one that checks the fit."""
     runs = {
-        name: run | {"compute": [run["flops_per_update"] * n for n in run["updates"]]}
+        name: run
+        | dict(zip(("layers", "width"), name.split("x"), strict=True))
+        | {"compute": [run["flops_per_update"] * n for n in run["updates"]]}
         for name, run in points.values.items()
     }
     layers, width = points.settings["sizes"][-1]
@@ -140,37 +143,47 @@ def tell(points: Points) -> Iterator[str]:
     """What was done, the table, and what came out."""
     s = points.settings
     fitted, checked = _runs(points)
-    laws = _laws(fitted)
     tokens = s["rows"] * s["length"] * s["updates"]
-    yield f"GPTs of {len(fitted)} sizes read {tokens:,} characters of {s['text']}, the same for all; the last tenth is"
-    yield f"held out. One seed each; the learning rate is {s['peak']:g} at width {s['peak_width']} and falls with the"
-    yield "root of the width, constant after warm-up; the moving average of the parameters is scored. Compute counts"
-    yield "the matrix products of all updates, forward and backward.\n"
-    rows = []
-    for (layers, width), run in zip(s["sizes"], [*fitted, *([checked] if checked else [])], strict=False):
-        cells = (str(layers), str(width), f"{run['parameters']:,}", f"{run['compute'][-1]:.2e}")
-        rows.append([*cells, f"{run['losses'][-1]:.4f}"])
-    header = ["layers", "width", "parameters without embeddings", "operations", "held-out loss, nats"]
-    yield from table(header, rows)
+    yield f"GPTs of {len(points.values)} sizes read the same {tokens:,} characters of {s['text']}; its last tenth is"
+    yield f"held out. One seed each. The learning rate is {s['peak']:g} at width {s['peak_width']}, falls with the root"
+    yield "of the width, and is constant after warm-up; a moving average of the parameters is scored. Compute counts"
+    yield "the operations of the matrix products of all updates, forward and backward.\n"
+    header = ["layers", "width", "parameters without embeddings", "operations", "held-out loss, nats", "role"]
+    yield from table(header, _rows(fitted, checked))
     yield ""
-    for of, law in laws.items():
-        low, high = law.exponent_interval
-        yield f"- Loss falls as {of}^−{law.exponent:.3f} (95 %: {low:.3f} to {high:.3f})."
+    laws = _laws(fitted)
+    yield from _verdicts(laws, checked)
     missing = [f"{layers} x {width}" for layers, width in s["sizes"] if f"{layers}x{width}" not in points.values]
     if missing:
         yield f"- Not measured yet: {', '.join(missing)} (layers x width). The last size is to check the prediction."
-    if checked and "parameters" in laws:
-        yield from _check(laws["parameters"], checked)
+    if "compute" in laws:
+        yield "\nThe law of parameters is fitted to the last loss of each run. The law of compute is fitted to the"
+        yield "points that no other point betters with as little compute. Several of these belong to one run and depend"
+        yield "on each other, so its intervals are narrower than they should be."
 
 
-def _check(law: PowerLaw, checked: dict[str, Any]) -> Iterator[str]:
-    x, loss = checked["parameters"], checked["losses"][-1]
+def _rows(fitted: Sequence[dict[str, Any]], checked: dict[str, Any] | None) -> Iterator[list[str]]:
+    for run in [*fitted, *([checked] if checked else [])]:
+        cells = [run["layers"], run["width"], f"{run['parameters']:,}", f"{run['compute'][-1]:.2e}"]
+        yield [*cells, f"{run['losses'][-1]:.3f}", "checks the law" if run is checked else "fitted"]
+
+
+def _verdicts(laws: dict[str, PowerLaw], checked: dict[str, Any] | None) -> Iterator[str]:
+    for of, law in laws.items():
+        low, high = law.exponent_interval
+        yield f"- Loss falls as {of}^−{law.exponent:.3f} (95 %: {low:.3f} to {high:.3f})."
+        if checked:
+            at = checked["parameters"] if of == "parameters" else checked["compute"][-1]
+            yield _check(law, of, at, checked["losses"][-1])
+
+
+def _check(law: PowerLaw, of: str, x: float, loss: float) -> str:
     low, high = law.interval(x)
-    inside = low <= loss <= high
-    verdict = "inside the interval" if inside else f"{'below' if loss < low else 'above'} the interval"
-    yield (
-        f"- Extrapolated to {x:,} parameters, {x / math.exp(max(law.points)):.1f} times the largest fitted, the law "
-        f"predicts {law(x):.3f} (95 %: {low:.3f} to {high:.3f}). The run came to {loss:.3f}: {verdict}."
+    verdict = "inside the interval" if low <= loss <= high else f"{'below' if loss < low else 'above'} the interval"
+    amount = f"{x:,} parameters" if of == "parameters" else f"{x:.2e} operations"
+    return (
+        f"  Extrapolated to {amount}, {x / math.exp(max(law.points)):.1f} times the largest fitted, it predicts "
+        f"{law(x):.3f} (95 %: {low:.3f} to {high:.3f}). The larger run came to {loss:.3f}: {verdict}."
     )
 
 
