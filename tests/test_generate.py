@@ -203,7 +203,7 @@ def test_training_says_how_to_go_on(written, capfd):
     [
         (("--temperature", "-1"), "temperature=-1"),
         (("--top-p", "2"), "top_p=2"),
-        (("--max-new-tokens", "0"), "'0' is not a whole number from 1 on"),
+        (("--max-new-tokens", "0"), "'0' is not a whole number of at least 1"),
         (("--tempreature", "1"), "--temperature"),
         (("--stop", ""), "--stop=''"),
     ],

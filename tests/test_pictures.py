@@ -74,4 +74,4 @@ def test_a_picture_that_needs_more_says_what(workdir, capsys):
     assert main(["plot", str(workdir), "--neighbours", " "]) == 2
     assert "name another word" in capsys.readouterr().err
     assert main(["plot", str(workdir), "--positions", "--layer=1"]) == 2
-    assert "--layer changes nothing of --positions" in capsys.readouterr().err
+    assert "--layer has no effect on --positions" in capsys.readouterr().err

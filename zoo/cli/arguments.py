@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
     """Reports mistakes as the rest of the zoo does: with a `UserError`, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} ({self.prog} --help tells more)")
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def parse(argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.Namespace:
@@ -33,7 +33,7 @@ def parse(argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.N
     Raises `UserError` for an unknown command, option or value, and `SystemExit` after `--help` and `--version`.
     """
     if not argv:
-        raise UserError(f"name a command: {', '.join(commands)} (python -m zoo --help explains them)")
+        raise UserError(f"no command given: choose one of {', '.join(commands)} (see python -m zoo --help)")
     _check_characters(argv)
     if not argv[0].startswith("-") and argv[0] not in commands:
         raise UserError(f"no command {argv[0]!r}: {nearest(argv[0], commands)}")
@@ -56,7 +56,7 @@ def parse(argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.N
     if unknown:
         raise UserError(_unknown(unknown[0], args.command, subparsers[args.command]))
     if changes and args.command not in ("train", "plan"):
-        raise UserError(f"--config.{changes[0][0]}: only train and plan take changes of the config")
+        raise UserError(f"--config.{changes[0][0]}: only train and plan accept changes to the config")
     args.changes = changes
     return args
 
@@ -89,8 +89,8 @@ def _unknown(word: str, command: str, parser: argparse.ArgumentParser) -> str:
     option = word.partition("=")[0]
     known = [name for name in parser._option_string_actions if name.startswith("--")]
     close = difflib.get_close_matches(option, known, n=1)
-    remedy = f"did you mean {close[0]!r}?" if close else f"python -m zoo {command} --help lists what it takes"
-    return f"{command} takes no {word!r}: {remedy}"
+    remedy = f"did you mean {close[0]!r}?" if close else f"python -m zoo {command} --help lists the options"
+    return f"{command} does not accept {word!r}: {remedy}"
 
 
 def split_changes(argv: Sequence[str]) -> tuple[list[str], list[Change]]:
@@ -122,7 +122,7 @@ def add_decoding(parser: Options) -> None:
         dest="forbid_unknown",
         action="store_const",
         const=True,
-        help="never produce <unk>, but the next best",
+        help="never produce <unk>; take the next best token",
     )
 
 
@@ -137,10 +137,17 @@ def add_scoring(parser: Options) -> None:
 
 def _add_penalties(parser: Options) -> None:
     parser.add_argument(
-        "--length-penalty", "--lenpen", type=number, metavar="A", help="alpha of GNMT: larger favours longer ones"
+        "--length-penalty",
+        "--lenpen",
+        type=number,
+        metavar="A",
+        help="alpha of GNMT: larger favours longer translations",
     )
     parser.add_argument(
-        "--coverage-penalty", type=number, metavar="B", help="beta of GNMT: larger favours those that leave nothing out"
+        "--coverage-penalty",
+        type=number,
+        metavar="B",
+        help="beta of GNMT: larger favours translations that leave nothing out",
     )
     add_numbers(parser)
 
@@ -209,16 +216,16 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on, as an argparse type."""
+    """A whole number of at least 1, as an argparse type."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def natural(text: str) -> int:
-    """A whole number from 0 on, as an argparse type."""
+    """A whole number of at least 0, as an argparse type."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 
@@ -233,7 +240,7 @@ def number(text: str) -> float:
 
 
 def seed(text: str) -> int:
-    """A whole number that JAX takes for a seed, as an argparse type."""
+    """A whole number that JAX accepts as a seed, as an argparse type."""
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
     return int(text)

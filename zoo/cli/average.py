@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         steps = sorted(scored[: args.best] if select in LOWER_IS_BETTER else scored[-args.best :])
     if len(steps) < (args.last or args.best):
         raise UserError(
-            f"{args.workdir} keeps {len(steps)} such checkpoints, of steps {kept}: ask for fewer, or train with "
+            f"{args.workdir} keeps only {len(steps)} such checkpoints, of steps {kept}: ask for fewer, or train with "
             f"--config.train.keep={args.last or args.best}"
         )
     save_parameters(args.workdir / "average", steps[-1], average_parameters(args.workdir, steps), {"averaged": steps})
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
 def _scores(path: "AnyPath", name: str) -> dict[int, float]:
     """{step: value} of what `metrics.jsonl` reports as `name`."""
     if not path.is_file():
-        raise UserError(f"no {path}, which says what scored best: use --last")
+        raise UserError(f"{path} is missing, so the best checkpoints are unknown: use --last")
     from zoo.plotting.curves import read_curves
 
     split, _, value = name.rpartition("/")

@@ -5,7 +5,7 @@ import shlex
 
 from zoo.cli.arguments import directory
 
-HELP = "make a working directory of another program's model, or such a model of a working directory"
+HELP = "convert another program's model to a working directory, or a working directory to another program's model"
 KINDS = {
     "zoo": "a working directory",
     "huggingface": "a folder for transformers",
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", type=directory, metavar="OUT", help="a directory that is new or empty")
     parser.add_argument(
-        "--from", dest="format", metavar="FORMAT", help="zoo, huggingface or openai (it is recognized without)"
+        "--from", dest="format", metavar="FORMAT", help="zoo, huggingface or openai (default: recognized)"
     )
     parser.add_argument(
         "--to",
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="zoo, huggingface or ctranslate2 (default: zoo, or huggingface for a working directory)",
     )
     parser.add_argument(
-        "--quantization", default="", metavar="TYPE", help="of --to=ctranslate2, as int8 (default: float32)"
+        "--quantization", default="", metavar="TYPE", help="for --to=ctranslate2, for example int8 (default: float32)"
     )
     parser.add_argument("--checkpoint", default="best", metavar="WHICH", help="best, latest, average or a step")
 
@@ -49,6 +49,6 @@ def run(args: argparse.Namespace) -> None:
     opened = load(args.source, args.checkpoint)
     to = args.to or ("huggingface" if found == "zoo" else "zoo")
     opened.save(args.out, to, args.quantization)
-    print(f"{args.out} is {KINDS[to]}, made of {args.source}")
+    print(f"{args.out} is {KINDS[to]}, converted from {args.source}")
     if to == "zoo":
         print(f"next: python -m zoo {opened.experiment.command} {shlex.quote(str(args.out))}")

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=("text", "lambada", "blimp", "choice", "glue"),
-        help="a language model on other data: perplexity of text (default), or rows of a .jsonl, told by their fields: "
+        help="for a language model on other data: perplexity of text (default), or a .jsonl with these fields: "
         "text (lambada: the last word); sentence_good, sentence_bad (blimp); context, choices, answer (choice: the "
         "likeliest). --predictions: index and prediction alone, as the server of GLUE takes them (glue)",
     )
@@ -65,9 +65,9 @@ def _is_zero_shot(args: argparse.Namespace, command: str) -> bool:
     applies = command == "generate" and args.data != ""
     if args.format == "glue":
         if args.predictions is None:
-            raise UserError("--format=glue is the layout of --predictions=FILE: name a file")
+            raise UserError("--format=glue is a layout for --predictions=FILE: name that file")
         return False
     for name, value in (("format", args.format), ("stride", args.stride)):
         if value is not None and not applies:
-            raise UserError(f"--{name}={value} is for a language model and other data: name it by --data=PATH")
+            raise UserError(f"--{name}={value} only applies to a language model on other data: add --data=PATH")
     return applies

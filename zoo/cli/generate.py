@@ -67,7 +67,10 @@ def run(args: argparse.Namespace) -> None:
         grown = generator.stream(rows, args.seed or 0, args.stop, done)
         last = _write_json(rows, grown) if args.json else _write_plain(rows, grown, apart=done > 0)
         if not told and any(continuation.slid for continuation in last):
-            log.info("a text of more than %d tokens continues from its last ones, half or more", generator.context)
+            log.info(
+                "of a text longer than %d tokens, only the last tokens are read (at least half as many)",
+                generator.context,
+            )
             told = True
         done += len(rows)
 

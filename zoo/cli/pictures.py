@@ -45,7 +45,7 @@ def neighbours(args: argparse.Namespace, out: "AnyPath") -> None:
     for word in args.neighbours:
         ids = [int(i) for i in tokenizer.encode([word])[0]]
         if not ids:
-            raise UserError(f"--neighbours {word!r}: the vocabulary has nothing for it: name another word")
+            raise UserError(f"--neighbours {word!r}: not in the vocabulary: name another word")
         near = nearest(table, table[ids].mean(axis=0), NEIGHBOURS, [*range(len(SPECIALS)), *ids])
         found[word] = [(name_of(tokenizer, row), cosine) for row, cosine in near]
     draw_neighbours(found, str(opened.path), out)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from zoo.experiment import Experiment
     from zoo.planning.compilation import Plan
 
-HELP = "compile a training step for TPUs or GPUs that are not there: memory, messages, and how fast it could be"
+HELP = "compile a training step for absent TPUs or GPUs: memory, messages and predicted speed"
 EXAMPLE = """python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --mesh data=4,fsdp=4
   python -m zoo plan --config=gpt.py:gpt2_1558m --topology=v5e:16x16 --config.data.batch_rows=512 --sweep
   python -m zoo plan --config=gpt.py:gpt1 --topology=v5e:4x4 --slices=2 --mesh data=16,dcn_data=2
@@ -24,12 +24,12 @@ log = logging.getLogger("zoo")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE[:ARGS]", help="an experiment, as train takes it")
+    parser.add_argument("--config", required=True, metavar="FILE[:ARGS]", help="an experiment, as for train")
     parser.add_argument(
         "--topology",
         required=True,
         metavar="CHIP:SHAPE",
-        help="a TPU slice, as v5e:16x16 or v5p:4x4x8, or GPUs: h100:8 for a host of eight, h100:4x8 for four hosts",
+        help="a TPU slice (v5e:16x16, v5p:4x4x8) or GPUs (h100:8 is one host of eight, h100:4x8 four hosts)",
     )
     parser.add_argument(
         "--slices",
@@ -44,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AXIS=N,...",
         help="the sizes of data, fsdp, tensor and sequence, and of dcn_data and so on (default: those of the config)",
     )
-    parser.add_argument("--sweep", action="store_true", help="try the meshes that make sense, and rank them")
+    parser.add_argument("--sweep", action="store_true", help="try all sensible meshes and rank them")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--config.KEY", metavar="VALUE", help="change a key of the config, as train takes it")
+    parser.add_argument("--config.KEY", metavar="VALUE", help="change a key of the config, as for train")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
 def _mesh_changes(text: str) -> list[tuple[str, str]]:
     parts = [part.partition("=") for part in text.split(",") if part]
     if any(not equals for _, equals, _ in parts):
-        raise UserError(f"--mesh={text!r}: write the sizes of axes, as data=4,fsdp=4")
+        raise UserError(f"--mesh={text!r}: write the sizes of axes, for example data=4,fsdp=4")
     return [(f"mesh.{axis.strip()}", size) for axis, _, size in parts]
 
 
@@ -106,9 +106,7 @@ def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[
 
     waiting = meshes(experiment, topology)
     if not waiting:
-        raise UserError(
-            f"no mesh makes sense on {topology}: the state is too large, or the rows of a batch do not divide"
-        )
+        raise UserError(f"no mesh fits {topology}: the state is too large, or the rows of a batch do not divide")
     plans: dict[Any, Plan] = {}
     refused: list[Any] = []
     while waiting:
@@ -124,7 +122,7 @@ def _sweep(experiment: "Experiment", topology: Any, devices: list[Any]) -> dict[
                 continue
             log.info("%s", " ".join(_row(plans[mesh].as_dict()).split()))
         if not plans:
-            raise UserError(f"none of the meshes that make sense on {topology} can be planned")
+            raise UserError(f"none of the sensible meshes on {topology} can be planned")
         best = min(plans, key=lambda mesh: _rank(plans[mesh]))
         waiting = [mesh for mesh in neighbours(experiment, topology, best) if mesh not in (*plans, *refused)]
     return {"plans": [p.as_dict() for p in sorted(plans.values(), key=_rank)]}

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "workdirs", nargs="+", type=directory, metavar="WORKDIR", help="working directories, in one picture"
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--text", metavar="TEXT", help="the attention of one's translation of this sentence")
+    what.add_argument("--text", metavar="TEXT", help="the attention while translating this sentence")
     what.add_argument("--by-length", action="store_true", help="BLEU against the length of the source")
     what.add_argument("--confusion", action="store_true", help="the confusion matrix of a classifier")
     what.add_argument("--by-size", action="store_true", help="validation loss against the number of parameters")
@@ -60,14 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the picture: .png, .pdf, .svg (default: a .png in the first WORKDIR)",
     )
     parser.add_argument(
-        "--html", type=output, metavar="FILE.html", help="of --text, a page to explore every attention, not a picture"
+        "--html",
+        type=output,
+        metavar="FILE.html",
+        help="with --text: a page to explore every attention, instead of a picture",
     )
-    parser.add_argument("--entropy", action="store_true", help="of --text, how widely each head looks, in bits")
-    parser.add_argument("--layer", type=positive, metavar="L", help="of --text, only this layer, 1 the lowest")
-    parser.add_argument("--head", type=positive, metavar="H", help="of --text, only this head, from 1 on")
-    parser.add_argument("--split", choices=("valid", "test"), help="of --by-length, --confusion (default: test)")
-    parser.add_argument("--data", metavar="PATH", help="of both: other data, a prefix, a .tsv or tfds:NAME")
-    parser.add_argument("--json", action="store_true", help="of --by-length, one JSON object on standard output")
+    parser.add_argument("--entropy", action="store_true", help="with --text: how widely each head looks, in bits")
+    parser.add_argument("--layer", type=positive, metavar="L", help="with --text: only this layer (1: the lowest)")
+    parser.add_argument("--head", type=positive, metavar="H", help="with --text: only this head, counted from 1")
+    parser.add_argument("--split", choices=("valid", "test"), help="with --by-length and --confusion (default: test)")
+    parser.add_argument(
+        "--data", metavar="PATH", help="with --by-length and --confusion: other data (a prefix, a .tsv or tfds:NAME)"
+    )
+    parser.add_argument("--json", action="store_true", help="with --by-length: one JSON object on standard output")
     add_checkpoint(parser)
     add_decoding(parser)
     add_bleu(parser)
@@ -80,11 +85,11 @@ def run(args: argparse.Namespace) -> None:
 
         format_of(args.out)
     if len(set(args.workdirs)) < len(args.workdirs):
-        raise UserError(f"{' '.join(map(str, args.workdirs))}: name every working directory once")
+        raise UserError(f"{' '.join(map(str, args.workdirs))}: name each working directory only once")
     if args.html is not None and args.text is None:
-        raise UserError(f"--html={args.html} explores the attention of a text: name one with --text")
+        raise UserError(f"--html={args.html} shows the attention on a text: add --text")
     if args.entropy and args.text is None:
-        raise UserError("--entropy is of the attention on a text: name one with --text")
+        raise UserError("--entropy needs a text: add --text")
     drawing = next((name for name in DRAWINGS if getattr(args, name)), None)
     if drawing is not None:
         out = _place(args, f"{drawing}.png")
@@ -110,7 +115,7 @@ def _check_options(args: argparse.Namespace) -> None:
         if name not in apply and _given(args, name):
             asked = "learning curves" if picture is None else _option(picture)
             others = " or ".join(_option(other) for other, names in OPTIONS.items() if name in names)
-            raise UserError(f"{_option(name)} changes nothing of {asked}: leave it out, or draw {others}")
+            raise UserError(f"{_option(name)} has no effect on {asked}: remove it, or draw {others}")
 
 
 def _given(args: argparse.Namespace, name: str) -> bool:
@@ -145,7 +150,7 @@ def _confusion(args: argparse.Namespace) -> None:
         raise UserError(f"--confusion draws one classifier, not {len(args.workdirs)}: name one")
     scores = score(load(workdir, args.checkpoint, command="classify"), args.split or "test", args.data or "")
     if "confusion" not in scores:
-        raise UserError(f"{scores['data']} has no labels, or the task predicts numbers: there is nothing to confuse")
+        raise UserError(f"{scores['data']} has no labels, or the task predicts numbers: there is no confusion matrix")
     out = _place(args, "confusion.png")
     draw_confusion(scores["confusion"], scores["labels"], f"{scores['split']} ({scores['data']})", out)
     print(out)

@@ -35,23 +35,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--like", type=directory, metavar="DIR", help="take the tokenizer of DIR, but begin with random parameters"
     )
     parser.add_argument(
-        "--init_checkpoint", default="", metavar="WHICH", help="of --init_from: best, latest, average or a step"
+        "--init_checkpoint", default="", metavar="WHICH", help="with --init_from: best, latest, average or a step"
     )
     parser.add_argument(
         "--init_head",
         action="store_true",
-        help="of --init_from, take the head of a classifier too (default: a new one)",
+        help="with --init_from: also take the head of a classifier (default: a new one)",
     )
     parser.add_argument(
         "--init_only",
         default="",
         metavar="REGEX",
-        help="of --init_from, take only the parameters in whose path this is found, as encoder; others begin at random",
+        help="with --init_from: take only parameters whose path matches (as in encoder); the others start at random",
     )
     parser.add_argument(
         "--init_optimizer",
         action="store_true",
-        help="of --init_from, take the state of the optimizer too (default: a new one)",
+        help="with --init_from: also take the state of the optimizer (default: a new one)",
     )
     parser.add_argument(
         "--seeds",
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--new_vocabulary",
         action="store_true",
-        help="of --init_from, leave the tokenizer: learn one of this text, where pieces that both have keep their rows",
+        help="with --init_from: learn a new tokenizer on this text; pieces that both have keep their embeddings",
     )
     together = parser.add_argument_group(
         "several processes (found automatically under SLURM, Open MPI, TPU and Kubernetes)"
@@ -73,7 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     together.add_argument(
         "--wait", type=positive, metavar="S", default=300, help="seconds to wait for the others (default: 300)"
     )
-    parser.add_argument("--config.KEY", metavar="VALUE", help="change a key of the config, as --config.train.steps=500")
+    parser.add_argument(
+        "--config.KEY", metavar="VALUE", help="change a key of the config, for example --config.train.steps=500"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

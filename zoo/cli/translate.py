@@ -105,12 +105,12 @@ def _draws(args: argparse.Namespace, beam: int) -> "Draws | None":
 
         if args.beam_size:
             raise UserError(
-                f"--beam-size={args.beam_size} is for beam search, and --temperature and its like draw: choose one; "
-                "--n-best=N draws N"
+                f"--beam-size={args.beam_size} is for beam search, but --temperature and the like sample: choose one; "
+                "--n-best=N draws N samples"
             )
         return Draws(SamplingConfig(**options), args.n_best or 1, args.seed or 0)
     if args.n_best and args.n_best > beam:
-        raise UserError(f"--n-best={args.n_best} is above the beam of {beam}: set --beam-size={args.n_best}")
+        raise UserError(f"--n-best={args.n_best} is larger than the beam of {beam}: set --beam-size={args.n_best}")
     return None
 
 
@@ -135,7 +135,7 @@ def _inputs(args: argparse.Namespace, prompt: str) -> Iterator[Input]:
     or too long prefix is reported before anything is written."""
     if args.prefixes is not None:
         if sys.stdin.isatty():
-            raise UserError("--prefixes goes with the lines of a file: give it with < FILE, or use --prefix")
+            raise UserError("--prefixes needs the lines of a file: add < FILE, or use --prefix")
         lines = whole_input()
         if len(lines) != len(args.prefixes):
             raise UserError(f"--prefixes has {len(args.prefixes)} lines, the input {len(lines)}: give one for each")

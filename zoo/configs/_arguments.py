@@ -1,4 +1,4 @@
-"""What the configs of translation share: reading their argument, `SRC-TGT[,MODEL]`, and the models at small size."""
+"""What the configs of translation share: their argument, `SRC-TGT[,MODEL]`, and the models at small sizes."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def languages(argument: str) -> tuple[str, str]:
 
 
 def languages_and_model(argument: str) -> tuple[str, str, str]:
-    """The two languages and the model of `SRC-TGT[,MODEL]`; a Transformer where none is named."""
+    """The two languages and the model of `SRC-TGT[,MODEL]`; the model defaults to a Transformer."""
     pair, _, model = argument.partition(",")
     model = model or "transformer"
     if model not in SMALL_MODELS:

@@ -1,4 +1,4 @@
-"""WMT 2014 as TensorFlow Datasets has it, raw text: what the configs of papers that are measured on it share."""
+"""What the configs of papers on WMT 2014 share: the raw text, from TensorFlow Datasets."""
 
 from typing import Any
 
@@ -6,6 +6,6 @@ DATASETS = {"de": "tfds:wmt14_translate/de-en", "fr": "tfds:wmt14_translate/fr-e
 
 
 def sentences(source: str, target: str) -> dict[str, Any]:
-    """The keys of `data` that say where pairs of English and German or French come from; newstest2014 is the test."""
+    """The keys of `data` for English with German or French; newstest2014 is the test split."""
     dataset = DATASETS[target if source == "en" else source]
     return {"source": source, "target": target, "train": dataset, "valid": dataset, "test": dataset}

@@ -1,24 +1,24 @@
-"""WMT 2014 English to French as in Bahdanau et al. 2015 (arXiv 2014), section 4 and appendix B: RNNsearch, and beside
-it RNNencdec, on sentences of up to 30 or 50 words.
+"""WMT 2014 English to French as in Bahdanau et al. 2015 (arXiv 2014), section 4 and appendix B: RNNsearch and
+RNNencdec on sentences of up to 30 or 50 words.
 
 python train.py --config=zoo/configs/bahdanau2014.py:50 --workdir=runs/rnnsearch-50 --config.data.download=true
 python train.py --config=zoo/configs/bahdanau2014.py:30,rnnencdec --workdir=runs/rnnencdec-30
 
 The paper: 108 to 113 hours each on one GPU (Quadro K-6000; for 30 words TITAN BLACK); newstest2014 BLEU, tokenized,
-which is not to be held against sacreBLEU's figures:
+not comparable with sacreBLEU's figures:
   RNNsearch-30 21.50, RNNsearch-50 26.75; RNNencdec-30 13.93, RNNencdec-50 17.82
   RNNsearch-50 trained for 252 hours (--config.train.steps=667000): 28.45
-It decodes with a beam, of a size that it does not name (12 here, as Sutskever et al. 2014), nor does it name a length
+The paper decodes with a beam. It names neither the beam's size (12 here, as in Sutskever et al. 2014) nor a length
 normalization (none here).
 
-Steps: each model makes the updates of the paper's Table 2, of 80 sentences each; 1600 are fetched at a time, sorted by
-length and cut in 20. The paper's text is a selection of 348 of WMT's 850 million words (Axelrod et al. 2011), about
-131,000 updates an epoch; TensorFlow Datasets has all 40.8 million pairs, of which these runs read 23 to 68 million. The
-paper validates on newstest2012 and 2013 together, here it is 2013 alone.
+Steps: each model makes as many updates as in the paper's Table 2, of 80 sentences each; 1600 sentences are fetched at a
+time, sorted by length and cut into 20 batches. The paper's text is a selection of 348 of WMT's 850 million words
+(Axelrod et al. 2011), about 131,000 updates an epoch. TensorFlow Datasets has all 40.8 million pairs; these runs read
+23 to 68 million. The paper validates on newstest2012 and 2013 together, these configs on 2013 alone.
 
-Words: the paper's text is tokenized, that of TensorFlow Datasets is not, so its words carry their punctuation and fewer
-of them are known. To train as the paper did, tokenize both sides (Moses) and name the files,
---config.data.train=DIR/train and so on; what is translated is tokenized then too. A vocabulary's size counts its four
+Words: the paper's text is tokenized and the text of TensorFlow Datasets is not. Words there keep their punctuation, so
+the vocabulary covers fewer of them. To train as the paper did, tokenize both sides (Moses) and name the files with
+--config.data.train=DIR/train and so on; tokenize what you translate as well. A vocabulary's size counts its four
 special rows.
 
 Not measured here.

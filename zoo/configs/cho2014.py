@@ -4,20 +4,20 @@ python train.py --config=zoo/configs/cho2014.py --workdir=runs/cho2014 --config.
 python train.py --config=zoo/configs/cho2014.py --workdir=runs/cho2014 --config.data.train=DIR/train.tsv \
     --config.data.valid=DIR/valid.tsv --config.data.test=DIR/test.tsv
 
-The paper trains on the pairs of a phrase table (Moses, WMT 2014), each once however frequent, for about three days. It
-does not translate with the model: the model's score of a phrase pair is a feature of a phrase-based system, whose
-newstest2014 BLEU goes from 33.30 to 33.87, tokenized, which is not to be held against sacreBLEU's figures. The same
+The paper trains on the pairs of a phrase table (Moses, WMT 2014) for about three days, each pair once, however frequent
+it is. It does not translate with the model: the model scores phrase pairs as a feature of a phrase-based system, whose
+newstest2014 BLEU rises from 33.30 to 33.87, tokenized, not comparable with sacreBLEU's figures. The same
 network as a translator of sentences, with a larger vocabulary and embedding and batches of 80, is RNNencdec:
 bahdanau2014.py:30,rnnencdec.
 
-Phrases: TensorFlow Datasets has no phrase table. The first command trains on sentences of up to 30 words instead, the
-second on a table of your own, on each line a phrase, a tab and its translation.
+Phrases: TensorFlow Datasets has no phrase table. The first command trains on sentences of up to 30 words instead. The
+second trains on a table of your own; each line is a phrase, a tab and its translation.
 
-Words: the paper's text is tokenized, that of TensorFlow Datasets is not, so its words carry their punctuation and fewer
-of them are known. A vocabulary's size counts its four special rows.
+Words: the paper's text is tokenized and the text of TensorFlow Datasets is not. Words there keep their punctuation, so
+the vocabulary covers fewer of them. A vocabulary's size counts its four special rows.
 
-Batches are 64 pairs at random, not sorted by length. Two numbers are not the paper's: it gives no count of updates, and
-names no clipping; a norm of at most 1 is what its authors' code has.
+Batches are 64 random pairs, not sorted by length. Two numbers are not from the paper, which gives neither the number of
+updates nor the clipping: the norm of at most 1 is from its authors' code.
 
 Not measured here.
 """

@@ -1,13 +1,13 @@
-"""GPT of any size on text of one's own: Radford et al. 2018, section 4.1; `nano` trains on the manual of Python itself.
+"""GPT of any size on your own text: Radford et al. 2018, section 4.1. `nano` trains on the manual of Python.
 
-python train.py --config=zoo/configs/gpt.py                           nano, in minutes, with no data at hand
+python train.py --config=zoo/configs/gpt.py                           nano, in minutes, without data
 python train.py --config=zoo/configs/gpt.py:gpt1 --config.data.path=DIR --config.data.train=train \
     --config.data.valid=valid --config.data.test=""                   DIR/train and DIR/valid hold text files
 
-GPT-1: Adam 2.5e-4 after 2000 updates of warm-up, a cosine to 0, 64 rows of 512 tokens, clip 1, weight decay 0.01.
-nano: 2.08 bits per byte of its test topics, of which xz -9 makes 2.43 (2.28 and 2.37 of the validation topics),
+GPT-1: Adam at 2.5e-4, 2000 updates of warm-up, then a cosine to 0; 64 rows of 512 tokens, clip 1, weight decay 0.01.
+nano: 2.08 bits per byte on its test topics, where xz -9 needs 2.43 (2.28 and 2.37 on the validation topics),
 one seed, in 194 seconds of processor time on 2 cores of an AMD EPYC, 2026-11-25.
-The larger sizes take the same optimizer at the learning rate that one gives them: `--config.optimizer.peak=3e-4`.
+The larger sizes use the same optimizer; set their learning rate, for example `--config.optimizer.peak=3e-4`.
 """
 
 import ml_collections

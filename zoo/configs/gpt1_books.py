@@ -3,14 +3,14 @@
 python train.py --config=zoo/configs/gpt1_books.py --config.data.path=DIR --config.data.vocabulary_files=FILES
 python train.py --config=zoo/configs/gpt1_books.py:small --config.data.path=DIR
 
-DIR/books.tar.xz holds books/train and books/valid, a text file each; BooksCorpus itself can no longer be had. FILES
-holds encoder_bpe_40000.json and vocab_40000.bpe as OpenAI published them; their words are spaCy's where that is
-installed, as in the paper. Training goes over the books as one text: 64 rows of 512 tokens, Adam with 2.5e-4, 2000
-updates of warm-up, a cosine to 0, clip 1, weight decay 0.01. The paper's 100 epochs of 26 million tokens are 80,000
-updates; `--config.train.steps=N` takes fewer.
+DIR/books.tar.xz holds books/train and books/valid, one text file a book; BooksCorpus itself is no longer available.
+FILES holds encoder_bpe_40000.json and vocab_40000.bpe as OpenAI published them. If spaCy is installed, it splits the
+words, as in the paper. Training reads the books as one text: 64 rows of 512 tokens, Adam at 2.5e-4, 2000 updates of
+warm-up, then a cosine to 0, clip 1, weight decay 0.01. The paper's 100 epochs of 26 million tokens are 80,000 updates;
+`--config.train.steps=N` sets fewer.
 
-`small` learns a BPE of 4000 pieces: 4 layers, width 192, 128 tokens, 2.6 million parameters. It made 1.63 bits per byte
-of the validation books, one seed, of 12 million tokens, in 82 minutes of one core of an AMD EPYC, 2026-11-25.
+`small` learns a BPE of 4000 pieces: 4 layers, width 192, 128 tokens, 2.6 million parameters. It came to 1.63 bits per
+byte on the validation books, one seed, after 12 million tokens, in 82 minutes of one core of an AMD EPYC, 2026-11-25.
 """
 
 import ml_collections

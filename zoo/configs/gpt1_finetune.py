@@ -3,17 +3,18 @@
 python train.py --config=zoo/configs/gpt1_finetune.py:rte --config.data.path=DIR --init_from=WORKDIR
 python train.py --config=zoo/configs/gpt1_finetune.py:rte --config.data.path=DIR --like=WORKDIR
 
-WORKDIR holds a pretrained GPT, whose size and tokenizer are taken: with --init_from its parameters too; with --like
-they begin at random. With neither, the model has GPT-1's size and a tokenizer of the task's own. DIR holds the task as
-GLUE gives it out (train.tsv, dev.tsv, test.tsv). SNLI and RACE (high school) are TensorFlow datasets, which
---config.data.download=true prepares. Story Cloze is trained on its validation file, as the paper does.
+WORKDIR holds a pretrained GPT. Both commands take its size and tokenizer; --init_from takes its parameters too, --like
+starts from random ones. With neither, the model has GPT-1's size and learns a tokenizer of its own. DIR holds the task
+as GLUE distributes it (train.tsv, dev.tsv, test.tsv). SNLI and RACE (high school) are TensorFlow datasets:
+--config.data.download=true prepares them. Story Cloze is trained on its validation file, as the paper does.
 
-Data of one's own is `gpt1_finetune.py:own,text:review,label:stars`: DIR holds train.tsv and dev.tsv, or any files that
-data.train and data.valid name, and these are their columns; `text2:` for pairs, `number:` to predict numbers.
+For your own data: `gpt1_finetune.py:own,text:review,label:stars`. DIR holds train.tsv and dev.tsv, or the files that
+data.train and data.valid name; `review` and `stars` are their columns. Use `text2:` for pairs and `number:` to predict
+numbers.
 
-Adam 6.25e-5, linear to it over 0.2 % of the steps and then linear to 0, 32 examples a batch, 3 epochs, λ = 0.5 for the
-language model's loss, clip 1, dropout 0.1, weight decay 0.01. Evaluated after each epoch (train.evaluate_epochs), of
-which the best is kept.
+Adam at 6.25e-5 (linear warm-up over 0.2 % of the steps, then linear to 0), 32 examples a batch, 3 epochs, λ = 0.5 for
+the language model's loss, clip 1, dropout 0.1, weight decay 0.01. The model is evaluated after each epoch
+(train.evaluate_epochs), and the best epoch is kept.
 """
 
 import ml_collections

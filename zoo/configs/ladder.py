@@ -1,4 +1,4 @@
-"""The four generations on the same text with the same tokenizer and a budget of minutes: the ladder of docs/results.md.
+"""The four generations on the same text, with one tokenizer and a budget of minutes: the ladder of docs/results.md.
 
   python train.py --config=zoo/configs/ladder.py:multi30k,MODEL --config.data.path=DIR       German to English
   python train.py --config=zoo/configs/ladder.py:tatoeba,MODEL --config.data.path=DIR        English to French

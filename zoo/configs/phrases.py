@@ -1,4 +1,4 @@
-"""Dates, times, durations, money and measures that Unicode CLDR can say in two languages: the zoo's own first task.
+"""Dates, times, durations, money and measures, written by Unicode CLDR in two languages: the zoo's first task.
 
 python train.py                                                          English to French, a Transformer
 python train.py --config=zoo/configs/phrases.py:en-de                    any two locales

@@ -2,24 +2,25 @@
 
 python train.py --config=zoo/configs/sutskever2014.py --workdir=runs/sutskever2014-0 --config.data.download=true
 
-and for the ensemble of five the same with --config.seed=1 to 4, another workdir each; then
+For the ensemble of five, run it again with --config.seed=1 to 4, each in its own workdir, and then
 
 python -m zoo translate runs/sutskever2014-0 ... runs/sutskever2014-4
 
 The paper: 7.5 epochs in about ten days on 8 GPUs, one for each layer and four for the softmax; newstest2014 BLEU,
-tokenized, which is not to be held against sacreBLEU's figures:
+tokenized, not comparable with sacreBLEU's figures:
   beam 12: 30.59; source not reversed (--config.model.reverse_source=false) 26.17; five models 34.81
   five models, beam 1: 33.00; beam 2: 34.50
-The paper says nothing of a length normalization, so there is none.
+The paper does not mention length normalization, so there is none.
 
 Steps: the paper's epoch is a selection of 12 million pairs, 93,750 batches of 128; the rate is halved after five of
-them, and each half of one from then on. TensorFlow Datasets has not that selection but all 40.8 million pairs: the
-number of steps is the paper's, and makes 2.2 epochs of those.
+them, and after each half epoch from then on. TensorFlow Datasets has all 40.8 million pairs instead of that selection:
+the number of steps is the paper's and comes to 2.2 epochs of them.
 
-Words: the paper's text is tokenized, that of TensorFlow Datasets is not, so its words carry their punctuation and fewer
-of them are known. To train as the paper did, tokenize both sides (Moses) and name the files,
---config.data.train=DIR/train and so on; what is translated is tokenized then too. A vocabulary's size counts its four
-special rows. The paper gives no longest sentence; here it is 100 words.
+Words: the paper's text is tokenized and the text of TensorFlow Datasets is not. Words there keep their punctuation, so
+the vocabulary covers fewer of them. To train as the paper did, tokenize both sides (Moses) and name the files with
+--config.data.train=DIR/train and so on; tokenize what you translate as well. A vocabulary's size counts its four
+special rows. The paper gives no limit on the length of a sentence; here it is
+100 words.
 
 Not measured here.
 """

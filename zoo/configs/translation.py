@@ -3,11 +3,11 @@
 python train.py --config=zoo/configs/translation.py:en-de --workdir=runs/en-de \
     --config.data.train=DIR/train --config.data.valid=DIR/valid --config.data.test=DIR/test
 
-A split is a prefix (DIR/train.en and DIR/train.de, one sentence a line, line N of one the translation of line N of the
-other), a .tsv of source and target, or tfds:NAME. --config.data.test may be left out. For more data than this,
+A split is a prefix (DIR/train.en and DIR/train.de with one sentence a line; line N of one file translates line N of the
+other), a .tsv of source and target, or tfds:NAME. --config.data.test may be omitted. With more data, set
 --config.model.size=base and --config.data.vocabulary=32000.
 
-Not measured: what it scores depends on the text.
+Not measured: the score depends on your text.
 """
 
 import ml_collections
