@@ -1,8 +1,8 @@
 """What the zoo reaches on the accelerator at hand, within a budget: `python -m benchmarks accelerator --peers`.
 
-Each part runs in a process of its own, so that a failure costs its row alone; the most telling come first, and what the
-budget has no time for is left out and named. Nothing needs data or a tokenizer. On a CPU the sizes are tiny: that shows
-that the parts run, and no speed.
+Each part runs in its own process, so a failure costs only its row. The most important parts run first; parts that do
+not fit the budget are skipped and listed. Nothing needs data or a tokenizer. On a CPU the sizes are tiny: that shows
+that the parts run, not how fast.
 """
 
 import argparse
@@ -77,10 +77,10 @@ class Measured:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--budget", type=int, default=480, metavar="SECONDS", help="for all together (default: 480)")
-    parser.add_argument("--peers", action="store_true", help="run PyTorch's beside, where they can be imported")
+    parser.add_argument("--budget", type=int, default=480, metavar="SECONDS", help="for all parts (default: 480)")
+    parser.add_argument("--peers", action="store_true", help="also run PyTorch's models, if they can be imported")
     parser.add_argument("--nanogpt", default="", metavar="DIR", help="a checkout of nanoGPT, with its model.py")
-    parser.add_argument("--tiny", action="store_true", help="the sizes that a CPU gets, wherever it runs")
+    parser.add_argument("--tiny", action="store_true", help="use a CPU's sizes on any device")
 
 
 def run(arguments: argparse.Namespace) -> Measured:

@@ -1,9 +1,9 @@
-"""A small training is disturbed for minutes and must end, bit for bit, where an undisturbed one ends.
+"""Disturb a small training run for minutes; it must end, bit for bit, where an undisturbed run ends.
 
-It is killed, asked to stop, its newest checkpoint is truncated or altered, its disk is filled; after each fault the
-same command is started again. A fault comes at random, by `--seed`: after some steps of the process that it befalls,
-or while that is starting. A run that reaches its last step is compared, and another begun until the minutes are over.
-It runs on the CPU, whatever else there is.
+The run is killed or asked to stop, its newest checkpoint is truncated or altered, its disk is filled. After each
+fault the same command starts again. Faults come at random times, drawn by `--seed`: after some steps of a process, or
+while it starts. A run that reaches its last step is compared with the undisturbed one, and the next run begins, until
+the minutes are over. Everything runs on the CPU, even if there is an accelerator.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What checkpoints cost: the time that saving takes from the steps, and the time to go on from one of full size.
+"""What checkpoints cost: the time that saving takes from training, and the time to restore one of full size.
 
-The first row trains GPT nano on the embedded text, through the loop that `train` runs, in stretches of so many steps of
-which every other begins with a checkpoint, written while the steps go on: `blocked` is the share of such a stretch for
-which the loop waits in `save`, `slowdown` by how much it is longer than one without. The second restores the parameters
-of GPT-1 with Adam's moments from this machine's disk, verified as always, its files not in memory.
+The first row trains GPT nano on the embedded text with the loop of `train`. Steps are timed in stretches; every other
+stretch begins with a checkpoint, which is written while the steps go on. `blocked` is the share of such a stretch that
+the loop waits in `save`, `slowdown` is how much longer it takes than a stretch without. The second row restores GPT-1's
+parameters with Adam's moments from this machine's disk, verified as always, with cold files.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The training step as compiled for a GPU or TPU that is not here: what its kernels move and compute, and how long.
 
-GPUs need JAX's CUDA plugin (pip install 'seqzoo[gpu]'), TPUs libtpu (pip install 'seqzoo[tpu]'), and neither needs a
+GPUs need JAX's CUDA plugin (pip install 'seqzoo[gpu]') and TPUs need libtpu (pip install 'seqzoo[tpu]'), but no
 device. The predicted time is that of `zoo plan`: docs/pods.md says what it leaves out.
 """
 

@@ -1,7 +1,7 @@
-"""Compiles a training step of whatever state of the zoo is on the path, for a device that is not here.
+"""Compiles a training step for an absent device, with whatever version of the zoo is on the path.
 
-`python compiled_program.py SPEC DIRECTORY` leaves `program.txt` and `memory.json` in the directory. It asks of the zoo
-only what has long been there, so that `benchmarks compiled --against=GIT_REF` can run it on older states of the code.
+`python compiled_program.py SPEC DIRECTORY` leaves `program.txt` and `memory.json` in the directory. It uses only old
+parts of the zoo's interface, so that `benchmarks compiled --against=GIT_REF` can run it on older states of the code.
 """
 
 import json

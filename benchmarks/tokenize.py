@@ -1,4 +1,4 @@
-"""Tokens a second of each tokenizer's batch call on a text of one's own."""
+"""Tokens per second of each tokenizer's batch call on a text of your own."""
 
 import argparse
 import time

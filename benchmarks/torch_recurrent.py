@@ -1,4 +1,4 @@
-"""RNNsearch and Seq2Seq as PyTorch's own layers make them plain to write: what the zoo's training is timed beside."""
+"""RNNsearch and Seq2Seq from PyTorch's own layers, to compare the zoo's training speed with."""
 
 from collections.abc import Callable
 

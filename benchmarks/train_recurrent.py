@@ -1,7 +1,7 @@
 """Training the models of 2014 beside PyTorch: one batch of full sentences, updated again and again.
 
-The zoo and PyTorch take turns on the same machine, and the median of the rounds counts: a neighbour's load falls on
-both. Only `ratio`, over the first row of the same model, is to be compared between machines.
+The zoo and PyTorch take turns on the same machine, so other load affects both; the median of the rounds counts. Compare
+only `ratio` (over the first row of the same model) between machines.
 """
 
 import argparse

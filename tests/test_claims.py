@@ -1,4 +1,4 @@
-"""The claims' benchmark: what it counts is what there is, it goes on where it stopped, and its report says what came
+"""The claims' benchmark: it counts what there is, it resumes where it stopped, and its report says what came
 out. Nothing is timed."""
 
 import argparse

@@ -2,8 +2,8 @@
 
     python -m benchmarks claims --text tinyshakespeare.txt --report docs/claims.md
 
-Every figure is kept in `--out`; the same command goes on where it stopped. No measurement is begun once `--minutes` are
-over, and the report is written of what is there. `--part` takes the parts one by one.
+Each figure is saved in `--out`, and the same command resumes where it stopped. After `--minutes` no new measurement
+starts, and the report covers what has been measured. `--part` runs the parts one by one.
 """
 
 import argparse
@@ -43,29 +43,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part", nargs="+", choices=MODULES, default=list(MODULES), help="what to measure (default: all)"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/claims"), metavar="DIR", help="what was measured so far")
-    parser.add_argument("--minutes", type=float, default=0, metavar="M", help="begin nothing after so many (0: all)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/claims"), metavar="DIR", help="the folder of what was measured so far"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=0, metavar="M", help="start nothing after so many minutes (0: no limit)"
+    )
     parser.add_argument("--text", type=Path, metavar="FILE", help="for scaling (default: the manual of Python)")
-    parser.add_argument("--report", type=Path, metavar="FILE.md", help="write a report, and pictures in figures/ by it")
-    parser.add_argument("--machine", metavar="TEXT", help="its name in the report (default: what JAX calls it)")
+    parser.add_argument("--report", type=Path, metavar="FILE.md", help="write a report, with pictures in figures/")
+    parser.add_argument("--machine", metavar="TEXT", help="its name in the report (default: JAX's name)")
 
 
 def run(args: argparse.Namespace) -> Claims:
-    """Measure what is not measured yet, while the time lasts."""
+    """Measure what is not measured yet, within the time."""
     if args.text is not None and not args.text.is_file():
         raise UserError(f"--text={args.text}: no such file")
     deadline = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
     jax.config.update("jax_compilation_cache_dir", str(args.out / "compiled"))  # one for all parts and calls
     parts = {}
     for name, module in MODULES.items():
-        limit = deadline if name in args.part else float("-inf")  # of the others, what is there
+        limit = deadline if name in args.part else float("-inf")  # of the others, only what was measured
         settings = scaling.settings_for(args.text) if module is scaling else module.SETTINGS
         parts[name] = Points(args.out / name, settings, limit)
         try:
             module.measure(parts[name], args.text) if module is scaling else module.measure(parts[name])
         except TimeIsUp:
             if name in args.part:
-                log.warning("%s: the %g minutes are over: the same command goes on", name, args.minutes)
+                log.warning("%s: the %g minutes are over: the same command resumes", name, args.minutes)
     claims = Claims(parts, args.machine or f"{jax.device_count()} x {jax.devices()[0].device_kind}")
     if args.report is not None:
         report.write(args.report, claims.parts, MODULES, claims.machine)

@@ -1,7 +1,7 @@
-"""Scores by the length of the sentence: lines of one to eight phrases of the zoo's own task, translated.
+"""BLEU by the length of the sentence: translating lines of one to eight phrases of the zoo's own task.
 
-Phrases say dates, times, money and measures in two languages (`zoo.data.phrases`); a line joins some with semicolons.
-The loss that a longer line brings is then that of its length alone, for what is said does not get harder.
+The phrases are dates, times, money and measures in two languages (`zoo.data.phrases`); a line joins some of them with
+semicolons. A longer line is thus harder only because it is longer.
 """
 
 import random

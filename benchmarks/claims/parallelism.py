@@ -1,4 +1,4 @@
-"""Parallelism: an update of a recurrent model waits for one position after the other, one of attention does not.
+"""Parallelism: a recurrent model computes one position after the other, attention computes all at once.
 
 Each model reads and predicts the same number of tokens, cut into rows of different lengths. Nothing is padded.
 """
@@ -69,7 +69,7 @@ def _point(settings: dict[str, Any], name: str, length: int) -> dict[str, Any]:
 
 def _timed(run: Any, work: Work, settings: dict[str, Any]) -> dict[str, float]:
     timed(run)  # compiles
-    seconds = min(timed(run)[1] for _ in range(settings["rounds"]))  # what else runs here only adds
+    seconds = min(timed(run)[1] for _ in range(settings["rounds"]))  # other load only adds
     return {
         "seconds": seconds,
         "tokens_per_second": settings["tokens"] / seconds,
@@ -79,7 +79,7 @@ def _timed(run: Any, work: Work, settings: dict[str, Any]) -> dict[str, float]:
 
 
 def _batch(settings: dict[str, Any], length: int) -> Seq2SeqBatch:
-    """Rows of words at random."""
+    """Rows of random words."""
     shape = (2, settings["tokens"] // length, length)
     source, target = np.random.default_rng(0).integers(4, settings["vocabulary"], shape, np.int32)
     source[:, -1] = target[:, -1] = EOS
@@ -93,10 +93,10 @@ def tell(points: Points) -> Iterator[str]:
     runs = {key: run for key, run in values.items() if key != "ceiling"}
     sizes = ", ".join(f"{short(n)} {millions(r['parameters'])}" for n, r in _first_of_each(runs).items())
     yield f"Each model ({sizes}) trains on {s['tokens']:,} tokens of source and of target, cut into rows of different"
-    yield f"lengths; products in {s['dtype']}. Each time is the least of {s['rounds']}. The peak is that of a large"
-    yield f"square product on the same machine, {values['ceiling'] / 1e9:,.0f} GFLOP/s. *Steps* counts the products"
-    yield "of the traced program that have to wait for each other: these run one after the other on any number of"
-    yield "processors.\n"
+    yield f"lengths; products are in {s['dtype']}. Each time is the best of {s['rounds']}. The peak is that of a large"
+    yield f"square matrix product on the same machine, {values['ceiling'] / 1e9:,.0f} GFLOP/s. *Steps* counts the"
+    yield "products on the longest chain of the program in which each needs the one before it. They run one after the"
+    yield "other on any number of processors.\n"
     header = [
         "model",
         "length",
@@ -115,8 +115,8 @@ def tell(points: Points) -> Iterator[str]:
             factor = of_model[last]["update"]["tokens_per_second"] / of_model[first]["update"]["tokens_per_second"]
             more = of_model[last]["update"]["steps"] / of_model[first]["update"]["steps"]
             yield (
-                f"- {short(name)}: from rows of {first} to rows of {last} its steps become {more:.0f} times as many, "
-                f"and its tokens/s {factor:.2f} times what they were."
+                f"- {short(name)}: from rows of {first} to rows of {last} tokens, the steps grow {more:.1f} times and "
+                f"the tokens/s change by a factor of {factor:.2f}."
             )
 
 

@@ -1,4 +1,4 @@
-"""What has been measured so far, one file a point, so that the same command goes on where it stopped."""
+"""What has been measured so far, in one file for each point, so that the same command resumes where it stopped."""
 
 import json
 import time
@@ -10,15 +10,15 @@ from typing import Any
 from zoo.storage import write_whole
 
 
-class TimeIsUp(Exception):  # noqa: N818 - not an error: the same command goes on
-    """No point is begun after the last minute of the budget."""
+class TimeIsUp(Exception):  # noqa: N818 - not an error: the same command resumes
+    """No point starts after the last minute of the budget."""
 
 
 @dataclass
 class Points:
-    """Measured values by name in `folder`. A value counts only for the `settings` that it was measured with.
+    """Measured values by name in `folder`. A value is valid only for the `settings` that it was measured with.
 
-    `deadline` is of `time.monotonic()`; `seconds` is what the points of this part have taken, in all calls.
+    `deadline` is of `time.monotonic()`; `seconds` is the time of all points of this part, over all calls.
     """
 
     folder: Path

@@ -45,7 +45,7 @@ class PowerLaw:
 
 
 def frontier(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[list[float], list[float]]:
-    """Of several curves of loss over compute, the points that no other reaches with as little compute, in order."""
+    """The points of several curves that no other point betters with as little compute, in order of compute."""
     points = sorted((x, loss) for xs, losses in curves for x, loss in zip(xs, losses, strict=True))
     best = []
     for x, loss in points:

@@ -1,7 +1,7 @@
-"""Recalling a token k positions back: a row of k random symbols is read and then said again.
+"""Recalling a token k positions back: the model reads a row of k random symbols and then repeats it.
 
-Each symbol of the target then stands k + 1 positions behind the one that decides it (BOS is between them), in a text
-that holds nothing else to go by. The source is read in its own order by all models.
+Each symbol of the target stands k + 1 positions after the one that decides it (BOS is between them), and nothing else
+helps to predict it. All models read the source in its own order.
 """
 
 import time
@@ -24,7 +24,7 @@ from zoo.tasks.losses import Sums, cross_entropy
 from zoo.training.arrays import ArrayTraining
 from zoo.training.optimizers import OptimizerConfig, optimizer
 
-RECALLED = 0.9  # the accuracy from which on a distance counts as recalled
+RECALLED = 0.9  # a distance counts as recalled from this accuracy on
 TITLE = "Long range: recall"
 CLAIM = (
     "One key factor affecting the ability to learn such [long-range] dependencies is the length of the paths forward "
@@ -83,7 +83,7 @@ def _point(settings: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _training_batch(settings: dict[str, Any], rng: np.random.Generator, update: int) -> Seq2SeqBatch:
-    """Distances of one bucket after the other, so that all are met alike often."""
+    """Distances of one bucket after the other, so that all buckets come equally often."""
     buckets = settings["buckets"]
     longest = buckets[update % len(buckets)]
     shortest = max([1, *(b + 1 for b in buckets if b < longest)])
@@ -104,12 +104,12 @@ def _batch(rng: np.random.Generator, settings: dict[str, Any], lengths: np.ndarr
 def tell(points: Points) -> Iterator[str]:
     """What was done, the table, and what came out."""
     s, values = points.settings, points.values
-    yield f"A row of k random symbols, {s['symbols']} kinds, is read and said again, so that each symbol of the target"
-    yield "stands k + 1 positions behind the one that decides it and nothing else helps. Each model has about"
-    yield f"{millions(s['parameters'])} parameters and makes {s['updates']:,} updates on the same rows, of 1 to"
+    yield f"Each model reads a row of k random symbols ({s['symbols']} kinds) and repeats it. Each symbol of the target"
+    yield "stands k + 1 positions after the one that decides it, and nothing else helps. Each model has about"
+    yield f"{millions(s['parameters'])} parameters and makes {s['updates']:,} updates on the same rows of 1 to"
     yield f"{max(s['distances'])} symbols. One seed; peak learning rates"
     yield ", ".join(f"{rate:g} ({short(name)})" for name, rate in s["peaks"].items()) + ". Accuracy on new rows, in %"
-    yield f"(a guess: {100 / s['symbols']:.1f}):\n"
+    yield f"(guessing: {100 / s['symbols']:.1f}):\n"
     distances = list(map(str, s["distances"]))
     rows = [[short(name), *(f"{100 * run['accuracy'][k]:.1f}" for k in distances)] for name, run in values.items()]
     yield from table(["k", *distances], rows)

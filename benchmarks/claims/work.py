@@ -1,5 +1,5 @@
-"""What a traced function has to do: how many operations its matrix products need, and how many of those products have
-to wait for each other."""
+"""The work of a traced function: the operations of its matrix products, and how many of these products have to wait for
+each other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
