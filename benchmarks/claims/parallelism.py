@@ -30,7 +30,7 @@ CLAIM = (
 )
 SETTINGS: dict[str, Any] = {
     "tokens": 4096,
-    "lengths": [16, 64, 256],
+    "lengths": [16, 64, 256, 1024],
     "vocabulary": 1000,
     "parameters": 1_500_000,
     "dtype": "bfloat16",
