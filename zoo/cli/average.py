@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         steps = sorted(scored[: args.best] if select in LOWER_IS_BETTER else scored[-args.best :])
     if len(steps) < (args.last or args.best):
         raise UserError(
-            f"{args.workdir} keeps only {len(steps)} such checkpoints, of steps {kept}: ask for fewer, or train with "
+            f"{args.workdir} keeps {len(steps)} such checkpoints, of steps {kept}: ask for fewer, or train with "
             f"--config.train.keep={args.last or args.best}"
         )
     save_parameters(args.workdir / "average", steps[-1], average_parameters(args.workdir, steps), {"averaged": steps})
