@@ -96,13 +96,14 @@ def tell(points: Points) -> Iterator[str]:
     yield f"lengths; products are in {s['dtype']}. Each time is the best of {s['rounds']}. The peak is that of a large"
     yield f"square matrix product on the same machine, {values['ceiling'] / 1e9:,.0f} GFLOP/s. *Steps* counts the"
     yield "products on the longest chain of the program in which each needs the one before it. They run one after the"
-    yield "other on any number of processors.\n"
+    yield "other on any number of processors. Attention's operations grow with the square of the length, so its"
+    yield "tokens/s fall too.\n"
     header = [
         "model",
         "length",
         "forward, tokens/s",
         "update, tokens/s",
-        "of the peak",
+        "share of the peak",
         "steps forward",
         "steps in all",
     ]
@@ -114,9 +115,10 @@ def tell(points: Points) -> Iterator[str]:
             first, last = min(of_model), max(of_model)
             factor = of_model[last]["update"]["tokens_per_second"] / of_model[first]["update"]["tokens_per_second"]
             more = of_model[last]["update"]["steps"] / of_model[first]["update"]["steps"]
+            steps = "the steps stay the same" if more == 1 else f"the steps grow {more:.0f} times"
             yield (
-                f"- {short(name)}: from rows of {first} to rows of {last} tokens, the steps grow {more:.1f} times and "
-                f"the tokens/s change by a factor of {factor:.2f}."
+                f"- {short(name)}: from rows of {first} to rows of {last} tokens, {steps} and the tokens/s of updates "
+                f"fall to {100 * factor:.0f} %."
             )
 
 

@@ -61,3 +61,10 @@ def test_a_notebook_is_committed_with_small_figures_and_without_errors(path):
     assert path.stat().st_size < 500_000
     assert all(figures(cell) == 1 for cell in cells if "plt.show()" in cell.source)
     assert not [o for cell in cells for o in cell.get("outputs", []) if o.output_type == "error"]
+
+
+@every_notebook
+def test_a_notebook_opens_in_colab_and_is_linked_from_the_front_page(path):
+    head = nbformat.read(path, as_version=4).cells[0].source
+    assert f"https://colab.research.google.com/github/seqzoo/seqzoo/blob/main/notebooks/{path.name}" in head
+    assert f"(notebooks/{path.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
