@@ -79,7 +79,7 @@ def test_a_wrong_word_is_named_with_its_remedy_and_writes_nothing(mistake, workd
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pair_without_a_tab_is_told_by_its_line_and_no_score_before_it_is_written(mistake, workdir, monkeypatch):
+def test_a_pair_without_a_tab_is_reported_with_its_line_and_no_score_before_it_is_written(mistake, workdir, monkeypatch):
     given = b"in 1 days\tdans 1 jours\n\nin 2 days dans 2 jours\n"
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(given), isatty=lambda: False))
     line = mistake("score", workdir)
@@ -87,20 +87,20 @@ def test_a_pair_without_a_tab_is_told_by_its_line_and_no_score_before_it_is_writ
         assert part in line
 
 
-def test_a_dictionary_that_is_not_utf8_is_told(mistake, workdir, tmp_path):
+def test_a_dictionary_that_is_not_utf8_is_reported(mistake, workdir, tmp_path):
     (tmp_path / "words.tsv").write_bytes(b"house\tmaison\nna\xefve\tna\xeff\n")
     line = mistake("translate", workdir, f"--dictionary={tmp_path / 'words.tsv'}")
     assert "words.tsv:2: not UTF-8" in line
 
 
-def test_an_ensemble_over_different_vocabularies_is_told_by_both_names(mistake, workdir, copy):
+def test_an_ensemble_over_different_vocabularies_is_reported_with_both_names(mistake, workdir, copy):
     other = tokenizers.train("unigram", [f"in {n} days" for n in range(200)], 22)
     other.save(copy / "tokenizer", "joint")
     line = mistake("translate", workdir, copy)
     assert f"{workdir} and {copy} have different vocabularies" in line
 
 
-def test_an_ensemble_of_two_directions_is_told_by_both_names(mistake, workdir, copy):
+def test_an_ensemble_of_two_directions_is_reported_with_both_names(mistake, workdir, copy):
     config = json.loads((copy / "config.json").read_text())
     config["data"] |= {"source": "fr", "target": "en"}
     (copy / "config.json").write_text(json.dumps(config))
@@ -121,7 +121,7 @@ def test_what_needs_attention_is_refused_to_a_model_without(mistake, copy, workd
         assert f"the {name} of {copy} has no attention" in mistake("translate", workdir, copy, *options)
 
 
-def test_a_split_that_the_experiment_does_not_have_is_told(mistake, copy):
+def test_a_split_that_the_experiment_does_not_have_is_reported(mistake, copy):
     config = json.loads((copy / "config.json").read_text())
     config["data"]["test"] = ""
     (copy / "config.json").write_text(json.dumps(config))

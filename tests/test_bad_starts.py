@@ -81,7 +81,7 @@ WRONG_STARTS = {
 
 
 @pytest.mark.parametrize("name", WRONG_STARTS)
-def test_a_wrong_start_is_told_at_once_and_leaves_nothing_behind(start, tmp_path, name):
+def test_a_wrong_start_is_reported_at_once_and_leaves_nothing_behind(start, tmp_path, name):
     changes, files, told = WRONG_STARTS[name]
     data = tmp_path / "data"
     data.mkdir()
@@ -122,7 +122,7 @@ WRONG_TEXTS = {
 
 
 @pytest.mark.parametrize("name", WRONG_TEXTS)
-def test_a_wrong_start_on_text_is_told_and_leaves_nothing_behind(mistake, tmp_path, name):
+def test_a_wrong_start_on_text_is_reported_and_leaves_nothing_behind(mistake, tmp_path, name):
     changes, files, told = WRONG_TEXTS[name]
     for file, content in files.items():
         (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -161,7 +161,7 @@ def test_the_values_that_can_be_selected_are_those_of_an_evaluation(workdir):
         ("HERE/nothing.py", ["nothing.py", "no function get_config"]),
     ],
 )
-def test_a_wrong_config_is_told_and_leaves_nothing_behind(mistake, tmp_path, config, told):
+def test_a_wrong_config_is_reported_and_leaves_nothing_behind(mistake, tmp_path, config, told):
     write(tmp_path, {"broken.py": "def get_config():\n    return {}['x']\n", "syntax.py": "def (\n", "nothing.py": ""})
     line = mistake("train", f"--config={config.replace('HERE', str(tmp_path))}", f"--workdir={tmp_path / 'run'}")
     for part in told:
@@ -170,7 +170,7 @@ def test_a_wrong_config_is_told_and_leaves_nothing_behind(mistake, tmp_path, con
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])
-def test_a_directory_that_cannot_be_made_is_told(start, tmp_path, place):
+def test_a_directory_that_cannot_be_made_is_reported(start, tmp_path, place):
     write(tmp_path, {"file": "mine"})
     line = start({}, tmp_path / place)
     for part in (f"cannot write {tmp_path / place}", "Not a directory", "choose another --workdir"):

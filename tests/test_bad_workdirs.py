@@ -78,7 +78,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("command", ["train", "eval"])
 @pytest.mark.parametrize("name", SPOILT)
-def test_a_spoilt_working_directory_is_told_and_left_as_it_is(mistake, copy, name, command):
+def test_a_spoilt_working_directory_is_reported_and_left_as_it_is(mistake, copy, name, command):
     spoil, told = SPOILT[name]
     spoil(copy)
     (copy / "summary.json").unlink()  # or the run counts as finished
@@ -92,7 +92,7 @@ def test_a_spoilt_working_directory_is_told_and_left_as_it_is(mistake, copy, nam
     assert after == before
 
 
-def test_an_average_that_there_is_not_is_told_with_what_makes_one(mistake, copy):
+def test_a_missing_average_is_reported_with_the_command_that_makes_one(mistake, copy):
     shutil.rmtree(copy / "average", ignore_errors=True)
     line = mistake("eval", copy, "--checkpoint=average")
     assert f"{copy} holds no average" in line and f"zoo average --last 5 {copy}" in line
@@ -124,7 +124,7 @@ def test_without_a_best_checkpoint_the_latest_is_used_and_without_any_it_says_ho
 
 
 @pytest.mark.parametrize("text", [b'{"step": 1, "train/lo', b"\xff\xfe", b'3\n{"train/loss": 1}\n'])
-def test_a_damaged_record_is_told(mistake, copy, text):
+def test_a_damaged_record_is_reported(mistake, copy, text):
     (copy / "metrics.jsonl").write_bytes(text)
     for command in (["plot", copy], ["average", copy, "--best=1"]):
         assert f"{copy / 'metrics.jsonl'} holds no report yet" in mistake(*command)

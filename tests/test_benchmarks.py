@@ -132,7 +132,7 @@ def test_a_run_of_other_parameters_has_not_recovered(tmp_path):
     assert not failed.passed and failed.as_dict()["rows"][0]["all_recovered"] == "False"
 
 
-def test_stretches_of_steps_are_told_apart_by_their_checkpoints(monkeypatch):
+def test_stretches_of_steps_are_distinguished_by_their_checkpoints(monkeypatch):
     """Ten steps of a second each, with a save of ten after the fourth, the eighth and the last."""
     clock = [0.0]
 

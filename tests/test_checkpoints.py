@@ -176,7 +176,7 @@ def test_a_damaged_newest_checkpoint_yields_to_the_one_before_it(two, caplog, da
     assert same(checkpoints.restore(state_at(0), None)[1], state_at(2))
 
 
-def test_with_no_whole_checkpoint_the_user_is_told_what_to_do(two):
+def test_with_no_whole_checkpoint_the_user_learns_what_to_do(two):
     truncate(two / "checkpoints" / "1")
     empty(two / "checkpoints" / "2")
     with pytest.raises(UserError, match=r"checkpoints/2: restore a copy .* delete .* to start over"):

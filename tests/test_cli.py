@@ -69,7 +69,7 @@ def test_changes_of_the_config_may_stand_anywhere_and_in_both_forms():
 
 
 @pytest.mark.parametrize("rest", [[], ["--workdir=w"]])
-def test_a_change_without_a_value_is_told(rest):
+def test_a_change_without_a_value_is_reported(rest):
     with pytest.raises(UserError, match=r"--config\.a\.b has no value"):
         split_changes(["--config.a.b", *rest])
 
@@ -152,7 +152,7 @@ def test_the_best_of_n_is_the_translation(translate):
         assert len(spelled) == 3 and list(dict.fromkeys(spelled))[:2] == list(texts)
 
 
-def test_more_than_the_beam_holds_is_told(translate):
+def test_more_than_the_beam_holds_is_reported(translate):
     code, out, err = translate(b"a\n", "--beam=2", "--n-best=3")
     assert (code, out) == (2, [])
     assert "--beam-size=3" in err
@@ -228,7 +228,7 @@ def test_a_prefix_for_all_or_one_for_each_begins_the_translations(translate, tmp
 
 
 @pytest.mark.parametrize("option", ["--prefix=" + "dans " * 99, "--prefixes=FILE"])
-def test_prefixes_that_do_not_fit_are_told_before_anything_is_written(translate, tmp_path, option):
+def test_prefixes_that_do_not_fit_are_reported_before_anything_is_written(translate, tmp_path, option):
     (tmp_path / "prefixes").write_text("dans\ndans\n", encoding="utf-8")
     code, out, err = translate(b"in 1 days\n", option.replace("FILE", str(tmp_path / "prefixes")))
     assert (code, out) == (2, [])

@@ -57,7 +57,7 @@ def tokenizer_of_characters():
     return train_lossless("characters", ["abc\n"], 20)
 
 
-def test_what_cannot_be_explored_is_told(workdir):
+def test_what_cannot_be_explored_is_reported(workdir):
     with pytest.raises(UserError, match="holds nothing to look at"):
         zoo.load(workdir).explore("  ")
 

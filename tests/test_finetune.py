@@ -102,7 +102,7 @@ def test_the_same_size_and_tokenizer_can_begin_at_random(root):
     assert not np.array_equal(params["body"]["positions"]["table"], body["positions"]["table"])
 
 
-def test_a_body_of_another_size_is_told_by_its_first_parameters(root, tmp_path, capfd):
+def test_a_body_of_another_size_is_reported_with_its_first_parameters(root, tmp_path, capfd):
     assert finetune(root, tmp_path / "run", f"--init_from={root / 'gpt'}", **{"model.width": "8"}) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     for part in ("belongs to another model", "params/decoder/", "(16,) there, (8,) here"):
@@ -110,7 +110,7 @@ def test_a_body_of_another_size_is_told_by_its_first_parameters(root, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_pattern_that_no_parameter_has_and_predictions_of_no_classifier_are_told(root, tmp_path, capfd):
+def test_a_pattern_that_no_parameter_has_and_predictions_of_no_classifier_are_reported(root, tmp_path, capfd):
     changes = {"optimizer.multipliers": "bodi=0"}
     assert finetune(root, tmp_path / "run", f"--like={root / 'gpt'}", **changes) == 2
     assert "no parameter's path has 'bodi' in it: did you mean 'body'?" in capfd.readouterr().err
@@ -210,7 +210,7 @@ def test_other_labels_than_the_runs_are_refused_and_change_nothing(root, copy, t
     assert files_of(copy) == before
 
 
-def test_a_misspelt_label_is_told_with_file_and_line(root, tmp_path, capfd):
+def test_a_misspelt_label_is_reported_with_file_and_line(root, tmp_path, capfd):
     misspelt = cola_with(tmp_path / "x", lambda text: text.replace("x\t1\t\tin 5", "x\tl\t\tin 5"))
     assert finetune(root, tmp_path / "run", f"--like={root / 'gpt'}", **{"data.path": misspelt}) == 2
     assert "train.tsv:6: the label 'l' is not one of this run" in capfd.readouterr().err
@@ -271,7 +271,7 @@ def test_classify_answers_every_line_as_an_evaluation_does(tuned, tmp_path, monk
     assert [each.label for each in load(tuned).classify(["in 3 days", "in 5 days"])] == [plain[3], plain[5]]
 
 
-def test_a_line_with_another_number_of_texts_is_told(root, tuned, monkeypatch, capfd):
+def test_a_line_with_another_number_of_texts_is_reported(root, tuned, monkeypatch, capfd):
     assert "line 2: 2 texts where the model reads 1: write sentence" in classified(
         monkeypatch, capfd, tuned, "a\nb\tc\n"
     )
@@ -305,7 +305,7 @@ def test_a_run_that_is_past_its_end_says_so_and_where_its_parameters_are(root, c
     assert f"parameters  {copy / 'checkpoints' / '1'}" in told
 
 
-def test_a_folder_instead_of_a_file_is_told_with_what_it_holds(root, tmp_path, capfd):
+def test_a_folder_instead_of_a_file_is_reported_with_what_it_holds(root, tmp_path, capfd):
     changes = {"data.path": "", "data.train": root / "cola"}
     assert finetune(root, tmp_path / "run", f"--like={root / 'gpt'}", **changes) == 2
     assert "is a folder, which holds dev.tsv, test.tsv, train.tsv: name a file in it" in capfd.readouterr().err

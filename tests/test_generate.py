@@ -108,7 +108,7 @@ def test_on_a_terminal_a_prompt_asks_for_each_and_nothing_else_is_in_the_text(ge
     assert out.replace("\n\n", "\n") == generate("--prompt", "in 1", "--prompt", "days")[1].replace("\n\n", "\n")
 
 
-def test_a_prompt_of_no_tokens_begins_a_text_and_one_beyond_the_context_is_told(generate):
+def test_a_prompt_of_no_tokens_begins_a_text_and_one_beyond_the_context_is_reported(generate):
     code, out, err = generate("--prompt", "")
     assert (code, err) == (0, "") and out.endswith("\n")
     code, out, err = generate("--prompt", "in 1 days " * 5)
@@ -151,7 +151,7 @@ def test_text_of_any_length_is_measured_by_a_window_that_slides(evaluate):
     assert (code, err) == (0, "") and f"{tokens} tokens, stride 8, step 2" in out
 
 
-def test_the_format_of_rows_is_told_from_their_fields(evaluate):
+def test_the_format_of_rows_is_recognized_by_their_fields(evaluate):
     rows = {
         "lambada": {"text": "in 1 days in 2 days"},
         "blimp": {"sentence_good": "in 1 days", "sentence_bad": "days 1"},
@@ -179,7 +179,7 @@ def test_the_format_of_rows_is_told_from_their_fields(evaluate):
         ('{"sentence_good": "in 1 days in 2 days", "sentence_bad": "a"}\n', (), ":1: 19 tokens to score"),
     ],
 )
-def test_rows_that_cannot_be_measured_are_told_by_their_line(evaluate, content, options, told):
+def test_rows_that_cannot_be_measured_are_reported_with_their_line(evaluate, content, options, told):
     code, out, err = evaluate("rows.jsonl", content, *options)
     assert code == 2 and out == "" and told in err and err.count("\n") == 1
 
@@ -216,7 +216,7 @@ def test_a_mistake_is_one_line_with_its_remedy(generate, options, told):
 @pytest.mark.parametrize(
     ("config", "wrong", "right"), [("gpt", "translate", "generate"), ("phrases", "generate", "translate")]
 )
-def test_a_model_of_another_task_is_told_with_its_command(tmp_path, capfd, config, wrong, right):
+def test_a_model_of_another_task_is_reported_with_its_command(tmp_path, capfd, config, wrong, right):
     open_workdir(tmp_path / "run", from_file(config))
     assert main([wrong, str(tmp_path / "run")]) == 2
     assert f"python -m zoo {right} {tmp_path / 'run'}" in capfd.readouterr().err

@@ -52,7 +52,7 @@ def only_matplotlibs_fonts(monkeypatch):
     ("text", "package"),
     [("\u6211\u306d\uac00", "fonts-noto-cjk"), ("\u0e41\u0939", "fonts-noto-core"), ("\U0003fffd", "fonts-noto-core")],
 )
-def test_a_character_without_a_glyph_is_told_with_the_package_that_has_one(
+def test_a_character_without_a_glyph_is_reported_with_the_package_that_has_one(
     caplog, only_matplotlibs_fonts, text, package
 ):
     assert families("abc ▁é →") == ["DejaVu Sans"]

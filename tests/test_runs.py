@@ -56,7 +56,7 @@ def test_an_interrupted_call_goes_on_bit_for_bit(settings, workdir, tmp_path, mo
     signal.signal(signal.SIGINT, heard)
 
 
-def test_wrong_words_are_told_before_anything_is_made(settings, tmp_path):
+def test_wrong_words_are_reported_before_anything_is_made(settings, tmp_path):
     for given, message in (
         ({"train.stps": 3}, "train.stps is not a key"),
         ({"train.steps": 0.5}, "train.steps=0.5 is not a whole number"),

@@ -121,7 +121,7 @@ def test_a_growing_file_is_published_whole_and_fetched_again(store):
 
 
 @pytest.mark.parametrize("bucket, reason", [("nowhere", "FileNotFoundError"), ("sealed", "no permission to write")])
-def test_a_bucket_that_cannot_be_written_is_told_in_one_line(store, pairs_in_files, capsys, bucket, reason):
+def test_a_bucket_that_cannot_be_written_is_reported_in_one_line(store, pairs_in_files, capsys, bucket, reason):
     assert train(pairs_in_files, 3, f"gs://{bucket}/run") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"cannot write gs://{bucket}/run/" in line and reason in line
@@ -135,7 +135,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"old"]
 
 
-def test_other_stores_and_a_missing_client_are_told_in_one_line(monkeypatch):
+def test_other_stores_and_a_missing_client_are_reported_in_one_line(monkeypatch):
     for url in ("s3://bucket/run", "gs:///run", "https://host/run"):
         with pytest.raises(UserError, match=r"a file system or to gs://BUCKET/RUN"):
             located(url)

@@ -63,6 +63,6 @@ def test_a_key_that_another_stands_in_for_is_obeyed():
         ("gpt", [("train.epochs", "3")], r"train.epochs=3: .* does not count epochs: set steps"),
     ],
 )
-def test_what_cannot_be_fine_tuned_is_told(spec, changes, told):
+def test_what_cannot_be_fine_tuned_is_reported(spec, changes, told):
     with pytest.raises(UserError, match=told):
         from_file(spec, changes)

@@ -64,7 +64,7 @@ def test_single_bad_bytes_are_replaced_and_counted(tmp_path, caplog, monkeypatch
     assert "2 characters that cannot be read became U+FFFD, the first in line 2001" in caplog.text
 
 
-def test_a_nul_byte_and_a_cut_end_are_told_by_their_lines(tmp_path):
+def test_a_nul_byte_and_a_cut_end_are_reported_with_their_lines(tmp_path):
     (tmp_path / "a").write_bytes(FRENCH.encode() + b"a\0b\n")
     assert "a:3: a NUL byte" in said(tmp_path / "a")
     for packing in ("gz", "xz"):

@@ -68,13 +68,13 @@ def test_a_file_with_the_columns_of_a_task_is_read(tmp_path, task):
         ("", r"x.tsv is empty"),
     ],
 )
-def test_a_wrong_table_is_told_by_its_name_and_line(tmp_path, text, told):
+def test_a_wrong_table_is_reported_with_its_name_and_line(tmp_path, text, told):
     path = table(tmp_path / "x.tsv", text)
     with pytest.raises(UserError, match=told):
         list(read(FORMATS["rte"], path, "train", True))
 
 
-def test_a_missing_file_is_told_with_what_there_is(tmp_path):
+def test_a_missing_file_is_reported_with_what_there_is(tmp_path):
     table(tmp_path / "train.tsv", RTE)
     with pytest.raises(UserError, match=r"no file .*dev.tsv.*: beside it are train.tsv"):
         read(FORMATS["rte"], str(tmp_path / "dev.tsv"), "validation", True)
@@ -143,7 +143,7 @@ def test_a_task_may_have_other_columns():
         ("stsb", "text:a,text2:b,label:c", "which reads text, text2, number"),
     ],
 )
-def test_columns_that_do_not_fit_are_told(task, columns, told):
+def test_columns_that_do_not_fit_are_reported(task, columns, told):
     with pytest.raises(UserError, match=told):
         with_columns(FORMATS[task], columns)
 
@@ -157,7 +157,7 @@ def test_columns_that_do_not_fit_are_told(task, columns, told):
         ('{"text": [1], "label": 1}', "no text"),
     ],
 )
-def test_json_lines_that_do_not_fit_are_told_or_left_out(tmp_path, line, told):
+def test_json_lines_that_do_not_fit_are_reported_or_left_out(tmp_path, line, told):
     path = table(tmp_path / "x.jsonl", '{"text": "a", "label": true}\n' + line + "\n")
     with pytest.raises(UserError, match=rf"x.jsonl:2: .*{told}"):
         list(read(FORMATS["own"], path, "train", True))

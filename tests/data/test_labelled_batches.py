@@ -85,7 +85,7 @@ def test_an_evaluation_takes_every_example_once_in_batches_of_one_size():
     assert sum(batch.labelled.sum() for _, batch in seen) == 11
 
 
-def test_wrong_examples_are_told():
+def test_wrong_examples_are_reported():
     answers = [Example("a", ("b", "c"), "1"), Example("a", ("b",), "1")]
     with pytest.raises(UserError, match="examples of 1 and 2 answers"):
         stored("multiple_choice", answers)

@@ -58,7 +58,7 @@ def test_blank_lines_at_the_end_are_no_rows(table, name, end):
         pytest.param("x.csv", 'a,b\n1,2\n"1,2\n' + f"1,{'2' * 400}\n" * 400 + "4,5\n", 3, "quotes", id="a long rest"),
     ],
 )
-def test_a_row_that_does_not_fit_is_told_or_left_out_and_counted(table, caplog, monkeypatch, name, text, line, problem):
+def test_a_row_that_does_not_fit_is_reported_or_left_out_and_counted(table, caplog, monkeypatch, name, text, line, problem):
     told = said(table(text, name).rows())
     assert f"{name}:{line}: " in told and problem in told and "skip_malformed" in told
     monkeypatch.setattr(logging.getLogger("zoo"), "propagate", True)
@@ -75,7 +75,7 @@ def test_a_file_that_may_lack_a_header_has_one_if_it_names_a_column(table):
     assert "x.tsv:1: 2 columns where the header has 4" in said(table("gj\t1\n", header=header).rows())
 
 
-def test_columns_that_cannot_be_found_are_told(table):
+def test_columns_that_cannot_be_found_are_reported(table):
     assert "no column 'c': it has a, b" in said(table("a\tb\n1\t2\n").rows(["c"]))
     assert "more than one column 'a'" in said(table("a\ta\n1\t2\n").rows(["a"]))
     assert "is empty" in said(table("a\tb\n").rows()) and "is empty" in said(table("\n").rows())

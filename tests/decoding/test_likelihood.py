@@ -130,6 +130,6 @@ def test_a_context_beyond_what_the_model_sees_loses_its_beginning_and_says_so(li
         (lambda it: it.documents(["a"], 17), "stride=17: use 1 to 16"),
     ],
 )
-def test_what_cannot_be_scored_is_told(likelihood, measure, told):
+def test_what_cannot_be_scored_is_reported(likelihood, measure, told):
     with pytest.raises(UserError, match=told):
         measure(likelihood)

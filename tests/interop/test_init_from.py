@@ -38,7 +38,7 @@ def test_a_gpt_is_fine_tuned_and_goes_back(tmp_path):
     )
 
 
-def test_a_part_of_a_foreign_folder_is_taken_and_the_rest_is_told(tmp_path):
+def test_a_part_of_a_foreign_folder_is_taken_and_the_rest_is_reported(tmp_path):
     donor = gpt2_folder(tmp_path / "gpt2")
     whole = load(donor)
     fresh = jax.tree.map(lambda leaf: np.full(leaf.shape, 9.0, leaf.dtype), whole.params)

@@ -43,7 +43,7 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def test_a_coordinator_that_is_not_there_is_told_in_bounded_time():
+def test_a_missing_coordinator_is_reported_in_bounded_time():
     port = free_port()
     with pytest.raises(UserError, match=rf"process 1 of 2: no coordinator at 127.0.0.1:{port} within 1 s"):
         connect(Processes(f"127.0.0.1:{port}", 1, 2, patience=1))

@@ -32,7 +32,7 @@ SMALL = {"model.layers": "2", "model.width": "512", "model.ffn": "1024", "model.
 SMALL_ARGUMENTS = ["--config=gpt.py:gpt1", "--topology=v5e:4x4", *(f"--config.{k}={v}" for k, v in SMALL.items())]
 
 
-def test_rows_that_do_not_divide_are_told_with_the_numbers():
+def test_rows_that_do_not_divide_are_reported_with_the_numbers():
     mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), AXES)
     uneven = experiment(data__batch_rows="3", train__accumulate="2")
     with pytest.raises(UserError, match=r"data\.batch_rows=3 does not divide by 2"):
@@ -46,7 +46,7 @@ def test_an_unknown_slice_and_a_bad_mesh_end_with_one_line(capsys):
     assert "data4" in capsys.readouterr().err
 
 
-def test_slices_that_the_mesh_does_not_name_are_told_with_the_numbers():
+def test_slices_that_the_mesh_does_not_name_are_reported_with_the_numbers():
     with pytest.raises(UserError, match=r"dcn_data=1.* the 2 slices"):
         plan(experiment(), Topology.parse("v5e:4x4", slices=2), [None] * 32)
 

@@ -42,7 +42,7 @@ def phrases(workdir):
     return task
 
 
-def test_a_mesh_that_needs_more_rows_is_told(phrases, caplog):
+def test_a_mesh_that_needs_more_rows_is_reported(phrases, caplog):
     with caplog.at_level(logging.INFO, "zoo"):
         phrases(max_length=24, pool=100).training_batches(2)
         assert "rows_multiple" not in caplog.text

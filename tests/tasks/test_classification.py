@@ -155,7 +155,7 @@ def test_an_evaluation_says_every_example_in_order_whatever_the_batch(task_of, m
         ("sentence1\tlabel\na\tentailment\n", r"x.tsv has no column 'sentence2': it has sentence1, label"),
     ],
 )
-def test_wrong_validation_data_is_told_before_anything_is_written(task_of, folder, text, told):
+def test_wrong_validation_data_is_reported_before_anything_is_written(task_of, folder, text, told):
     (folder / "x.tsv").write_text(text)
     task = task_of(valid="x.tsv")
     with pytest.raises(UserError, match=told):
@@ -163,7 +163,7 @@ def test_wrong_validation_data_is_told_before_anything_is_written(task_of, folde
     assert not list(task.workdir.iterdir())
 
 
-def test_a_number_that_is_none_is_told(task_of, folder):
+def test_what_is_not_a_number_is_reported(task_of, folder):
     (folder / "s.tsv").write_text("sentence1\tsentence2\tscore\na\tb\thigh\n")
     task = task_of()
     task.data = replace(task.data, task="stsb", train="s.tsv", valid="s.tsv")

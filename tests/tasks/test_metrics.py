@@ -60,7 +60,7 @@ def test_other_languages_are_scored_as_ever():
 
 
 @pytest.mark.parametrize(("code", "name"), [("ja", "ja-mecab"), ("jpn", "ja-mecab"), ("ko-KR", "ko-mecab")])
-def test_a_tokenizer_that_lacks_its_package_is_told_with_the_package(monkeypatch, code, name):
+def test_a_tokenizer_that_lacks_its_package_is_reported_with_the_package(monkeypatch, code, name):
     class Lacking(BLEU):
         def __init__(self, tokenize):
             assert tokenize == name
@@ -71,7 +71,7 @@ def test_a_tokenizer_that_lacks_its_package_is_told_with_the_package(monkeypatch
         metrics.bleu_tokenizer(code)
 
 
-def test_a_tokenizer_that_there_is_not_is_told_with_those_there_are():
+def test_an_unknown_tokenizer_is_reported_with_the_known_ones():
     with pytest.raises(UserError, match=r"data\.bleu_tokenizer='13b'.*13a"):
         metrics.bleu_tokenizer("de", "13b")
 

@@ -76,7 +76,7 @@ def test_compressed_rows_measure_the_same(measured, tmp_path, pack):
 
 
 @pytest.mark.parametrize("line", ['{"text": "a \\ud83d b"}', "[" * 100_000, '{"text": ' + "9" * 10_000 + "}"])
-def test_json_that_is_no_text_is_told_by_its_line(measured, tmp_path, line):
+def test_json_that_is_not_text_is_reported_with_its_line(measured, tmp_path, line):
     (tmp_path / "rows.jsonl").write_text(f'{{"text": "a b"}}\n{line}\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"rows.jsonl:2: ") as caught:
         measured()
@@ -134,7 +134,7 @@ def test_a_mistake_names_its_line_and_what_there_is(measured, name, rows, told):
         measured(name, rows=rows)
 
 
-def test_a_line_that_is_no_json_and_a_file_that_is_not_there_are_told(tmp_path):
+def test_a_line_that_is_not_json_and_a_missing_file_are_reported(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "a b"}\n\n{"text": \n', encoding="utf-8")
     with pytest.raises(UserError, match=r"rows.jsonl:3: no JSON, Expecting value at character 10"):
         zero_shot.of_rows(str(tmp_path), "", Strict())

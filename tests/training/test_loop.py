@@ -79,7 +79,7 @@ def until(moment):
     assert moment()
 
 
-def test_a_step_that_takes_long_is_told_once_and_ends_the_process_in_bounded_time(said, monkeypatch):
+def test_a_step_that_takes_long_is_reported_once_and_ends_the_process_in_bounded_time(said, monkeypatch):
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)
     with Watchdog(patience=0.5, least=0.05) as watchdog:

@@ -63,7 +63,7 @@ def test_loading_and_exporting_merge_the_adapters(workdir, tuned, tmp_path):
     assert out.translate(["in 3 days"]) == run.translate(["in 3 days"])
 
 
-def test_targets_that_match_nothing_are_told(workdir, tmp_path, capsys):
+def test_targets_that_match_nothing_are_reported(workdir, tmp_path, capsys):
     words = [f"--config.{key}={value}" for key, value in TINY.items() if key != "data.vocabulary"]
     assert (
         main(

@@ -103,7 +103,7 @@ def test_frozen_layers_and_rows_stay_bit_by_bit_and_have_no_moments(texts):
 
 
 @pytest.mark.parametrize(("text", "told"), [("layers[9]=0", r"'layers\[9\]'"), ("layers[a]=0", "is not|no parameter")])
-def test_layers_that_are_not_there_are_told(text, told):
+def test_missing_layers_are_reported(text, told):
     with pytest.raises(UserError, match=told):
         factors(text)
 

@@ -133,7 +133,7 @@ def boxed(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_matrix_is_told_by_its_axes_in_each_layer(name):
+def test_a_matrix_is_recognized_by_its_axes_in_each_layer(name):
     """Independently of names: gates (an axis without a name) and heads are rows of a bias, and make no matrix of it."""
     for path, leaf in traverse_util.flatten_dict(boxed(name), sep="/").items():
         axes = [axis for axis in leaf.names if axis != "layers"]
@@ -312,7 +312,7 @@ def test_the_norm_that_is_clipped_leaves_frozen_parameters_out():
         (("(=1",), r"'\(=1' is not PATTERN=NUMBER"),
     ],
 )
-def test_a_wrong_multiplier_is_told(multipliers, told):
+def test_a_wrong_multiplier_is_reported(multipliers, told):
     with pytest.raises(UserError, match=told):
         updated(name="sgd", multipliers=multipliers)
 
