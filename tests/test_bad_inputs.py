@@ -79,7 +79,7 @@ def test_a_wrong_word_is_named_with_its_remedy_and_writes_nothing(mistake, workd
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pair_without_a_tab_is_reported_with_its_line_and_no_score_before_it_is_written(mistake, workdir, monkeypatch):
+def test_a_pair_without_a_tab_is_reported_with_its_line_before_any_score(mistake, workdir, monkeypatch):
     given = b"in 1 days\tdans 1 jours\n\nin 2 days dans 2 jours\n"
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(given), isatty=lambda: False))
     line = mistake("score", workdir)

@@ -178,7 +178,7 @@ def test_a_directory_that_cannot_be_made_is_reported(start, tmp_path, place):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_another_store_is_no_working_directory_and_no_directory_of_that_name_is_made(mistake, tmp_path, monkeypatch):
+def test_another_store_is_not_a_working_directory_and_no_directory_of_that_name_is_made(mistake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "s3://bucket/run: checkpoints go to a file system or to gs://" in mistake(
         "train", "--workdir=s3://bucket/run"
@@ -202,7 +202,7 @@ def test_a_working_directory_that_a_start_is_refused_is_as_it_was(start, copy, c
     assert files_under(copy) == before
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_saved(start, tmp_path):
+def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_what_was_saved(start, tmp_path):
     line = start({"optimizer.peak": 1e30, "optimizer.warmup": 0})
     for part in ("the loss of step 2 is not a number", "step 1 is kept", "lower optimizer.peak", "optimizer.clip"):
         assert part in line

@@ -26,7 +26,7 @@ def test_a_truncated_checkpoint_is_passed_over_with_a_warning(copy, capfd):
     assert f"{copy / 'checkpoints' / '3'} is damaged" in warnings[0]
 
 
-def test_training_goes_on_from_the_checkpoint_before_a_truncated_one_and_keeps_that(copy, capfd):
+def test_training_continues_from_the_checkpoint_before_a_truncated_one_and_keeps_that(copy, capfd):
     truncate(copy / "checkpoints" / "3")
     assert main(["train", f"--workdir={copy}", "--config.train.steps=4"]) == 0
     err = capfd.readouterr().err
@@ -98,7 +98,7 @@ def test_a_missing_average_is_reported_with_the_command_that_makes_one(mistake, 
     assert f"{copy} holds no average" in line and f"zoo average --last 5 {copy}" in line
 
 
-def test_a_run_that_cannot_go_on_keeps_its_config(mistake, copy):
+def test_a_run_that_cannot_continue_keeps_its_config(mistake, copy):
     cut_tokenizer(copy)
     before = files_under(copy)
     mistake("train", f"--workdir={copy}", "--config.train.steps=9")

@@ -72,7 +72,7 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
     assert [next(data) for _ in range(3)] == following
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
+def test_training_continues_while_a_checkpoint_is_written(tmp_path):
     @jax.jit
     def decay(tree):
         return jax.tree.map(lambda leaf: leaf * 0 - 1, tree)

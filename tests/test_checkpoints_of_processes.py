@@ -109,7 +109,7 @@ checkpoints.close()
 """
 
 
-def test_all_hosts_go_on_from_the_same_checkpoint_each_at_its_own_data(tmp_path):
+def test_all_hosts_continue_from_the_same_checkpoint_each_at_its_own_data(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -110,7 +110,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
         main(["models"])
 
 
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(capsys, monkeypatch):
+def test_ctrl_c_ends_with_130_and_says_how_to_continue(capsys, monkeypatch):
     def interrupted(args):
         raise KeyboardInterrupt
 
@@ -262,7 +262,7 @@ def test_a_prompt_answers_line_by_line_with_all_of_it(translate, tmp_path):
     assert "--prefix" in err
 
 
-def test_a_reader_that_leaves_is_no_error(workdir):
+def test_a_reader_that_leaves_is_not_an_error(workdir):
     command = f"yes 'in 1 days' | head -n 3000 | {sys.executable} -m zoo translate {workdir} --max-length=4 | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) in [(0, ""), (141, "")]  # 141 is that of `yes`

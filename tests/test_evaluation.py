@@ -38,7 +38,7 @@ def test_other_data_is_scored_in_place_of_the_split(workdir, tmp_path):
     assert scores["data"] == str(tmp_path / "two.tsv")
 
 
-def test_where_the_true_alignment_is_known_the_error_rate_of_the_models_own_is_reported(workdir, monkeypatch):
+def test_where_the_true_alignment_is_known_the_models_own_error_rate_is_reported(workdir, monkeypatch):
     monkeypatch.setattr(translation, "HELD_OUT_PHRASES", 20)
     assert 0 < score(zoo.load(workdir), "test", "phrases")["alignment_error_rate"] <= 1
     assert "alignment_error_rate" not in score(zoo.load(workdir), "test")

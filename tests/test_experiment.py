@@ -147,7 +147,7 @@ def test_a_missing_config_names_the_nearest():
         from_file("zoo/configs/phrase.py")
 
 
-def test_another_experiment_in_the_same_directory_says_what_differs_and_how_to_go_on(tmp_path):
+def test_another_experiment_in_the_same_directory_says_what_differs_and_how_to_continue(tmp_path):
     open_workdir(tmp_path / "run", from_file("phrases"))
     with pytest.raises(UserError) as error:
         open_workdir(tmp_path / "run", from_file("phrases", [("optimizer.peak", "0.5"), ("seed", "3")]))
@@ -156,7 +156,7 @@ def test_another_experiment_in_the_same_directory_says_what_differs_and_how_to_g
     assert from_workdir(tmp_path / "run") == from_file("phrases")  # nothing was overwritten
 
 
-def test_what_does_not_change_the_result_may_change_when_a_run_goes_on():
+def test_what_does_not_change_the_result_may_change_when_a_run_continues():
     same = partial(differences, from_file("phrases").as_dict())
     assert (
         same(from_file("phrases", [("train.steps", "9"), ("mesh.fsdp", "2"), ("decoding.beam_size", "2")]).as_dict())

@@ -192,7 +192,7 @@ def test_the_options_of_other_data_need_some(written, tmp_path, capfd):
     assert capfd.readouterr().err.count("for a language model and other data") == 2
 
 
-def test_training_says_how_to_go_on(written, capfd):
+def test_training_says_how_to_continue(written, capfd):
     capfd.readouterr()
     assert main(["train", f"--workdir={written}"]) == 0
     assert f"python -m zoo generate {written}" in capfd.readouterr().err

@@ -48,7 +48,7 @@ def test_a_second_training_is_refused_and_a_killed_one_holds_nothing(tmp_path, h
         assert json.loads((tmp_path / LOCK).read_text())["process"] == os.getpid()
 
 
-def test_a_directory_that_was_made_for_nothing_is_taken_away(tmp_path):
+def test_a_directory_that_stays_empty_is_removed(tmp_path):
     with pytest.raises(UserError), alone_in(tmp_path / "new"):
         raise UserError("wrong config")
     assert not (tmp_path / "new").exists()

@@ -33,7 +33,7 @@ def test_every_head_of_every_layer_has_its_panel(tmp_path):
     assert len(pictures) == 4
 
 
-def test_dollars_are_no_mathematics(tmp_path):
+def test_dollars_are_not_mathematics(tmp_path):
     pieces = ["$5", "$6^", "</s>"]
     draw_attention(np.eye(3, dtype=np.float32)[None, None], pieces, pieces, "$5 \\frac $6^", tmp_path / "a.png")
     assert picture(tmp_path / "a.png").shape[-1] == 4
@@ -147,7 +147,7 @@ def test_a_line_against_length_is_drawn_for_each_model(tmp_path):
     assert len(pictures) == 2
 
 
-def test_no_reports_are_no_curves(tmp_path):
+def test_without_reports_there_are_no_curves(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.jsonl"):
         read_curves(tmp_path / "metrics.jsonl")
 

@@ -36,7 +36,7 @@ def test_a_call_trains_what_the_command_trains(settings, workdir, tmp_path):
     assert (run.path / "summary.json").exists()
 
 
-def test_an_interrupted_call_goes_on_bit_for_bit(settings, workdir, tmp_path, monkeypatch):
+def test_an_interrupted_call_continues_bit_for_bit(settings, workdir, tmp_path, monkeypatch):
     place, seen, heard = loop.place, [], signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted_at_the_second_batch(batch, mesh):

@@ -63,7 +63,7 @@ def test_a_run_that_is_killed_after_any_save_has_lost_no_report(store, monkeypat
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_goes_on_and_is_opened(store, pairs_in_files, capsys):
+def test_a_run_in_a_bucket_continues_and_is_opened(store, pairs_in_files, capsys):
     assert train(pairs_in_files, 2) == 0
     assert train(pairs_in_files, 3) == 0
     assert "resuming from step 2 of 3" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def test_only_the_last_batch_is_partly_filled(count, buckets):
 
 @pytest.mark.parametrize("tokens", [160, 161, 10_000])
 @pytest.mark.parametrize("multiple", [1, 2, 4])
-def test_rows_are_as_many_as_the_budget_allows_and_their_multiple_divides_them(tokens, multiple):
+def test_rows_fill_the_budget_and_are_a_multiple_of_what_is_asked(tokens, multiple):
     buckets = Buckets.up_to(40, tokens, multiple)
     for boundary in buckets.boundaries:
         rows = buckets.rows(boundary)

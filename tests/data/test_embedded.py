@@ -69,7 +69,7 @@ def test_a_value_stands_in_one_split_in_every_style_seed_and_language():
         [form for form in FORMS if form.kind == "days"],
     ],
 )
-def test_the_style_is_no_part_of_the_meaning(forms):
+def test_the_style_is_not_part_of_the_meaning(forms):
     for value in forms[0].probes():
         assert len({form.meaning(value) for form in forms}) == 1
 
@@ -162,7 +162,7 @@ def test_a_decimal_that_is_drawn_is_written():
         assert str(value) == numbers.format_decimal(value, locale="en").replace(",", "")
 
 
-def test_styles_that_write_a_value_alike_translate_alike():
+def test_styles_that_write_a_value_the_same_way_translate_the_same_way():
     """French abbreviates no "mars": under both styles "3 mars 2022" is "March 3, 2022"."""
     days = [date(2022, month, 3) for month in range(1, 13)]
     said = {
@@ -183,7 +183,7 @@ def test_styles_that_write_a_value_alike_translate_alike():
                 assert month in target
 
 
-def test_forms_that_write_different_values_alike_are_left_out(monkeypatch):
+def test_forms_that_write_different_values_the_same_way_are_left_out(monkeypatch):
     two_digits = Moment("date", "%Y-%m-%d", "short")
     monkeypatch.setattr(phrases, "FORMS", (FORMS[0], two_digits))
     kept = phrases._unambiguous.__wrapped__(Locale.parse("en"), Locale.parse("fr"))

@@ -38,7 +38,7 @@ def test_an_epoch_has_every_example_once_and_the_next_another_order():
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 12])
-def test_batches_that_do_not_divide_an_epoch_go_on_into_the_next(count):
+def test_batches_that_do_not_divide_an_epoch_continue_into_the_next(count):
     batches = training_examples(stored(), count, 1, seed=3)
     stream = np.concatenate([next(batches).targets for _ in range(11 * 3)])
     for epoch in stream[: len(stream) // 11 * 11].reshape(-1, 11):

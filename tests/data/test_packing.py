@@ -66,7 +66,7 @@ def firsts(iterator, count):
     return [batch.inputs[:, 0].tolist() for batch in islice(iterator, count)]
 
 
-def test_the_stream_goes_on_where_its_state_says(rows):
+def test_the_stream_continues_where_its_state_says(rows):
     stream = training_rows(rows, 2, 1, seed=3)
     firsts(stream, 5)
     state, expected = stream.get_state(), firsts(stream, 7)

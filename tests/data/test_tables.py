@@ -39,7 +39,7 @@ def test_a_csv_may_quote_commas_and_line_breaks(table):
 
 @pytest.mark.parametrize("name", ["x.tsv", "x.csv"])
 @pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n \n\n", "\r\n\r\n"])
-def test_blank_lines_at_the_end_are_no_rows(table, name, end):
+def test_blank_lines_at_the_end_are_not_rows(table, name, end):
     comma = "," if name == "x.csv" else "\t"
     assert list(table(f"a{comma}b\n1{comma}2{end}", name).rows()) == [(2, ["1", "2"])]
     headless = table(f"1{comma}2{end}", name, header=("a", "b"), headless=True)
@@ -58,7 +58,9 @@ def test_blank_lines_at_the_end_are_no_rows(table, name, end):
         pytest.param("x.csv", 'a,b\n1,2\n"1,2\n' + f"1,{'2' * 400}\n" * 400 + "4,5\n", 3, "quotes", id="a long rest"),
     ],
 )
-def test_a_row_that_does_not_fit_is_reported_or_left_out_and_counted(table, caplog, monkeypatch, name, text, line, problem):
+def test_a_row_that_does_not_fit_is_reported_or_skipped_and_counted(
+    table, caplog, monkeypatch, name, text, line, problem
+):
     told = said(table(text, name).rows())
     assert f"{name}:{line}: " in told and problem in told and "skip_malformed" in told
     monkeypatch.setattr(logging.getLogger("zoo"), "propagate", True)

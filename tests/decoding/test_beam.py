@@ -113,7 +113,7 @@ def test_no_beam_finds_more_than_there_is(beams):
             assert scores[tuple(t for t in tokens if t != PAD)] == pytest.approx(float(score), rel=1e-5)
 
 
-def test_a_row_that_has_ended_takes_no_more_while_others_go_on():
+def test_a_row_that_has_ended_takes_no_more_while_others_continue():
     """With a penalty that prefers long ones, what other rows' further steps would bring is better: it is not taken."""
     tables = np.random.default_rng(1).normal(size=(16, 6**4, 6)).astype(np.float32)
     config = BeamConfig(beam_size=2, length_penalty=3.0)

@@ -73,7 +73,7 @@ def test_without_temperature_each_token_is_the_most_likely_behind_the_whole_text
             assert token == logits(prompt + new[:t]).argmax()
 
 
-def test_beyond_the_context_each_text_goes_on_from_its_own_last_half_or_more(params, logits):
+def test_beyond_the_context_each_text_continues_from_its_own_last_half_or_more(params, logits):
     prompts, most = ids_of(["ab", "0123456789", "long" * 6]), 20
     for prompt, new in zip(
         prompts, generator(params, replace(GREEDY, max_new_tokens=most)).continuations(prompts), strict=True
@@ -86,7 +86,7 @@ def test_beyond_the_context_each_text_goes_on_from_its_own_last_half_or_more(par
         assert new == text[len(prompt) :]
 
 
-def test_a_larger_limit_changes_nothing_of_what_comes_first(params):
+def test_a_larger_limit_does_not_change_the_beginning(params):
     """Within the context, past it, and for prompts that fill it."""
     prompts = ids_of(["ab", "0123456789abc", "long" * 6])
     whole = generator(params, replace(GREEDY, max_new_tokens=24)).continuations(prompts)

@@ -71,7 +71,7 @@ def test_int8_is_smaller_and_close(trained, tmp_path):
     assert translations(small, trained, ["in 3 days"], 1)
 
 
-def test_an_exported_gpt_goes_on_as_the_zoo_does(tmp_path):
+def test_an_exported_gpt_continues_as_the_zoo_does(tmp_path):
     from foreign_models import TEXT, gpt2_folder
 
     run = load(

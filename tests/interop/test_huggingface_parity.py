@@ -96,7 +96,7 @@ def test_an_imported_gpt_has_the_same_logits_and_loss(gpt):
     assert abs(float(sums.loss / sums.tokens) - float(output.loss)) < 1e-5
 
 
-def test_an_imported_gpt_goes_on_as_the_original(gpt):
+def test_an_imported_gpt_continues_as_the_original(gpt):
     folder, model = gpt
     changes = [("decoding.temperature", "0"), ("decoding.max_new_tokens", "9")]
     run = load(folder, changes=changes)

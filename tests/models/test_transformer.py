@@ -213,7 +213,7 @@ def by_hand(c):
 
 
 @pytest.mark.parametrize("c", [*SIZES.values(), config(tying="none"), config(tying="output", norm="pre")])
-def test_parameters_are_as_many_as_the_figure_has(c):
+def test_there_are_as_many_parameters_as_in_the_figure(c):
     assert parameter_count(born(c)) == by_hand(c)
 
 

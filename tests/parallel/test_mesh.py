@@ -73,7 +73,7 @@ def test_a_preset_decides_the_sizes_that_are_left_open(changes, expected):
     assert sizes(MeshConfig(**changes), 8) == expected
 
 
-def test_a_preset_that_is_none_lists_them():
+def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(UserError, match=r"mesh.preset='zero'.*fsdp\+tensor"):
         MeshConfig(preset="zero")
 

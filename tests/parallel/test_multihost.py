@@ -120,7 +120,7 @@ def test_two_processes_and_then_one_train_as_one_does(environment, alone, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_killed_peer_ends_the_others_and_two_go_on_where_four_ended(environment, alone, tmp_path):
+def test_a_killed_peer_ends_the_others_and_two_continue_where_four_ended(environment, alone, tmp_path):
     four = start(environment, tmp_path, 4, 10_000)
     while not (tmp_path / "metrics.jsonl").exists() or len(losses(tmp_path)) < 4:
         assert all(process.poll() is None for process in four)
@@ -136,7 +136,7 @@ def test_a_killed_peer_ends_the_others_and_two_go_on_where_four_ended(environmen
     np.testing.assert_allclose([losses(tmp_path)[s] for s in common], [alone[s] for s in common], atol=1e-5)
 
 
-def test_a_run_that_is_asked_to_stop_saves_says_how_to_go_on_and_ends_well(environment, alone, tmp_path):
+def test_a_run_that_is_asked_to_stop_saves_says_how_to_continue_and_ends_well(environment, alone, tmp_path):
     (run,) = start(environment, tmp_path, 1, 10_000)
     while not (tmp_path / "metrics.jsonl").exists() or len(losses(tmp_path)) < 3:
         assert run.poll() is None, run.communicate()[1]

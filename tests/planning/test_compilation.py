@@ -115,7 +115,7 @@ def test_a_mesh_that_cannot_be_planned_does_not_end_a_sweep(monkeypatch, capsys)
     assert found and 4 not in found and "left out: nobody can plan this" in output.err
 
 
-def test_a_sweep_goes_on_around_the_best_and_ranks_them_all(monkeypatch, capsys):
+def test_a_sweep_continues_around_the_best_and_ranks_them_all(monkeypatch, capsys):
     def planned(experiment, topology, devices):
         mesh = experiment.mesh
         seconds, memory = mesh.tensor / mesh.fsdp, 20 if mesh.fsdp == 16 else 1

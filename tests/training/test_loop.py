@@ -56,7 +56,7 @@ def check_moves(directory):
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), *ends)
 
 
-def test_a_run_goes_on_on_other_meshes_as_if_it_had_not_moved(tmp_path):
+def test_a_run_continues_on_other_meshes_as_if_it_had_not_moved(tmp_path):
     result = python_on_eight(__file__, tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
 

@@ -58,7 +58,7 @@ def test_a_pattern_means_the_same_layers_scanned_or_not(text, of_layers):
     assert float(scanned["head/kernel"]) == 1
 
 
-def test_a_slice_goes_on_with_a_path():
+def test_a_slice_continues_with_a_path():
     found = factors("layers[:2]/attention=0")
     assert found["body/decoder/layers/attention/kernel"].tolist() == [0, 0, 1, 1]
     assert float(found["body/decoder/layers/norm/scale"]) == 1

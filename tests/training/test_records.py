@@ -99,7 +99,7 @@ def test_the_average_is_recorded_once_under_its_own_name_however_often_the_run_i
     assert scored.count("average/loss") == scored.count("valid/loss") == 1
 
 
-def test_an_average_that_is_the_best_stays_it_when_the_run_goes_on(tmp_path, monkeypatch):
+def test_an_average_that_is_the_best_stays_the_best_when_the_run_resumes(tmp_path, monkeypatch):
     values = iter([0.5, 0.1, 0.3])  # at step 4, of the average there, at step 8
     evaluate = Noise.evaluate
 
@@ -190,7 +190,7 @@ class Stuck(Noise):
         return batches
 
 
-def test_a_run_whose_data_do_not_come_hears_sigterm_and_goes_on_as_an_undisturbed_one_does(tmp_path):
+def test_a_run_whose_data_do_not_come_hears_sigterm_and_continues_as_an_undisturbed_one_does(tmp_path):
     settings = {"log_every": 4, "evaluate_every": 3, "checkpoint_every": 5}
     assert training(Noise(tmp_path / "still"), 6, **settings).run({})
     for at, saved in ((1, []), (3, [2]), (1, [2])):

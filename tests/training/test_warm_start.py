@@ -52,7 +52,7 @@ def test_a_part_may_be_of_another_size_where_it_is_not_taken(workdir, shapes):
         taken_over(Wanted(workdir), larger, lambda: fresh)
 
 
-def test_the_optimizer_goes_on_and_its_schedule_begins_anew(workdir, pairs_in_files, tmp_path, capsys):
+def test_the_optimizer_continues_and_its_schedule_begins_anew(workdir, pairs_in_files, tmp_path, capsys):
     assert continued(workdir, tmp_path / "run", pairs_in_files, "--init_optimizer") == 0
     assert "taken: all parameters; fresh: nothing; left: nothing" in capsys.readouterr().err
     before, after = (optimizer_of(*at) for at in ((workdir, 3), (tmp_path / "run", 1)))
