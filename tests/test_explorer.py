@@ -67,7 +67,7 @@ def test_the_command_writes_a_page(workdir, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
     assert "in 1 days" in (tmp_path / "page.html").read_text()
     assert main(["plot", str(workdir), "--html", str(tmp_path / "other.html")]) == 2
-    assert "name one with --text" in capsys.readouterr().err and not (tmp_path / "other.html").exists()
+    assert "add --text" in capsys.readouterr().err and not (tmp_path / "other.html").exists()
 
 
 def test_no_text_can_become_code(tmp_path):

@@ -113,7 +113,7 @@ def test_a_prompt_of_no_tokens_begins_a_text_and_one_beyond_the_context_is_repor
     assert (code, err) == (0, "") and out.endswith("\n")
     code, out, err = generate("--prompt", "in 1 days " * 5)
     assert code == 0 and out.startswith("in 1 days " * 5)
-    assert err.count("\n") == 1 and "more than 16 tokens" in err
+    assert err.count("\n") == 1 and "longer than 16 tokens" in err
 
 
 def test_a_language_model_is_scored_by_how_it_predicts(written, capfd):
@@ -189,7 +189,7 @@ def test_the_options_of_other_data_need_some(written, tmp_path, capfd):
     capfd.readouterr()
     assert main(["eval", str(written), "--stride=3"]) == 2
     assert main(["eval", str(tmp_path / "run"), "--format=text", "--data=x"]) == 2
-    assert capfd.readouterr().err.count("for a language model and other data") == 2
+    assert capfd.readouterr().err.count("applies to a language model on other data") == 2
 
 
 def test_training_says_how_to_continue(written, capfd):

@@ -70,7 +70,7 @@ def test_models_are_drawn_by_their_size(workdir, tmp_path, monkeypatch):
 
 def test_a_picture_that_needs_more_says_what(workdir, capsys):
     assert main(["plot", str(workdir), "--entropy"]) == 2
-    assert "name one with --text" in capsys.readouterr().err
+    assert "add --text" in capsys.readouterr().err
     assert main(["plot", str(workdir), "--neighbours", " "]) == 2
     assert "name another word" in capsys.readouterr().err
     assert main(["plot", str(workdir), "--positions", "--layer=1"]) == 2

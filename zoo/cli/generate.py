@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         last = _write_json(rows, grown) if args.json else _write_plain(rows, grown, apart=done > 0)
         if not told and any(continuation.slid for continuation in last):
             log.info(
-                "of a text longer than %d tokens, only the last tokens are read (at least half as many)",
+                "a text is longer than %d tokens: only its last tokens are read, at least half as many",
                 generator.context,
             )
             told = True
