@@ -3,18 +3,15 @@
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import compilation
 import jax
 import pytest
-
-# The tests compile far longer than they compute.
-jax.config.update("jax_disable_most_optimizations", True)
 
 TINY = {
     "model.width": "16",
@@ -37,15 +34,7 @@ TINY = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Both workers, and commands in processes of their own, share what they compile: in a directory of this session,
-    never in the user's cache. A directory that is named outside is used, and kept for the next session."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        directory = tempfile.mkdtemp(prefix="zoo-programs-")
-        config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
-        shared = {"JAX_COMPILATION_CACHE_DIR": directory, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
-        os.environ.update(shared)  # of the workers, and of subprocesses
-        jax.config.update("jax_compilation_cache_dir", directory)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    compilation.set_up(config)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ TESTS = Path(__file__).parent
 
 
 def python_on_eight(*arguments: object) -> subprocess.CompletedProcess:
-    """Run `python` with these arguments, and compile fast; it finds the zoo and what the tests share."""
+    """Run `python` with these arguments; it finds the zoo and what the tests share."""
     path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     return subprocess.run([sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True)

@@ -31,6 +31,8 @@ class Bucket:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer is sent whole: a second small packet would wait 40 ms for the first to be acknowledged
+    disable_nagle_algorithm = True
     buckets: dict[str, Bucket]
 
     def log_message(self, *_: object) -> None:

@@ -28,7 +28,7 @@ CLIENT = """#!{python} -ISE
 import json, os, socket, sys
 words = ["python", *sys.argv[1:]]
 here = words[1:2] in (["train.py"], ["eval.py"], ["-"]) or words[1:3] == ["-m", "zoo"]
-alone = "XLA_FLAGS" in os.environ  # which JAX reads once
+alone = os.environ.get("XLA_FLAGS") != {flags!r}  # which JAX reads once
 if not here:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 given = "" if alone or sys.stdin.isatty() else sys.stdin.read()
@@ -62,6 +62,7 @@ class Sandbox:
         tools = folder / "tools"
         tools.mkdir()
         client = CLIENT.replace("{python!r}", repr(sys.executable)).replace("{python}", sys.executable)
+        client = client.replace("{flags!r}", repr(os.environ.get("XLA_FLAGS")))
         for name, text in (
             ("python", client.replace("{address!r}", repr(self._address))),
             ("pip", "#!/bin/sh\n"),

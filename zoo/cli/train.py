@@ -24,6 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", type=directory, metavar="DIR", help="where everything is kept (default: runs/NAME of the config)"
     )
+    parser.add_argument(
+        "--seeds",
+        type=positive,
+        metavar="N",
+        help="train with N seeds, each in DIR/seed-..., and give the mean and the spread of their scores",
+    )
+    _add_donor(parser)
+    _add_processes(parser)
+    parser.add_argument(
+        "--config.KEY", metavar="VALUE", help="change a key of the config, for example --config.train.steps=500"
+    )
+
+
+def _add_donor(parser: argparse.ArgumentParser) -> None:
+    """What a run takes from another one."""
     donor = parser.add_mutually_exclusive_group()
     donor.add_argument(
         "--init_from",
@@ -54,16 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --init_from: also take the state of the optimizer (default: a new one)",
     )
     parser.add_argument(
-        "--seeds",
-        type=positive,
-        metavar="N",
-        help="train with N seeds, each in DIR/seed-..., and give the mean and the spread of their scores",
-    )
-    parser.add_argument(
         "--new_vocabulary",
         action="store_true",
         help="with --init_from: learn a new tokenizer on this text; pieces that both have keep their embeddings",
     )
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    """How the processes of one run find each other."""
     together = parser.add_argument_group(
         "several processes (found automatically under SLURM, Open MPI, TPU and Kubernetes)"
     )
@@ -72,9 +85,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     together.add_argument("--process_count", type=positive, metavar="N", help="how many there are")
     together.add_argument(
         "--wait", type=positive, metavar="S", default=300, help="seconds to wait for the others (default: 300)"
-    )
-    parser.add_argument(
-        "--config.KEY", metavar="VALUE", help="change a key of the config, for example --config.train.steps=500"
     )
 
 
