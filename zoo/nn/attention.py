@@ -14,6 +14,7 @@ from zoo.nn.dropout import Dropout
 from zoo.nn.linear import GLOROT_UNIFORM, Dense, Initializer, result_of, together
 from zoo.nn.masks import Mask
 from zoo.nn.placement import parts, platform
+from zoo.nn.quantization import Quantized
 
 SHORT = 128  # positions: attention's own products are then a small part of those of its layer
 
@@ -159,6 +160,8 @@ class MultiHeadAttention(nn.Module):
         """Whether what comes from one array is made by one product: where the kernel with dropout runs, which reads it
         so, and heads are whole. In short texts that saves more than cuDNN's kernels are faster."""
         if self.is_initializing() or platform() != "gpu" or parts("heads") > 1:
+            return False
+        if isinstance(self.query.variables["params"]["kernel"], Quantized):
             return False
         return dropout or (self.heads.backend == "auto" and length <= SHORT)
 

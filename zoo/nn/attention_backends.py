@@ -45,8 +45,9 @@ def attend_to_slots(
     scale = query.shape[-1] ** -0.5
     logits = jnp.einsum("bthd,bhds->bhts", query.astype(key.dtype) * scale, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(jnp.where(seen, logits, FORBIDDEN), axis=-1)
-    mixed = jnp.einsum("bhts,bhsd->bthd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
-    return mixed.astype(query.dtype), weights
+    # In this order of axes einsum does not exchange the operands: a CPU multiplies from a transposed left one slowly.
+    mixed = jnp.einsum("bhts,bhsd->bhtd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return mixed.swapaxes(1, 2).astype(query.dtype), weights
 
 
 def attend(
@@ -95,7 +96,8 @@ def attend_stacked(
 def _separate(operands: tuple[Array, ...]) -> tuple[Array, Array, Array]:
     found = []
     for x in operands:
-        found += [x] if x.ndim == 4 else [x[:, :, i] for i in range(x.shape[2])]
+        # The gradient of a split is one array, that of slices a sum of padded ones.
+        found += [x] if x.ndim == 4 else [part[:, :, 0] for part in jax.lax.split(x, [1] * x.shape[2], axis=2)]
     return tuple(found)
 
 

@@ -1,11 +1,12 @@
 """What tells a position apart: sinusoids and learned vectors."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from zoo.nn.linear import Initializer
-from zoo.nn.placement import placed
+from zoo.nn.placement import placed, platform
 
 LAYOUTS = ("interleaved", "concatenated", "halves")
 
@@ -22,6 +23,8 @@ def sinusoids(positions: Int[Array, "*T"], width: int, layout: str = "interleave
     frequencies = jnp.exp(-jnp.log(10_000.0) * jnp.arange(pairs) / steps)
     angles = positions[..., None].astype(jnp.float32) * frequencies
     waves = jnp.sin(angles), jnp.cos(angles)
+    if platform() == "cpu":  # XLA would compute them again for every row that they are added to
+        waves = jax.lax.optimization_barrier(waves)
     if layout == "interleaved":
         return jnp.stack(waves, axis=-1).reshape(*positions.shape, width)
     return jnp.concatenate(waves, axis=-1)
