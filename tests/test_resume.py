@@ -16,13 +16,13 @@ import pytest
 from zoo.checkpoints import load_parameters
 
 ROOT = Path(__file__).parent.parent
-STEPS = 20
+STEPS = 10
 # With all that has a state of its own: dropout, a moving average of weights, an optimizer's moments, pools of batches.
 SETTINGS = {
     "train.steps": STEPS,
-    "train.checkpoint_every": 3,
+    "train.checkpoint_every": 2,
     "train.log_every": 1,
-    "train.evaluate_every": 10,
+    "train.evaluate_every": 5,
     "train.evaluation_size": 8,
     "train.keep": 2,
     "optimizer.ema": 0.9,
@@ -31,6 +31,7 @@ SETTINGS = {
     "model.dropout": 0.1,
     "data.batch_tokens": 256,
     "data.max_length": 24,
+    "data.vocabulary": 40,
     "data.pool": 64,
     "data.test": "",
     "decoding.max_length": 8,
@@ -47,11 +48,18 @@ def one_compilation(tmp_path_factory):
         yield
 
 
-def start(workdir: Path) -> subprocess.Popen:
-    command = [sys.executable, "train.py", f"--workdir={workdir}", "--config=zoo/configs/phrases.py"]
-    command += [f"--config.{key}={value}" for key, value in SETTINGS.items()]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+@pytest.fixture(scope="module")
+def start(pairs_in_files):
+    """`start(workdir)`: the process of a run there, which trains or resumes."""
+    settings = SETTINGS | {"data.train": pairs_in_files, "data.valid": pairs_in_files}
+
+    def started(workdir: Path) -> subprocess.Popen:
+        command = [sys.executable, "train.py", f"--workdir={workdir}", "--config=zoo/configs/phrases.py"]
+        command += [f"--config.{key}={value}" for key, value in settings.items()]
+        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+    return started
 
 
 def finished(process: subprocess.Popen) -> None:
@@ -80,18 +88,18 @@ def half_written(workdir: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(start, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
     finished(start(workdir))
     return workdir
 
 
-def test_a_run_killed_at_several_moments_ends_bit_for_bit_where_an_undisturbed_one_ends(undisturbed, tmp_path):
+def test_a_run_killed_at_several_moments_ends_bit_for_bit_where_an_undisturbed_one_ends(start, undisturbed, tmp_path):
     workdir = tmp_path / "run"
     moments = {
         "before the first checkpoint": lambda: last_step(workdir) >= 1,
-        "while a checkpoint is being written": lambda: last_step(workdir) >= 5 and half_written(workdir),
-        "between two checkpoints, after an evaluation": lambda: last_step(workdir) >= 11,
+        "while a checkpoint is being written": lambda: last_step(workdir) >= 3 and half_written(workdir),
+        "between two checkpoints, after an evaluation": lambda: last_step(workdir) >= 6,
     }
     for moment in moments.values():
         kill_when(start(workdir), moment)
@@ -106,9 +114,9 @@ def test_a_run_killed_at_several_moments_ends_bit_for_bit_where_an_undisturbed_o
 
 
 @pytest.mark.slow
-def test_the_record_of_a_killed_run_has_every_step_once_and_the_same_losses(undisturbed, tmp_path):
+def test_the_record_of_a_killed_run_has_every_step_once_and_the_same_losses(start, undisturbed, tmp_path):
     workdir = tmp_path / "run"
-    kill_when(start(workdir), lambda: last_step(workdir) >= 5)
+    kill_when(start(workdir), lambda: last_step(workdir) >= 3)
     finished(start(workdir))
 
     def losses(directory):
@@ -119,7 +127,7 @@ def test_the_record_of_a_killed_run_has_every_step_once_and_the_same_losses(undi
     assert [step for step, _ in losses(workdir)] == list(range(1, STEPS + 1))
 
 
-def test_a_finished_run_started_again_changes_nothing(undisturbed):
+def test_a_finished_run_started_again_changes_nothing(start, undisturbed):
     before = {path: path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()}
     finished(start(undisturbed))
     after = {path: path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()}
