@@ -38,6 +38,7 @@ _TINY_BIG = {"model": "transformer_big", "rows": 2, "length": 8} | {
     "changes": {"layers": 1, "width": 16, "heads": 2, "ffn": 32}
 }
 _CHARACTERS = {"model": "characters", "rows": 64, "length": 256, "dropout": 0.2}
+_TINY_CHARACTERS, _TEN = _TINY_GPT | {"dropout": 0.2}, {"steps_per_call": 10}
 _TINY_DECODE = {"length": 4, "changes": {"layers": 1, "width": 16, "heads": 2, "ffn": 32}}
 PARTS = (
     Part("card", "parts.card", {"size": 8192, "on_cpu": 256}, {"size": 256, "on_cpu": 256}),
@@ -49,7 +50,8 @@ PARTS = (
     Part("nanoGPT gpt1, dropout 0", "peers.nanogpt", _GPT | {"dropout": 0.0}, _TINY_GPT | {"dropout": 0.0}),
     Part("zoo beam 4, 64 sentences", "parts.decode", {"rows": 64, "length": 64}, {"rows": 2} | _TINY_DECODE),
     Part("zoo beam 4, 1 sentence", "parts.decode", {"rows": 1, "length": 64}, {"rows": 1} | _TINY_DECODE),
-    Part("zoo characters, 10.7 million parameters", "parts.train", _CHARACTERS, _TINY_GPT | {"dropout": 0.2}),
+    Part("zoo characters, 10.7 million parameters", "parts.train", _CHARACTERS, _TINY_CHARACTERS),
+    Part("zoo characters, 10 steps a call", "parts.train", _CHARACTERS | _TEN, _TINY_CHARACTERS | _TEN),
 )
 # A peer's row is what the zoo's, which stands before it, is compared with.
 PEERS = {"peers.nanogpt": "nanoGPT", "peers.marian": "Marian"}

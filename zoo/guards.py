@@ -33,6 +33,7 @@ FREE = (
     "train.rollbacks",
     "train.spike",
     "train.steps",
+    "train.steps_per_call",
     "train.stuck_after",
     "train.wandb",
 )

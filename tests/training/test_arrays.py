@@ -27,6 +27,15 @@ def test_a_batch_of_arrays_is_learnt():
     assert float(training.update(on_device)["sums"].tokens) == batch.labels.size
 
 
+def test_several_updates_in_one_call_are_the_same_updates():
+    model = build("gpt", "nano", vocabulary=12, **(SMALL | {"dropout": 0.1}))
+    one, other = (ArrayTraining(model, optax.adam(1e-2)) for _ in range(2))
+    batches = [LanguageBatch(ids[:, :-1], ids[:, 1:]) for ids in (IDS, IDS[::-1], IDS)]
+    losses = [float(one.update(batch)["sums"].loss) for batch in batches]
+    assert other.updates(batches)["sums"].loss.tolist() == losses
+    jax.tree.map(np.testing.assert_array_equal, one.state.params, other.state.params)
+
+
 def test_a_model_and_a_step_import_nothing_that_only_data_needs():
     code = "import sys, zoo.training.arrays; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -142,7 +142,7 @@ class StopNotice:
     """
 
     def __init__(self, interrupts: bool = False):
-        self._asked = False
+        self._asked, self._calls = False, 0
         self._signals = (signal.SIGTERM, signal.SIGINT) if interrupts else (signal.SIGTERM,)
         self._before: dict[int, Any] = {}
 
@@ -165,9 +165,10 @@ class StopNotice:
         """For a process that waits. One of several processes must not stop alone."""
         return self._asked and jax.process_count() == 1
 
-    def after(self, step: int) -> bool:
-        """Every process must call this after every step."""
-        return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+    def after_call(self) -> bool:
+        """Every process must call this after every call of a program that makes steps."""
+        self._calls += 1  # JAX needs consecutive numbers
+        return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(self._calls)
 
 
 @contextmanager

@@ -32,15 +32,16 @@ def compiled_ahead(
     with ThreadPoolExecutor(min(MOST, len(shapes), os.cpu_count() or 1)) as threads:
         waiting = {threads.submit(lambda batch: step.lower(state, batch).compile(), batch): batch for batch in shapes}
         for done in as_completed(waiting):
-            programs[_shape(waiting[done])] = done.result()
+            programs[shape_of(waiting[done])] = done.result()
             elapsed = time.perf_counter() - began
             log.info("compiled %d of %d shapes of batches in %.0f s", len(programs), len(shapes), elapsed)
 
     def run(state: PyTree, batch: PyTree) -> tuple[PyTree, Any]:
-        return programs.get(_shape(batch), step)(state, batch)
+        return programs.get(shape_of(batch), step)(state, batch)
 
     return run
 
 
-def _shape(batch: PyTree) -> tuple[tuple[int, ...], ...]:
+def shape_of(batch: PyTree) -> tuple[tuple[int, ...], ...]:
+    """The shapes of its arrays."""
     return tuple(leaf.shape for leaf in jax.tree.leaves(batch))

@@ -16,7 +16,8 @@ class TrainConfig:
     checkpoints are averaged at the end, and the average becomes the best if it is. `accumulate` cuts each batch into
     parts that go through one after the other. `profile_at` is the step from which five are traced for TensorBoard's
     profiler (0: none). Where `compile_ahead` steps or more are left, the shapes of all batches are compiled together
-    before the first (0: each when it comes).
+    before the first (0: each when it comes). `steps_per_call` steps are one call of the device, if nothing else happens
+    between them and their batches have one shape (0: chosen, see `zoo.training.calls`).
 
     With `epochs` the data decides the steps, which `steps` bounds (0: no bound), and without them `steps` does. With
     `evaluate_epochs` there is an evaluation, and a checkpoint, after each so many epochs (fractions too) instead of
@@ -50,6 +51,7 @@ class TrainConfig:
     spike: float = 0.0
     stuck_after: int = 1800
     compile_ahead: int = 100
+    steps_per_call: int = 0
     changed_data: bool = False
 
     def __post_init__(self):
@@ -68,7 +70,7 @@ class TrainConfig:
             "average_last",
             "profile_at",
         )
-        for key in (*not_negative, "rollbacks", "stuck_after", "compile_ahead"):
+        for key in (*not_negative, "rollbacks", "stuck_after", "compile_ahead", "steps_per_call"):
             if getattr(self, key) < 0:
                 raise UserError(f"train.{key}={getattr(self, key)}: use 0 or more")
         if self.spike and self.spike <= 1:

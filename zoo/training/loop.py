@@ -6,35 +6,37 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from zoo.checkpoints import Checkpoints, average_parameters, best_score, save_parameters
+from zoo.checkpoints import Checkpoints, best_score
 from zoo.data.batches.base import Share
 from zoo.errors import UserError
 from zoo.parallel.mesh import batch_shards, check_heads
 from zoo.parallel.multihost import StopNotice, ending_together, is_first
-from zoo.parallel.rules import on_this_process, own_shards, parameter_count, place
+from zoo.parallel.rules import own_shards, parameter_count, place
 from zoo.tasks.base import Task
-from zoo.training.ahead import compiled_ahead
+from zoo.training.ahead import compiled_ahead, shape_of
 from zoo.training.awaited import Awaited
+from zoo.training.calls import calls, in_one_call, steps_per_call
 from zoo.training.config import TrainConfig
 from zoo.training.listeners import Listener
-from zoo.training.lora import unadapted
 from zoo.training.optimizers import COUNTS, OptimizerConfig, optimizer, schedule, trained_paths
 from zoo.training.profiling import Profile
 from zoo.training.progress import DivergedError, Progress, Window
 from zoo.training.reporting import Reporter
+from zoo.training.selection import Selection
 from zoo.training.step import TrainState, born, make_step
 from zoo.training.warm_start import Wanted, WarmStart, optimizer_of, taken_over
 from zoo.training.watchdog import Watchdog
 
 log = logging.getLogger("zoo")
-AVERAGE = "average"  # the prefix of the scores of the last checkpoints' average
 
 
 def matrix_parameters(model: Any, params: Any, batch: Any) -> int:
@@ -80,9 +82,12 @@ class Training:
         self.shapes, self.fresh, self.step = update(task, model, config, optimizer_config, mesh, seed)
         self.count = COUNTS[optimizer_config.per]
         self.flops_per_token = 6 * matrix_parameters(model, self.shapes.params, task.example_batch())
+        self.per_call = steps_per_call(config, task.training_shapes(shards), self.flops_per_token)
+        self.several = in_one_call(self.step, self.shapes, mesh)
         by_epochs = config.evaluate_epochs
         self.evaluate_every: float = by_epochs * task.epoch_steps() if by_epochs else config.evaluate_every
         self.checkpoints = Checkpoints(task.workdir, config.keep)
+        self.selection = Selection(task, model, config, mesh, self.checkpoints)
         self.progress = Progress()
         self.initial: Any | None = None  # parameters to start from, instead of random ones
         self.initial_optimizer: Any | None = None  # the optimizer's state, instead of a new one
@@ -133,7 +138,7 @@ class Training:
                 finished = self._steps(start, reporter, notice, watchdog)
             self.checkpoints.wait()
             if finished and config.average_last > 1:
-                self._average(reporter)
+                self.selection.average(self.shapes.params, self.progress, reporter)
             return finished
         finally:
             reporter.close()
@@ -226,46 +231,55 @@ class Training:
     def _every_step(
         self, start: int, reporter: Reporter, notice: StopNotice, watchdog: Watchdog, profile: Profile
     ) -> bool:
-        config, window, pending = self.config, Window(carried=self.progress.window), None
-        for step in range(start + 1, config.steps + 1):
+        config, window, running = self.config, Window(carried=self.progress.window), None
+        for call in calls(start, config.steps, self.per_call, self._pauses):
+            before, step = call[0] - 1, call[-1]
             if config.patience and self.progress.since_best >= config.patience:
                 reporter.message(f"no better train.select={config.select} in {config.patience} evaluations: stopping")
-                self._save(step - 1, reporter, window)
+                self._save(before, reporter, window)
                 return True
-            profile.before(step, self.state)
-            evaluate = self._evaluates(step)
-            by_epochs = config.evaluate_epochs > 0
-            save = step % config.checkpoint_every == 0 or step == config.steps or (evaluate and by_epochs)
+            profile.before(call, self.state)
             with watchdog.over(step):
                 waiting = time.perf_counter()
-                batch = self.batches.unless(notice.while_waiting)
-                if batch is None:
-                    self._take(window, pending)
-                    return self._stop(step - 1, reporter, window)
-                batch = place(batch, self.mesh)
+                batches = self.batches.unless(notice.while_waiting, len(call))
+                if batches is None:
+                    self._take(window, running)
+                    return self._stop(before, reporter, window)
+                batches = [place(batch, self.mesh) for batch in batches]
                 window.waited += time.perf_counter() - waiting
-                self.state, metrics = self.step(self.state, batch)
-                # Read the numbers of the previous step while this one runs.
-                self._take(window, pending)
-                pending = step, metrics
-                stop = notice.after(step)
-                if evaluate or save or stop or step % config.log_every == 0:
-                    self._take(window, pending)
-                    pending = None
-            if step % config.log_every == 0 or step == config.steps:
+                begun = call[0], self._update(batches)
+                # Read the numbers of the previous call while this one runs.
+                self._take(window, running)
+                running, stop = begun, notice.after_call()
+                if stop or self._pauses(step):
+                    self._take(window, running)
+                    running = None
+            if self._reports(step):
                 values = window.values(float(self.rate(step - 1)), self.flops_per_token)
                 reporter.report(step, {f"train/{name}": value for name, value in values.items()})
                 window = Window()
                 self.checkpoints.check()
             pausing = time.perf_counter()
-            if evaluate:
-                self._evaluate(step, reporter)
+            if self._evaluates(step):
+                self.selection.evaluate(step, self._weights(), self.progress, reporter)
             if stop and step < config.steps:
                 return self._stop(step, reporter, window)
-            if save or stop:
+            if stop or self._saves(step):
                 self._save(step, reporter, window)
             window.paused += time.perf_counter() - pausing
         return True
+
+    def _update(self, batches: list[Any]) -> list[dict[str, Any]]:
+        """Start the updates on these batches: in one call if they are several of one shape. Returns the metrics of
+        each call."""
+        if len(batches) > 1 and len(set(map(shape_of, batches))) == 1:
+            self.state, metrics = self.several(self.state, tuple(batches))
+            return [metrics]
+        metrics = []
+        for batch in batches:
+            self.state, of_one = self.step(self.state, batch)
+            metrics.append(of_one)
+        return metrics
 
     def _stop(self, step: int, reporter: Reporter, window: Window) -> bool:
         """Save `step`, the last one, and return False: the run is not finished."""
@@ -277,14 +291,33 @@ class Training:
         log.info("asked to stop: step %d of %d is saved; the same command resumes from it", step, self.config.steps)
         return False
 
+    def _reports(self, step: int) -> bool:
+        return step % self.config.log_every == 0 or step == self.config.steps
+
     def _evaluates(self, step: int) -> bool:
         """Whether to evaluate after `step`: when another interval is complete, which may be a fraction of steps."""
         return step // self.evaluate_every > (step - 1) // self.evaluate_every or step == self.config.steps
 
-    def _take(self, window: Window, pending: tuple[int, dict[str, Any]] | None) -> None:
-        if pending is None:
+    def _saves(self, step: int) -> bool:
+        with_evaluations = self.config.evaluate_epochs > 0 and self._evaluates(step)
+        return step % self.config.checkpoint_every == 0 or step == self.config.steps or with_evaluations
+
+    def _pauses(self, step: int) -> bool:
+        """Whether anything but the next step follows `step`."""
+        return self._reports(step) or self._evaluates(step) or self._saves(step)
+
+    def _take(self, window: Window, running: tuple[int, list[dict[str, Any]]] | None) -> None:
+        """Wait for the numbers of the calls that began with a step, and check those of each step."""
+        if running is None:
             return
-        step, metrics = pending
+        step, calls = running
+        for metrics in jax.device_get(calls):
+            metrics = jax.tree.map(np.atleast_1d, metrics)
+            for index in range(len(metrics["gradient_norm"])):
+                self._see(step, jax.tree.map(itemgetter(index), metrics), window)
+                step += 1
+
+    def _see(self, step: int, metrics: dict[str, Any], window: Window) -> None:
         window.add(metrics)
         objective = float(metrics["sums"].objective)
         for name, value in (("loss", objective), ("gradient", float(metrics["gradient_norm"]))):
@@ -299,49 +332,7 @@ class Training:
         """The parameters to evaluate, which are also those loaded from a checkpoint (`zoo.checkpoints.parameters`)."""
         return self.state.params if self.state.ema is None else self.state.ema
 
-    def _local(self, params: Any) -> Any:
-        return on_this_process(params, self.mesh)
-
-    def _evaluate(self, step: int, reporter: Reporter) -> None:
-        evaluation = self.task.evaluate(
-            *unadapted(self.model, self._local(self._weights())), "valid", most=self.config.evaluation_size
-        )
-        self._report(step, evaluation, reporter)
-        if self.progress.see(step, self._selected(evaluation.values), self.config.select):
-            self.checkpoints.save_best(step, self._weights(), evaluation.values)
-
-    def _selected(self, values: dict[str, Any]) -> float:
-        if self.config.select not in values:
-            numbers = ", ".join(name for name, value in values.items() if isinstance(value, float))
-            raise UserError(f"train.select={self.config.select!r} is not among the values of an evaluation: {numbers}")
-        return values[self.config.select]
-
-    def _report(self, step: int, evaluation: Any, reporter: Reporter, split: str = "valid") -> None:
-        numbers = {name: value for name, value in evaluation.values.items() if isinstance(value, float)}
-        reporter.report(step, {f"{split}/{name}": value for name, value in numbers.items()})
-        if evaluation.note:
-            reporter.message(f"    {evaluation.note}\n")
-        reporter.samples(step, evaluation.samples)
-
     def _save(self, step: int, reporter: Reporter, window: Window) -> None:
         self.progress.window = window.saved
         reporter.publish()
         self.checkpoints.save(step, self.state, self.batches, dataclasses.asdict(self.progress))
-
-    def _average(self, reporter: Reporter) -> None:
-        """Average the last checkpoints (Vaswani et al. 2017, section 6.1), and keep the average as the best if it
-        is."""
-        steps = self.checkpoints.steps()[-self.config.average_last :]
-        host = average_parameters(self.task.workdir, steps)
-        params = jax.tree.map(
-            lambda leaf, like: jax.device_put(jnp.asarray(leaf), like.sharding), host, self.shapes.params
-        )
-        evaluation = self.task.evaluate(
-            *unadapted(self.model, self._local(params)), "valid", most=self.config.evaluation_size
-        )
-        reporter.message(f"average of the checkpoints at steps {steps[0]} to {steps[-1]}")
-        values = evaluation.values
-        save_parameters(self.task.workdir / "average", steps[-1], params, values)
-        if self.progress.better(self._selected(values), self.config.select):
-            self.checkpoints.save_best(steps[-1], params, values)
-        self._report(steps[-1], evaluation, reporter, AVERAGE)

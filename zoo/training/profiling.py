@@ -18,12 +18,14 @@ class Profile:
         self._directory = directory
         self._began: int | None = None
 
-    def before(self, step: int, state: Any) -> None:
-        """Call it before each step, with the arrays that the previous step computes."""
-        if self._began is None and step in self._steps:
+    def before(self, steps: range, state: Any) -> None:
+        """Use it before each call of the device, with the arrays that the previous one computes. The steps of a call
+        are traced together."""
+        asked = any(step in self._steps for step in steps)
+        if self._began is None and asked:
             jax.profiler.start_trace(str(self._directory))
-            self._began = step
-        elif step not in self._steps:
+            self._began = steps[0]
+        elif not asked:
             self.close(state)
 
     def close(self, state: Any) -> None:
