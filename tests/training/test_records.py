@@ -14,6 +14,7 @@ from noise import Noise, norm, training
 import zoo.checkpoints.saving
 from zoo.checkpoints import load_parameters
 from zoo.errors import UserError
+from zoo.parallel.multihost import StopNotice
 from zoo.training.progress import Progress
 
 
@@ -167,11 +168,11 @@ def test_a_full_disk_names_the_checkpoint_that_is_there(tmp_path, monkeypatch):
 
 
 class Stuck(Noise):
-    """A run whose data do not come from step `at` on; it gets SIGTERM while it waits for them."""
+    """A run whose data do not come from step `at` on."""
 
     def __init__(self, workdir, at):
         super().__init__(workdir)
-        self.at, self.never = at, threading.Event()
+        self.at, self.never, self.waits = at, threading.Event(), False
 
     def training_batches(self, shards, share):
         batches = super().training_batches(shards, share)
@@ -181,7 +182,7 @@ class Stuck(Noise):
             def __next__(self):
                 rows.append(1)
                 if len(rows) == stuck.at:
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    stuck.waits = True
                     if not stuck.never.wait(60):
                         raise TimeoutError("the run waits on")
                 return super().__next__()
@@ -190,11 +191,19 @@ class Stuck(Noise):
         return batches
 
 
-def test_a_run_whose_data_do_not_come_hears_sigterm_and_continues_as_an_undisturbed_one_does(tmp_path):
+def test_a_run_whose_data_do_not_come_hears_sigterm_and_continues_as_an_undisturbed_one_does(tmp_path, monkeypatch):
     settings = {"log_every": 4, "evaluate_every": 3, "checkpoint_every": 5}
     assert training(Noise(tmp_path / "still"), 6, **settings).run({})
+    asked = StopNotice.while_waiting
     for at, saved in ((1, []), (3, [2]), (1, [2])):
         run = training(stuck := Stuck(tmp_path / "stopped", at), 6, **settings)
+
+        def looks(notice, stuck=stuck):
+            if stuck.waits:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return asked(notice)
+
+        monkeypatch.setattr(StopNotice, "while_waiting", looks)
         assert not run.run({})
         stuck.never.set()
         assert run.checkpoints.steps() == saved
