@@ -15,7 +15,7 @@ from zoo.training.optimizers import OptimizerConfig, optimizer
 
 OPTIMIZER = OptimizerConfig(peak=1e-4, schedule="constant", warmup=0, clip=1.0, decay=0.1, beta1=0.9, beta2=0.95)
 # What nanoGPT trains: GPT-2's shape with dropout 0.1 everywhere.
-SHAPE = {"norm": "pre", "activation": "gelu_tanh", "dropout": 0.1, "attention_dropout": 0.1}
+SHAPE = {"norm": "pre", "residual_init": "scaled", "dropout": 0.1, "attention_dropout": 0.1}
 
 
 def tokens(options: dict[str, Any]) -> Int[np.ndarray, "B T"]:

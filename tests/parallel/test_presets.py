@@ -160,7 +160,7 @@ def check_kernels():
 def check_loss(mesh):
     """Logits are made in parts, once; and nothing of the size of the matrix is sent for every part."""
     random, vocabulary, width = np.random.default_rng(2), 64, 32
-    losses.CHUNK["cpu"] = 4 * ROWS * vocabulary // mesh.size  # four columns
+    losses.CHUNK["cpu"], losses.TOKENS_OF_A_UNIT = 4 * ROWS * vocabulary // mesh.size, {}  # four columns
     states = jnp.asarray(random.normal(size=(ROWS, LENGTH, width)), jnp.float32)
     matrix = jnp.asarray(random.normal(size=(vocabulary, width)), jnp.float32)
     labels = jnp.asarray(random.integers(1, vocabulary, (ROWS, LENGTH)))

@@ -77,6 +77,7 @@ def test_the_objective_is_the_smoothed_cross_entropy(contract, bias, smoothing):
 @parts
 def test_its_value_and_gradient_are_those_of_the_formula_in_any_parts(monkeypatch, contract, bias, chunk, device):
     monkeypatch.setattr(losses, "CHUNK", {device: chunk})
+    monkeypatch.setattr(losses, "TOKENS_OF_A_UNIT", {})
     monkeypatch.setattr(losses, "platform", lambda: device)
     readout = readout_of(contract, bias)
     value, gradient = jax.value_and_grad(lambda r: cross_entropy(r, LABELS, 0.1).objective)(readout)
@@ -89,6 +90,14 @@ def test_its_value_and_gradient_are_those_of_the_formula_in_any_parts(monkeypatc
         if ours is not None:
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert (gradient.bias is not None) == bias
+
+
+@pytest.mark.parametrize(
+    ("shape", "vocabulary", "width", "columns"),
+    [((2, 512), 40_478, 768, 512), ((2048, 512), 40_478, 768, 1), ((16, 256), 8192, 384, 32)],
+)
+def test_a_part_on_a_cpu_is_worth_its_pass_over_the_gradient_of_the_matrix(shape, vocabulary, width, columns):
+    assert losses._columns(shape, vocabulary, width) == columns
 
 
 @pytest.mark.parametrize("contract", [0, 1])

@@ -13,9 +13,10 @@ from zoo.models.base import EXCLUDED, Readout
 from zoo.nn.linear import product, result_of, summed_outer
 from zoo.nn.placement import parts, placed, platform
 
-# Logits of one device that are in memory at a time. A CPU is fastest if they fit its cache; elsewhere every part costs
-# a pass over the gradient of the matrix.
+# Logits of one device that are in memory at a time. A CPU is fastest if they fit its cache. But every part costs passes
+# over the gradient of the matrix, so there it has at least so many tokens for each unit of the width.
 CHUNK = {"cpu": 2**22, "gpu": 2**29}
+TOKENS_OF_A_UNIT = {"cpu": 2}
 ROOMY_CHUNK = 2**26
 
 
@@ -66,16 +67,18 @@ def cross_entropy(
     real = labels != padding
     weights = jnp.ones(len(labels)) if weights is None else weights
     weights = jnp.broadcast_to(weights[:, None], labels.shape)
-    sums = _summed(readout, labels, real, weights, smoothing, _columns(labels.shape, readout.vocabulary))
+    columns = _columns(labels.shape, readout.vocabulary, readout.states.shape[-1])
+    sums = _summed(readout, labels, real, weights, smoothing, columns)
     return sums.replace(sentences=real.any(axis=1).sum().astype(jnp.float32))
 
 
-def _columns(shape: tuple[int, int], vocabulary: int) -> int:
+def _columns(shape: tuple[int, int], vocabulary: int, width: int) -> int:
     """How many columns of a batch are processed together: a divisor of their number, so that all blocks have one shape,
     and equally many from each device where the mesh shards them."""
     rows, length = shape
     devices, (_, cuts) = jax.sharding.get_abstract_mesh().size or jax.device_count(), _cuts(shape)
-    most = max(cuts, CHUNK.get(platform(), ROOMY_CHUNK) * devices // (rows * vocabulary))
+    tokens = max(CHUNK.get(platform(), ROOMY_CHUNK) // vocabulary, TOKENS_OF_A_UNIT.get(platform(), 0) * width)
+    most = max(cuts, tokens * devices // rows)
     return max(n for n in range(cuts, length + 1, cuts) if length % n == 0 and n <= most)
 
 
