@@ -109,6 +109,17 @@ def test_a_scanned_stack_is_no_longer_program_when_it_is_deeper(parameters):
     assert size(2) == size(12)
 
 
+def test_making_the_parameters_of_a_stack_that_is_written_out_is_no_longer_program_either(monkeypatch):
+    monkeypatch.setitem(stacks.WRITTEN_OUT, "cpu", 12)
+
+    def size(length):
+        deep = Stack(LAYER, length)
+        make = jax.jit(lambda: deep.init(jax.random.key(0), X, MASK, False, False))
+        return len(make.lower().as_text().splitlines())
+
+    assert size(2) == size(4)
+
+
 def test_layers_are_drawn_apart(parameters):
     kernels = parameters[True]["layers"]["feed_forward"]["expand"]["kernel"]
     assert kernels.shape == (LENGTH, 16, 32)

@@ -40,7 +40,8 @@ class Stack(nn.Module):
 
     def setup(self):
         layer = self.layer
-        loop = self.scan and self.length > WRITTEN_OUT.get(platform(), 0)
+        written_out = self.length <= WRITTEN_OUT.get(platform(), 0) and not self.is_initializing()
+        loop = self.scan and not written_out
         if self.remat:
             layer = nn.remat(layer, prevent_cse=not loop, static_argnums=(3, 4), methods=["__call__"])
         if self.scan:
