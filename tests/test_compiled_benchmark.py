@@ -16,6 +16,14 @@ NEEDS_CUDA = pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs jax[cuda12], of the extra gpu"
 )
 
+NEEDS_LIBTPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, of the extra tpu")
+
+
+def row_of(capsys, monkeypatch, *arguments: str) -> dict:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "compiled", *arguments, "--json"])
+    main()
+    return json.loads(capsys.readouterr().out)["rows"][0]
+
 
 def test_without_the_compiler_one_line_names_the_extra(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", partial(lambda found, name: found, None))
@@ -44,10 +52,7 @@ def test_a_state_that_git_does_not_know_is_one_line():
 @NEEDS_CUDA
 @pytest.mark.slow
 def test_a_small_model_is_counted_wholly_and_by_place(capsys, monkeypatch):
-    command = ["benchmarks", "compiled", "--model=multi30k", "--rows=8", "--json"]
-    monkeypatch.setattr(sys, "argv", command)
-    main()
-    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    row = row_of(capsys, monkeypatch, "--model=multi30k", "--rows=8")
     assert row["bytes"] == sum(row["bytes_by_place"].values()) == sum(row["bytes_by_kind"].values())
     assert {"attention", "feed-forward", "loss", "optimizer"} <= set(row["bytes_by_place"])
     assert row["product_flops"] == sum(row["product_flops_by_types"].values()) > 0
@@ -57,14 +62,21 @@ def test_a_small_model_is_counted_wholly_and_by_place(capsys, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "gigabytes"), [("gpt1", 85), ("transformer_big", 66)])
 def test_a_step_moves_and_keeps_no_more_than_it_has_been_brought_to(model, gigabytes, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "compiled", f"--model={model}", "--json"])
-    main()
-    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    row = row_of(capsys, monkeypatch, f"--model={model}")
     assert row["bytes"] <= gigabytes * 1e9
     assert row["temporary_bytes"] <= 16 * 2**30
     types = row["product_flops_by_types"]
     assert all(kind.startswith("bf16 x bf16") for kind in types)
     assert types["bf16 x bf16 -> f32"] <= 0.34 * row["product_flops"]  # gradients of weights: a third of all
+
+
+@NEEDS_LIBTPU
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "gigabytes", "gibibytes"), [("gpt1", 210, 20), ("transformer_big", 146, 24)])
+def test_a_step_of_a_tpu_moves_and_keeps_no_more_either(model, gigabytes, gibibytes, capsys, monkeypatch):
+    row = row_of(capsys, monkeypatch, "--target=v5p", f"--model={model}")
+    assert row["bytes"] <= gigabytes * 1e9
+    assert row["temporary_bytes"] <= gibibytes * 2**30
 
 
 def test_every_model_is_one_of_the_zoo():

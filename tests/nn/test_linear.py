@@ -84,9 +84,10 @@ def products_on(device, dtype):
     return re.findall(r":(\w+)\[([\d,]+)\] = dot_general", str(step))
 
 
-@pytest.mark.parametrize("device", ["gpu", "tpu"])
-def test_on_accelerators_products_of_bfloat16_give_bfloat16_but_for_gradients_of_weights(device):
-    assert set(products_on(device, jnp.bfloat16)) == {("bf16", "12,5"), ("bf16", "12,8"), ("f32", "8,5")}
+@pytest.mark.parametrize(("device", "rows"), [("gpu", "12"), ("tpu", "2,6")])
+def test_on_accelerators_products_of_bfloat16_give_bfloat16_but_for_gradients_of_weights(device, rows):
+    """Rows are merged on GPUs only: a TPU would copy them."""
+    assert set(products_on(device, jnp.bfloat16)) == {("bf16", f"{rows},5"), ("bf16", f"{rows},8"), ("f32", "8,5")}
     assert {dtype for dtype, _ in products_on(device, jnp.float32)} == {"f32"}
     assert {dtype for dtype, _ in products_on("cpu", jnp.bfloat16)} == {"f32"}
 

@@ -29,8 +29,8 @@ def product(
 ) -> Float[Array, "*N _"]:
     """The last axis of `x` against axis `contract` of `y`, summed in float32, given in `result`.
 
-    The axes before it are merged, so that XLA lays out what comes before and after as rows too, unless the mesh cuts
-    positions: devices would then have to send each other everything.
+    On a GPU the axes before it are merged, so that XLA lays out what comes before and after as rows too, unless the
+    mesh cuts positions: devices would then have to send each other everything.
     """
     rows = _flat(x) if _mergeable(x) else x
     axes = (rows.ndim - 1,), (contract,)
@@ -75,8 +75,9 @@ def _flat(x: Array) -> Array:
 
 
 def _mergeable(x: Array) -> bool:
-    """Whether the axes of rows become one without moving anything: the mesh may cut the first, and no other."""
-    return x.ndim > 2 and platform() != "cpu" and parts("length") == 1
+    """Whether the axes of rows become one without moving anything: the mesh may cut the first, and no other. Not on a
+    TPU, which tiles the last two axes and may order the others as it likes: there XLA would copy."""
+    return x.ndim > 2 and platform() == "gpu" and parts("length") == 1
 
 
 def dot(
