@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,15 @@ import ctranslate2
 from benchmarks.decoding import sources, transformer
 from benchmarks.in_turns import cores
 from zoo.data.specials import SPECIALS
+from zoo.data.tokenizers import WordVocabulary
 from zoo.interop import ctranslate2 as written
 from zoo.interop.exported import Exported
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A vocabulary of which every piece is the number of its row."""
-
-    size: int
-
-    def piece(self, row: int) -> str:
-        return SPECIALS[row] if row < len(SPECIALS) else str(row)
 
 
 def prepare(options: dict[str, Any]) -> Callable[[], list[list[list[int]]]]:
     """A turn gives the best translations of each sentence, as many as there are beams."""
     model, params = transformer(options)
-    tokenizers = {"joint": Numbers(options["vocabulary"])}
+    tokenizers = {"joint": WordVocabulary([str(row) for row in range(len(SPECIALS), options["vocabulary"])])}
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         written.write(folder, Exported(model.config, params, tokenizers, None), options["quantize"])
