@@ -3,7 +3,7 @@
     python -m benchmarks finetune --donor runs/books --data GLUE --tasks rte,stsb,cola,sst2 --scratch --seeds 5
 
 GLUE holds the tasks' folders as GLUE names them (RTE, STS-B, CoLA, SST-2, ...). Each run is a working directory in
-`--out`; the same command goes on where it stopped. No run is begun once `--minutes` are over: seeds take turns, so that
+`--out`; the same command resumes where it stopped. No run is begun once `--minutes` are over: seeds take turns, so that
 what is there by then is a whole comparison of fewer seeds. Each score is the best epoch's on the dev split, and the
 paper's are of the test split, of a model of 117 million parameters.
 """

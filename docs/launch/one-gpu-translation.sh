@@ -3,7 +3,7 @@
 #
 #   docs/launch/one-gpu-translation.sh DATA WORKDIR [--config.KEY=VALUE ...]
 #
-# DATA holds train, val and test_2016_flickr, each as .en and .de. The same command again goes on where it stopped. ZOO is
+# DATA holds train, val and test_2016_flickr, each as .en and .de. The same command again resumes where it stopped. ZOO is
 # the command of the zoo (default: python -m zoo).
 set -euo pipefail
 

@@ -6,7 +6,7 @@
 #       docs/launch/tpu-slice.sh NAME --config=gpt.py:gpt2_1558m --config.data.path=/mnt/zoo/text
 #
 # SLICES=4 joins four slices over the data-center network; say then also how the mesh lies over them, as
-# --config.mesh.dcn_data=4. Run again with the same NAME after an interruption: it goes on from the last checkpoint.
+# --config.mesh.dcn_data=4. Run again with the same NAME after an interruption: it resumes from the last checkpoint.
 set -euo pipefail
 
 : "${PROJECT:?name a project of Google Cloud}" "${ZONE:?name its zone}" "${BUCKET:?name a bucket for the run}"
