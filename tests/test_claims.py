@@ -80,6 +80,7 @@ def test_a_point_is_measured_once_and_again_only_for_other_settings(tmp_path):
     for settings in ({"x": 1}, {"x": 1}, {"x": 2}):
         assert Points(tmp_path, settings).of("one", measure) == {"a": 1.5}
     assert len(measured) == 2
+    assert Points(tmp_path, {"x": 1}).work != Points(tmp_path, {"x": 2}).work  # no training resumes another's
     with pytest.raises(TimeIsUp):
         Points(tmp_path, {"x": 2}, float("-inf")).of("two", measure)
 

@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
 def measure(points: Points) -> None:
     """BLEU of each model on the test lines, by bins of their length in words."""
     for name in NAMES:
-        points.of(name, lambda n=name: _point(points.settings, n, points.folder))
+        points.of(name, lambda n=name: _point(points.settings, n, points.work))
 
 
 def _write_lines(settings: dict[str, Any], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What has been measured so far, in one file for each point, so that the same command resumes where it stopped."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -26,6 +27,11 @@ class Points:
     deadline: float = float("inf")
     values: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+
+    @property
+    def work(self) -> Path:
+        """A folder for the trainings of these settings; others have their own."""
+        return self.folder / hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
 
     def of(self, name: str, measure: Callable[[], Any]) -> Any:
         """The value called `name`, measured unless it is there. Raises `TimeIsUp` after the deadline."""

@@ -60,7 +60,7 @@ def settings_for(text: Path | None) -> dict[str, Any]:
 def measure(points: Points, text: Path | None) -> None:
     """Held-out loss of each size after every `evaluate_every` updates, with its parameters and its operations."""
     for layers, width in points.settings["sizes"]:
-        points.of(f"{layers}x{width}", lambda size=(layers, width): _point(points.settings, text, *size, points.folder))
+        points.of(f"{layers}x{width}", lambda size=(layers, width): _point(points.settings, text, *size, points.work))
 
 
 def _content(text: Path | None) -> bytes:
