@@ -37,7 +37,7 @@ CLAIM = (
 SETTINGS: dict[str, Any] = {
     # Layers and width; the last is the one that is predicted. All have two layers or more: a single layer is off the
     # trend (Kaplan et al. 2020, section 3.2).
-    "sizes": [[2, 16], [2, 32], [2, 48], [2, 64], [3, 96], [4, 128], [6, 192]],
+    "sizes": [[2, 16], [2, 32], [2, 48], [2, 64], [2, 80], [3, 96], [4, 128]],
     "rows": 16,
     "length": 128,
     "updates": 1000,
