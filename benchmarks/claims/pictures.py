@@ -5,6 +5,7 @@ from os import PathLike
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.claims.power_law import PowerLaw
 from zoo.plotting.pictures import panel, picture
@@ -23,6 +24,9 @@ def draw_parallelism(path: str | PathLike, speeds: Lines, shares: Lines, steps: 
         for axes in (left, middle, right):
             _by_doubling(axes, [x for xs, _ in speeds.values() for x in xs])
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:,g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         left.legend()
 
 
@@ -61,7 +65,7 @@ def draw_scaling(
             _band(right, laws["compute"], [c for r in runs for c in r["compute"]], from_fit=True)
         for axes in (left, right):
             axes.set_xscale("log")
-        left.legend()
+            axes.legend()
 
 
 def _band(axes: Axes, law: PowerLaw, xs: Sequence[float], from_fit: bool = False) -> None:

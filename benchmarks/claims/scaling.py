@@ -159,7 +159,8 @@ def tell(points: Points) -> Iterator[str]:
     if "compute" in laws:
         yield "\nThe law of parameters is fitted to the last loss of each run. The law of compute is fitted to the"
         yield "points that no other point betters with as little compute. Several of these belong to one run and depend"
-        yield "on each other, so its intervals are narrower than they should be."
+        yield "on each other, so its intervals are narrower than they should be. It also ignores that the text is the"
+        yield "same for all: a run of a larger model may need more of it to reach the best loss of its compute."
 
 
 def _rows(fitted: Sequence[dict[str, Any]], checked: dict[str, Any] | None) -> Iterator[list[str]]:
