@@ -42,8 +42,10 @@ def in_float64(x):
 
 
 @pytest.mark.smoke
+@pytest.mark.parametrize("device", ["cpu", "tpu"])
 @pytest.mark.parametrize("place", [0.0, 1e3, -1e3, "outlier"])
-def test_rows_anywhere_are_normalized_as_in_float64(place):
+def test_rows_anywhere_are_normalized_as_in_float64(place, device, monkeypatch):
+    monkeypatch.setattr("zoo.nn.norms.platform", lambda: device)
     x = rows(place)
     y, back = jax.vjp(lambda *given: normalized(*given, jnp.float32), x, SCALE, BIAS)
     for ours, exact in zip((y, *back(COTANGENT)), in_float64(x), strict=True):
