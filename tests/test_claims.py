@@ -85,6 +85,30 @@ def test_a_point_is_measured_once_and_again_only_for_other_settings(tmp_path):
         Points(tmp_path, {"x": 2}, float("-inf")).of("two", measure)
 
 
+def test_bleu_by_length_is_told_with_what_is_left_on_the_longest_lines(tmp_path):
+    bins = [{"first": 1, "last": 2, "sentences": 3}, {"first": 3, "last": 5, "sentences": 4}]
+    run = {"parameters": 1_000_000, "bins": bins, "bleu": [50.0, 25.0], "signature": "sacreBLEU"}
+    said = "\n".join(lengths.tell(Points(tmp_path, lengths.SETTINGS, values={"cho": run})))
+    assert "| 3–5 | 4 | 25.0 |" in said and "keeps 50 %" in said
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "inside the interval"), (1.3, "above"), (0.7, "below")])
+def test_the_largest_size_checks_the_law_of_the_others(tmp_path, factor, verdict):
+    noise = np.random.default_rng(0).normal(1, 0.005, len(scaling.SETTINGS["sizes"]))
+    values = {}
+    for number, (layers, width) in enumerate(scaling.SETTINGS["sizes"]):
+        size = 10.0**number
+        loss = 4 * size**-0.05 * noise[number] * (factor if number == len(noise) - 1 else 1)
+        values[f"{layers}x{width}"] = {
+            **{"parameters": int(size), "flops_per_update": size},
+            **{"updates": [1, 2], "losses": [2 * loss, loss]},
+        }
+    settings = scaling.SETTINGS | {"text": "a text"}
+    said = "\n".join(scaling.tell(Points(tmp_path, settings, values=values)))
+    assert "parameters^−0.05" in said and said.count("checks the law") == 1
+    assert verdict in said.split("Loss falls as compute")[0]
+
+
 @pytest.fixture
 def minute(monkeypatch):
     """Settings at which nothing is learned."""

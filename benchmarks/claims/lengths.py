@@ -94,7 +94,7 @@ def tell(points: Points) -> Iterator[str]:
     yield f"Lines of 1 to {s['phrases']} phrases (dates, times, money, measures), {s['source']} to {s['target']}. Each"
     yield f"model has about {millions(s['parameters'])} parameters and makes {s['updates']:,} updates on the same text,"
     yield "one seed. BLEU of the test lines by their length in words, greedy:\n"
-    header = ["words", "lines", *map(_short, values)]
+    header = ["words", "lines", *map(short, values)]
     rows = [
         [f"{b['first']}–{b['last']}", str(b["sentences"]), *(f"{run['bleu'][at]:.1f}" for run in values.values())]
         for at, b in enumerate(one["bins"])
