@@ -171,8 +171,9 @@ def _write_texts(folder: Path) -> None:
     """Pairs for a translator, and folders of text for a language model."""
     folder.mkdir()
     for split in ("train", "valid", "test", "real", "mono"):
-        for language, words in (("en", "the red house number"), ("de", "das rote Haus Nummer")):
-            lines = "".join(f"{words} {number}\n" for number in range(60))
+        for language, words in (("en", "the red house by a quiet lake"), ("de", "das rote Haus an einem stillen See")):
+            each = words.split()
+            lines = "".join(f"{' '.join(each[number % 4 :])} {each[number % 7]} {number}\n" for number in range(60))
             (folder / f"{split}.{language}").write_text(lines, encoding="utf-8")
         (folder / split).mkdir()
         (folder / split / "a.txt").write_text("The cat sat on the mat, and looked at the dog. " * 60)

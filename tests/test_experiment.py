@@ -72,6 +72,10 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_default():
     assert experiment.optimizer.beta1 == 0.9  # the default
 
 
+def test_a_path_will_do_for_a_text():
+    assert from_file("phrases", [("data.train", Path("texts") / "train")]).data.train == str(Path("texts", "train"))
+
+
 def test_an_experiment_survives_its_working_directory(tmp_path):
     experiment = from_file("phrases:en-de", [("optimizer.peak", "0.5")])
     open_workdir(tmp_path / "run", experiment)

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Mapping
+from os import PathLike, fspath
 from typing import Any
 
 from zoo.errors import UserError, nearest
@@ -47,6 +48,8 @@ def _value(kind: Any, value: Any, path: str) -> Any:
         return build(kind, value, f"{path}.")
     if typing.get_origin(kind) is tuple:
         return _tuple(typing.get_args(kind)[0], value, path)
+    if kind is str and isinstance(value, PathLike):
+        return fspath(value)
     try:
         if isinstance(value, Text):
             return _parsed(kind, value)

@@ -7,7 +7,7 @@ import pytest
 
 from zoo.models.base import Readout
 from zoo.tasks import losses
-from zoo.tasks.losses import Sums, cross_entropy
+from zoo.tasks.losses import Sums, cross_entropy, total
 
 B, T, V, E = 6, 4, 11, 8
 
@@ -184,3 +184,26 @@ def test_excluded_rows_are_as_if_the_vocabulary_did_not_have_them(smoothing):
     assert np.isclose(value, expected, rtol=1e-6)
     assert np.allclose(gradient.states, its.states, atol=1e-5)
     assert np.allclose(gradient.matrix[:, kept], its.matrix, atol=1e-5) and not gradient.matrix[:, [1, 2]].any()
+
+
+def test_a_total_is_the_sum_and_waits_before_too_many_batches_are_queued(monkeypatch):
+    """Some 3,000 queued programs of eight simulated devices waited for each other for ever."""
+    queued, most = 0, 0
+    each = [Sums(*jnp.float32([n, n / 3, n / 7, 1, 1])) for n in range(30)]
+
+    def computed():
+        nonlocal queued, most
+        for one in each:
+            queued += 1
+            most = max(most, queued)
+            yield one
+
+    def wait(found):
+        nonlocal queued
+        queued = 0
+        return found
+
+    monkeypatch.setattr(losses.jax, "block_until_ready", wait)
+    assert jax.tree.map(float, total(computed())) == jax.tree.map(float, sum(each[1:], start=each[0]))
+    assert most == losses.QUEUED
+    assert jax.tree.map(float, total(iter(()))) == jax.tree.map(float, Sums.zero())

@@ -25,7 +25,7 @@ from zoo.errors import UserError, check_choice
 from zoo.storage import AnyPath, expanded, scratch
 from zoo.tasks import metrics
 from zoo.tasks.base import SPLITS, Splits, check_positions, lacks_tokenizers, save_tokenizer
-from zoo.tasks.losses import Sums, cross_entropy
+from zoo.tasks.losses import Sums, cross_entropy, total
 
 SHOWN = 60  # characters of a document that a sample takes as its prompt, and that it shows of the continuation
 
@@ -170,11 +170,8 @@ class LanguageModeling:
         """
         documents, ids = self._beginning(split, location, most * self.data.length)
         rows = self._rows(HeldTokens(ids))
-        parts = [
-            _evaluation_loss(model, params, batch)
-            for batch in evaluation_rows(rows, min(self.data.batch_rows, len(rows)))
-        ]
-        sums = sum(parts[1:], start=parts[0])
+        batches = evaluation_rows(rows, min(self.data.batch_rows, len(rows)))
+        sums = total(_evaluation_loss(model, params, batch) for batch in batches)
         values = sums.means() | metrics.language(float(sums.loss), documents)
         measured = {"documents": len(documents), "tokens": int(sums.tokens)}
         return metrics.Evaluation(values, self._samples(model, params, documents), measured=measured)

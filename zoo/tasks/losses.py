@@ -1,6 +1,7 @@
 """Losses as sums over tokens, never means: exact under accumulation, packing and sharding."""
 
 import math
+from collections.abc import Iterable
 from functools import partial
 
 import jax
@@ -18,6 +19,7 @@ from zoo.nn.placement import parts, placed, platform
 CHUNK = {"cpu": 2**22, "gpu": 2**29}
 TOKENS_OF_A_UNIT = {"cpu": 2}
 ROOMY_CHUNK = 2**26
+QUEUED = 8  # batches of an evaluation that the devices are given before the first is done
 
 
 @struct.dataclass
@@ -44,6 +46,17 @@ class Sums:
         tokens = max(float(self.tokens), 1.0)
         loss = float(self.loss) / tokens
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": float(self.correct) / tokens}
+
+
+def total(sums: Iterable[Sums]) -> Sums:
+    """The sum of `sums`, few of which are computed at a time: each that waits keeps its batch on the device, and where
+    one machine plays several devices, a long queue of programs that communicate can block itself."""
+    found = None
+    for number, one in enumerate(sums, 1):
+        found = one if found is None else found + one
+        if number % QUEUED == 0:
+            jax.block_until_ready(found)
+    return Sums.zero() if found is None else found
 
 
 @jax.named_scope("loss")

@@ -26,7 +26,7 @@ from zoo.models import registry
 from zoo.storage import AnyPath
 from zoo.tasks import metrics
 from zoo.tasks.base import SPLITS, Splits, lacks_tokenizers, save_tokenizer
-from zoo.tasks.losses import Sums, cross_entropy
+from zoo.tasks.losses import Sums, cross_entropy, total
 
 log = logging.getLogger("zoo")
 PHRASES = "phrases"
@@ -290,8 +290,8 @@ class Translation:
         buckets = Buckets.up_to(
             longest, max(self.data.batch_tokens, longest), 1, (*self.data.steps, self.data.max_length)
         )
-        parts = [_evaluation_loss(model, params, batch) for batch in evaluation_batches(examples, buckets)]
-        return sum(parts[1:], start=parts[0])
+        batches = evaluation_batches(examples, buckets)
+        return total(_evaluation_loss(model, params, batch) for batch in batches)
 
 
 @partial(jax.jit, static_argnames="model")
