@@ -48,6 +48,9 @@ DATA = {"batch_tokens": 512, "max_length": 24, "length": 32, "batch_rows": 4}
 DECODING = {"max_length": 8, "max_extra": 2, "max_new_tokens": 4}
 # Of a text: a donor brings its own, and phrases are small.
 LEARNED = {"translation": {"vocabulary": 48}, "language_modeling": {"tokenizer": "bytes", "vocabulary": 260}}
+# Sentences of few words, which still have as many pieces as a small vocabulary.
+ENGLISH = "the red house stands alone by quiet water under green trees where children often play with wooden boats"
+GERMAN = "das rote Haus steht einsam am stillen Wasser unter grünen Bäumen wo Kinder oft mit hölzernen Booten spielen"
 
 
 class Sandbox:
@@ -171,9 +174,9 @@ def _write_texts(folder: Path) -> None:
     """Pairs for a translator, and folders of text for a language model."""
     folder.mkdir()
     for split in ("train", "valid", "test", "real", "mono"):
-        for language, words in (("en", "the red house by a quiet lake"), ("de", "das rote Haus an einem stillen See")):
+        for language, words in (("en", ENGLISH), ("de", GERMAN)):
             each = words.split()
-            lines = "".join(f"{' '.join(each[number % 4 :])} {each[number % 7]} {number}\n" for number in range(60))
+            lines = "".join(f"{each[n % 5]} {each[n % 7]} {each[n % len(each)]} {n}\n" for n in range(60))
             (folder / f"{split}.{language}").write_text(lines, encoding="utf-8")
         (folder / split).mkdir()
         (folder / split / "a.txt").write_text("The cat sat on the mat, and looked at the dog. " * 60)
