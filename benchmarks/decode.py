@@ -5,12 +5,10 @@ system has a process of its own, and they take turns. Only ratios are to be comp
 """
 
 import argparse
-import importlib.util
-import sys
 from typing import Any
 
 from benchmarks.in_turns import Contestant, race
-from benchmarks.measuring import Result, matmul_ceiling, median_seconds, peak_memory_bytes, timed
+from benchmarks.measuring import Result, installed, matmul_ceiling, median_seconds, peak_memory_bytes, timed
 
 KINDS = {"bfloat16": ("bfloat16", "none"), "float32": ("float32", "none"), "int8": ("bfloat16", "int8")}
 VOCABULARY = 32_000
@@ -70,23 +68,16 @@ def _in_turns(arguments: argparse.Namespace, beam: int) -> list[dict[str, Any]]:
         for kind in arguments.kinds
     ]
     exact = _options(arguments, beam, "float32")
-    if _installed("ctranslate2", "CTranslate2"):
+    if installed("ctranslate2", "CTranslate2", "hf"):
         contestants += [
             Contestant(f"CTranslate2 {kind} beam {beam}", "benchmarks.ctranslate2_decoding", exact | {"quantize": kind})
             for kind in ("float32", "int8")
         ]
-    if _installed("transformers", "Hugging Face's library"):
+    if installed("transformers", "Hugging Face's library", "hf"):
         contestants.append(Contestant(f"Hugging Face float32 beam {beam}", "benchmarks.huggingface_decoding", exact))
     race(contestants, arguments.repeats)
     found = {one.system: one for one in contestants}
     return [_row(arguments, one, beam, found) for one in contestants]
-
-
-def _installed(module: str, name: str) -> bool:
-    if importlib.util.find_spec(module):
-        return True
-    print(f"{name} is not installed, so it takes no part: pip install -e '.[hf]'", file=sys.stderr)
-    return False
 
 
 def _row(arguments: argparse.Namespace, one: Contestant, beam: int, found: dict[str, Contestant]) -> dict[str, Any]:

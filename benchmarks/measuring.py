@@ -1,5 +1,6 @@
 """What benchmarks share: their result, the device, its ceiling, and memory."""
 
+import importlib.util
 import resource
 import statistics
 import sys
@@ -10,6 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+def installed(module: str, name: str, extra: str) -> bool:
+    """Whether a peer can be imported. If not, one line on standard error names the extra that installs it."""
+    if importlib.util.find_spec(module):
+        return True
+    print(f"{name} is not installed, so it takes no part: pip install -e '.[{extra}]'", file=sys.stderr)
+    return False
 
 
 @dataclass

@@ -5,13 +5,11 @@ has a process of its own, and they take turns. Only ratios are to be compared be
 """
 
 import argparse
-import importlib.util
-import sys
 from operator import attrgetter
 from typing import Any
 
 from benchmarks.in_turns import Contestant, race
-from benchmarks.measuring import Result, matmul_ceiling
+from benchmarks.measuring import Result, installed, matmul_ceiling
 from zoo.errors import UserError
 
 SIZES = {
@@ -70,10 +68,7 @@ def _rows(arguments: argparse.Namespace, size: str, dtype: str, ceilings: dict[s
 def _has_peers(directory: str) -> bool:
     if not directory:
         raise UserError("--peers needs --nanogpt=DIR: a checkout of nanoGPT, which is not a package")
-    if importlib.util.find_spec("torch"):
-        return True
-    print("no torch here, so the zoo runs alone: pip install -e '.[bench]'", file=sys.stderr)
-    return False
+    return installed("torch", "PyTorch", "bench")
 
 
 def flops_of_token(options: dict[str, Any]) -> float:

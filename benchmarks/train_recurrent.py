@@ -5,16 +5,14 @@ only `ratio` (over the first row of the same model) between machines.
 """
 
 import argparse
-import importlib.util
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import Result, matmul_ceiling, timed
+from benchmarks.measuring import Result, installed, matmul_ceiling, timed
 from zoo.data.batches.base import Seq2SeqBatch
 from zoo.data.tokenizers import BOS, EOS
 from zoo.models import registry
@@ -83,8 +81,7 @@ def _rows(arguments: argparse.Namespace, name: str) -> list[dict[str, Any]]:
 def _contestants(arguments: argparse.Namespace, name: str) -> list[Contestant]:
     batch = _full_batch(arguments)
     zoo = [_zoo(name, _config(arguments, name, dtype), batch) for dtype in arguments.dtypes]
-    if importlib.util.find_spec("torch") is None:
-        print("no torch here, so the zoo runs alone: pip install -e '.[bench]'", file=sys.stderr)
+    if not installed("torch", "PyTorch", "bench"):
         return zoo
     from benchmarks import torch_recurrent
 

@@ -5,7 +5,6 @@ zoo compiles and keeps its programs for the runs that follow, so it is reported 
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from benchmarks.measuring import Result
+from benchmarks.measuring import Result, installed
 from zoo.data.phrases.pairs import Phrases
 from zoo.errors import UserError
 
@@ -88,8 +87,7 @@ def _pipes(arguments: argparse.Namespace, workdir: Path, directory: Path) -> lis
     pipes = [Pipe(f"zoo {kind}", [*translate, *KINDS[kind]]) for kind in arguments.kinds]
     if not arguments.peers:
         return pipes
-    if not importlib.util.find_spec("ctranslate2"):
-        print("CTranslate2 is not installed, so the zoo runs alone: pip install -e '.[hf]'", file=sys.stderr)
+    if not installed("ctranslate2", "CTranslate2", "hf"):
         return pipes
     run = zoo.load(workdir)
     for kind in ("float32", "int8"):

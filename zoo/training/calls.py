@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from zoo.parallel.devices import peak_flops
-from zoo.parallel.rules import batch_sharding, replicated
 from zoo.training.config import TrainConfig
-from zoo.training.step import TrainState
+from zoo.training.step import TrainState, jitted
 
 PyTree = Any
 MOST = 10  # steps in a call, if the config does not say
@@ -55,10 +54,4 @@ def in_one_call(step: Callable, shapes: TrainState, mesh: Mesh) -> Callable[[Tra
     def several(state: TrainState, batches: tuple[PyTree, ...]):
         return jax.lax.scan(step, state, jax.tree.map(lambda *rows: jnp.stack(rows), *batches))
 
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    return jax.jit(
-        several,
-        in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
-    )
+    return jitted(several, mesh, shapes)

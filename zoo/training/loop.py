@@ -310,8 +310,8 @@ class Training:
         """Wait for the numbers of the calls that began with a step, and check those of each step."""
         if running is None:
             return
-        step, calls = running
-        for metrics in jax.device_get(calls):
+        step, begun = running
+        for metrics in jax.device_get(begun):
             metrics = jax.tree.map(np.atleast_1d, metrics)
             for index in range(len(metrics["gradient_norm"])):
                 self._see(step, jax.tree.map(itemgetter(index), metrics), window)

@@ -97,6 +97,14 @@ def make_step(
             metrics = {"sums": sums, "gradient_norm": optax.global_norm(gradient)}
         return TrainState(state.step + 1, params, optimizer_state, average, state.key), metrics
 
+    return jitted(update, mesh, shapes)
+
+
+def jitted(
+    update: Callable[[TrainState, PyTree], tuple[TrainState, PyTree]], mesh: Mesh, shapes: TrainState
+) -> Callable:
+    """`update` of a state, in place and sharded as `shapes` are, by batches that the mesh cuts. Metrics are whole on
+    every device."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     return jax.jit(
         update,
