@@ -1,4 +1,4 @@
-"""What all tests share: JAX on the CPU, and a small trained working directory."""
+"""What all tests share: JAX on the CPU, or on `ZOO_TEST_PLATFORM`, and a small trained working directory."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("ZOO_TEST_PLATFORM", "cpu")
 
 import compilation
 import jax
@@ -34,7 +34,8 @@ TINY = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    compilation.set_up(config)
+    if os.environ["JAX_PLATFORMS"] == "cpu":
+        compilation.set_up(config)
 
 
 @pytest.fixture(scope="session")
