@@ -136,12 +136,15 @@ def test_the_kernel_is_the_plain_form(kind):
     check("triton", kind, 18, DROPOUT)
 
 
-def test_several_blocks_are_one_whole(monkeypatch):
-    """As of long texts, here with small blocks: of documents, with padding, under a causal mask."""
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [("blockwise", "packed"), ("triton", "packed"), ("triton", "padded causal"), ("triton", "causal over a past")],
+)
+def test_several_blocks_are_one_whole(backend, kind, monkeypatch):
+    """As of long texts, here with small blocks."""
     monkeypatch.setattr("zoo.nn.blockwise_attention.BLOCK", 16)
-    monkeypatch.setattr("zoo.nn.fused_attention.BLOCK", 16)
-    for backend in ("blockwise", "triton"):
-        check(backend, "packed", 35, DROPOUT)
+    monkeypatch.setattr("zoo.nn.attention_blocks.BLOCK", 16)
+    check(backend, kind, 35, DROPOUT)
 
 
 @pytest.mark.parametrize("stacks", [(3,), (1, 2)])

@@ -13,10 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from zoo.data.batches.base import LanguageBatch, Seq2SeqBatch
 from zoo.errors import UserError
+from zoo.nn.fused_softmax import EXCLUDED
 from zoo.nn.linear import add_bias, dot
 from zoo.nn.quantization import Quantized
 
-EXCLUDED = -1e9  # the logit of an excluded row: its probability is 0 in float32
 Cache = Any  # a tree of arrays that only its own model looks into
 
 
@@ -42,10 +42,13 @@ class Readout:
     def logits(self, result: DTypeLike = jnp.float32) -> Float[Array, "B T V"]:
         """All logits, from inputs in `dtype`. They are in float32, since a search compares them, unless another
         `result` is named."""
-        logits = dot(self.states, self.matrix, self.dtype, self.contract, result)
-        if self.bias is not None:
-            logits = add_bias(logits, self.bias)
+        logits = self.raw_logits(result)
         return jnp.where(self.predicted(), logits, EXCLUDED) if self.excluded else logits
+
+    def raw_logits(self, result: DTypeLike) -> Float[Array, "B T V"]:
+        """The same as if no row were excluded."""
+        logits = dot(self.states, self.matrix, self.dtype, self.contract, result)
+        return logits if self.bias is None else add_bias(logits, self.bias)
 
     def predicted(self) -> Bool[Array, "V"]:
         """Which rows of the vocabulary are not excluded."""

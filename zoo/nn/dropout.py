@@ -11,16 +11,19 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
-def _mixed(bits: UInt32[Array, "*B"]) -> UInt32[Array, "*B"]:
-    """A bijection of 32 bits in which every input bit moves every output bit (Steele et al. 2014)."""
+def _kept(number: tuple[UInt32[Array, "..."], ...], one: Array, two: Array, rate: float) -> Bool[Array, "..."]:
+    """Whether the elements of these numbers are kept, under the two words of a key. A number comes in parts whose sum
+    it is and which broadcast, so that what they have in common is computed once.
+
+    The number times an odd word plus another is hashed by a bijection of 32 bits in which every input bit moves every
+    output bit (Steele et al. 2014), without its last step, which moves the low half alone: eight instructions. With one
+    multiplication less neighbours are correlated.
+    """
+    bits = one
+    for part in number:
+        bits = part * (two | jnp.uint32(1)) + bits
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
-    return bits ^ (bits >> 16)
-
-
-def _kept(number: UInt32[Array, "*B"], one: Array, two: Array, rate: float) -> Bool[Array, "*B"]:
-    """Whether the elements of these numbers are kept, under the two words of a key."""
-    bits = _mixed(_mixed(number ^ one) + two)
     return bits < jnp.uint32(min(round((1 - rate) * 2**32), 2**32 - 1))
 
 
@@ -35,7 +38,7 @@ def keep(key: Array, rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     A cipher is more than dropout needs: this takes a tenth of Threefry's time, fuses with what it is applied to, and,
     as Threefry's, does not change with the sharding.
     """
-    return _kept(_numbers(shape), *_words(key), rate)
+    return _kept((_numbers(shape),), *_words(key), rate)
 
 
 def _numbers(shape: tuple[int, ...]) -> UInt32[Array, "..."]:
@@ -69,11 +72,12 @@ class WeightDropout:
         self, row: ArrayLike, head: ArrayLike, query: ArrayLike, key: ArrayLike, shape: tuple[int, int]
     ) -> Bool[Array, "..."]:
         """Whether the weights at these places of the part are kept (the places broadcast); `shape` is `(T, S)`."""
-        number = jnp.uint32(0)
-        places = (self.row + row, self.head + head, query, key)
-        for place, size in zip(places, (0, self.heads, *shape), strict=True):
-            number = number * jnp.uint32(size) + jnp.asarray(place).astype(jnp.uint32)
-        return _kept(number, self.one, self.two, self.rate)
+        row, head, query, key = (
+            jnp.asarray(place).astype(jnp.uint32) for place in (self.row + row, self.head + head, query, key)
+        )
+        length, source = map(jnp.uint32, shape)
+        first = ((row * jnp.uint32(self.heads) + head) * length + query) * source
+        return _kept((first, key), self.one, self.two, self.rate)
 
     def apply(self, weights: Float[Array, "B H T S"]) -> Float[Array, "B H T S"]:
         places = (jnp.arange(size) for size in weights.shape)
@@ -98,8 +102,8 @@ class RowDropout:
     def kept(self, row: ArrayLike, column: ArrayLike, width: int) -> Bool[Array, "..."]:
         """Whether the elements at these places of the part are kept (the places broadcast)."""
         row, column = (jnp.asarray(place).astype(jnp.uint32) for place in (row, column))
-        number = (jnp.asarray(self.row).astype(jnp.uint32) + row) * jnp.uint32(width) + column
-        return _kept(number, self.one, self.two, self.rate)
+        first = (jnp.asarray(self.row).astype(jnp.uint32) + row) * jnp.uint32(width)
+        return _kept((first, column), self.one, self.two, self.rate)
 
     def share(self, dtype: DTypeLike) -> float:
         """What kept elements of `dtype` are divided by."""
@@ -115,7 +119,7 @@ class RowDropout:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _dropped(x: Float[Array, "*B"], words: tuple[Array, Array], rate: float) -> Float[Array, "*B"]:
-    return jnp.where(_kept(_numbers(x.shape), *words, rate), x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
+    return jnp.where(_kept((_numbers(x.shape),), *words, rate), x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
 
 def _dropped_forward(x, words, rate):

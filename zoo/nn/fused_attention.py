@@ -9,7 +9,6 @@ Queries, keys and values are read where the products that made them left them, e
 `[B, T, 3, H, D]` or `[B, S, 2, H, D]`, and their gradients are written in the same form.
 """
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,13 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from zoo.nn.blocks import load, span, store
+from zoo.nn.attention_blocks import Plan, View, times, up
+from zoo.nn.blocks import span, store
 from zoo.nn.dropout import WeightDropout
 from zoo.nn.masks import FORBIDDEN, Mask
-
-BLOCK = 64  # positions in a block; a tile of tensor cores wants 64 rows on Hopper, and at least 16 anywhere
 
 
 def fused_attention(
@@ -53,7 +51,7 @@ def fused_stacked_attention(
     if size > 128:
         raise ValueError(f"the kernel takes heads of at most 128 elements, not {size}")
     rate = None if dropout is None else (dropout.heads, dropout.rate)
-    plan = _Plan(batch, length, source, heads, size, mask.causal, rate, interpret)
+    plan = Plan(batch, length, source, heads, size, mask.causal, rate, interpret)
     given = {name: x.astype(jnp.int32) for name in ("lengths", "segments") if (x := getattr(mask, name)) is not None}
     if dropout is not None:
         draw = (dropout.one, dropout.two, dropout.row, dropout.head)
@@ -61,140 +59,35 @@ def fused_stacked_attention(
     return _fused(operands, given, plan)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is known of a call when it is compiled."""
-
-    batch: int
-    length: int
-    source: int
-    heads: int
-    size: int
-    causal: bool
-    dropout: tuple[int, float] | None  # heads of the whole batch, rate
-    interpret: bool
-
-    @property
-    def rows(self) -> int:
-        """Queries in a block."""
-        return min(BLOCK, max(16, pl.next_power_of_2(self.length)))
-
-    @property
-    def columns(self) -> int:
-        """Keys in a block."""
-        return min(BLOCK, max(16, pl.next_power_of_2(self.source)))
-
-    @property
-    def width(self) -> int:
-        """Elements of a head, with those that fill it up to a power of two."""
-        return max(16, pl.next_power_of_2(self.size))
-
-    @property
-    def late(self) -> int:
-        """By how much the first query is later than the first key, under a causal mask."""
-        return self.source - self.length
-
-
-@dataclass(frozen=True)
-class _View:
-    """One head of one row of the batch, as a program of the grid sees it.
-
-    `refs` are the operands: `query`, `key`, `value` and the like `[T, D]`, `segments` and `total` `[T]`. Each is as
-    long and wide as whole blocks; what is there beyond `plan` must not be read. `end` is how many keys can be seen.
-    """
-
-    plan: _Plan
-    refs: dict
-    end: Int[Array, ""] | int
-    bits: WeightDropout | None
-
-    @classmethod
-    def of(cls, plan: _Plan, refs: dict) -> "_View":
-        end, bits = refs["lengths"][0] if "lengths" in refs else plan.source, None
-        if plan.dropout is not None:
-            draw, (heads, rate) = [refs["draw"][i] for i in range(4)], plan.dropout
-            row, head = (draw[i].astype(jnp.int32) + pl.program_id(axis) for i, axis in ((2, 2), (3, 1)))
-            bits = WeightDropout(draw[0], draw[1], row, head, heads, rate)
-        return cls(plan, refs, end, bits)
-
-    def queries(self, name: str, row: Array, other: float = 0) -> Array:
-        """The block of queries, or of what there is one of for each, that begins at `row`; `other` beyond the last."""
-        return load(self.refs[name], row, self.plan.rows, self.plan.length, self.plan.size, other)
-
-    def keys(self, name: str, column: Array) -> Array:
-        """The block of keys, values or their segments that begins at `column`; zeros beyond the last."""
-        return load(self.refs[name], column, self.plan.columns, self.plan.source, self.plan.size)
-
-    def logits(self, query: Array, key: Array, row: Array, column: Array) -> Float[Array, "rows columns"]:
-        """Eq. 1 below its softmax, in base 2, of the blocks that begin at query `row` and key `column`."""
-        p = self.plan
-        rows, columns = self.places(row, column)
-        logits = _times(query, key, 1, 1) * (p.size**-0.5 * math.log2(math.e))
-        seen = jnp.broadcast_to(columns < self.end, logits.shape)
-        if p.causal:
-            seen = seen & (columns <= rows + p.late)
-        if "segments" in self.refs:
-            seen = seen & (self.queries("segments", row)[:, None] == self.keys("segments", column)[None, :])
-        return jnp.where(seen, logits, FORBIDDEN)
-
-    def dropped(self, weights: Float[Array, "rows columns"], row: Array, column: Array) -> Array:
-        """`weights` of the same blocks, or their gradients, after dropout."""
-        if self.bits is None:
-            return weights
-        kept = self.bits.kept(0, 0, *self.places(row, column), (self.plan.length, self.plan.source))
-        return jnp.where(kept, weights * (1 / (1 - self.bits.rate)), 0.0)
-
-    def places(self, row: Array, column: Array) -> tuple[Int[Array, "rows 1"], Int[Array, "1 columns"]]:
-        return span(row, self.plan.rows)[:, None], span(column, self.plan.columns)[None, :]
-
-    def key_blocks(self, row: Array) -> tuple[int, Int[Array, ""]]:
-        """The first and the end of the blocks of keys that the queries at `row` look at."""
-        p, end = self.plan, jnp.int32(self.end)
-        if p.causal:
-            end = jnp.minimum(end, row + p.rows + p.late)
-        return 0, jax.lax.div(end + (p.columns - 1), p.columns)
-
-    def query_blocks(self, column: Array) -> tuple[Int[Array, ""], Int[Array, ""]]:
-        """The first and the end of the blocks of queries that look at the keys at `column`."""
-        p = self.plan
-        first = jax.lax.div(jnp.maximum(column - p.late, 0), p.rows) if p.causal else jnp.int32(0)
-        return first, jnp.where(column < self.end, jnp.int32(pl.cdiv(p.length, p.rows)), first)
-
-
-def _times(one: Array, other: Array, contract: int, with_: int) -> Float[Array, "_ _"]:
-    """The product of two blocks over these axes, summed in float32."""
-    axes = (((contract,), (with_,)), ((), ()))
-    return jax.lax.dot_general(one, other.astype(one.dtype), axes, preferred_element_type=jnp.float32)
-
-
-def _forward_kernel(refs: dict, mixed_ref, total_ref, *, plan: _Plan) -> None:
+def _forward_kernel(refs: dict, mixed_ref, total_ref, *, plan: Plan) -> None:
     """FlashAttention-2, algorithm 1: one block of queries."""
-    view, row = _View.of(plan, refs), pl.program_id(0) * plan.rows
+    view, row = View.of(plan, refs), pl.program_id(0) * plan.rows
     query = view.queries("query", row)
 
-    def step(i, carry):
+    def step(i, carry, whole):
         mixed, highest, total = carry
         column = i * plan.columns
-        logits = view.logits(query, view.keys("key", column), row, column)
-        new = jnp.maximum(highest, logits.max(axis=1))
-        weights, shrink = jnp.exp2(logits - new[:, None]), jnp.exp2(highest - new)
-        mixed = mixed * shrink[:, None] + _times(view.dropped(weights, row, column), view.keys("value", column), 1, 0)
+        products = view.products(query, view.keys("key", column), row, column, whole)
+        new = jnp.maximum(highest, products.max(axis=1) * view.scale)
+        weights, shrink = jnp.exp2(products * view.scale - new[:, None]), jnp.exp2(highest - new)
+        dropped = view.kept(row, column)(weights)
+        mixed = mixed * shrink[:, None] + times(dropped, view.keys("value", column), 1, 0)
         return mixed, new, total * shrink + weights.sum(axis=1)
 
     nothing = jnp.zeros((plan.rows, plan.width), jnp.float32)
     start = (nothing, jnp.full(plan.rows, FORBIDDEN, jnp.float32), jnp.zeros(plan.rows, jnp.float32))
-    mixed, highest, total = jax.lax.fori_loop(*view.key_blocks(row), step, start)
-    store((mixed_ref,), row, mixed / total[:, None], plan.length, plan.size)
+    mixed, highest, total = view.over_keys(row, step, start)
+    store((mixed_ref,), row, mixed * (view.share / total)[:, None], plan.length, plan.size)
     real = span(row, plan.rows) < plan.length
     triton.store(total_ref.at[pl.ds(row, plan.rows)], highest + jnp.log2(total), mask=real)
 
 
-def _backward_kernel(refs: dict, *gradients, plan: _Plan) -> None:
+def _backward_kernel(refs: dict, *gradients, plan: Plan) -> None:
     """FlashAttention-2, algorithm 2: the gradients of one block of keys and values, then those of one of queries.
 
     Two walks, and no sums by atomic operations: the result does not depend on the order of programs.
     """
-    view = _View.of(plan, refs)
+    view = View.of(plan, refs)
     places = []
     for ref in gradients:
         places += [(ref,)] if len(ref.shape) == 2 else [(ref, jnp.int32(i)) for i in range(ref.shape[1])]
@@ -205,45 +98,64 @@ def _backward_kernel(refs: dict, *gradients, plan: _Plan) -> None:
     store(places[0], pl.program_id(0) * plan.rows, of_query, plan.length, plan.size)
 
 
-def _of_keys(view: _View, column: Array) -> tuple[Float[Array, "columns D"], Float[Array, "columns D"]]:
+def _of_keys(view: View, column: Array) -> tuple[Float[Array, "columns D"], Float[Array, "columns D"]]:
     key, value = view.keys("key", column), view.keys("value", column)
 
-    def step(i, carry):
+    def step(i, carry, whole):
         of_key, of_value = carry
-        row = i * view.plan.rows
-        query, given = view.queries("query", row), view.queries("given", row)
-        weights, of_logits = _weights_and_gradient(view, query, key, value, given, row, column)
-        of_value = of_value + _times(given, view.dropped(weights, row, column), 0, 0).T
-        return of_key + _times(query, of_logits, 0, 0).T, of_value
+        queries = _Queries.of(view, i * view.plan.rows)
+        dropped, of_products = queries.weights_and_gradient(view, key, value, column, whole)
+        of_value = of_value + times(queries.given, dropped, 0, 0).T
+        return of_key + times(queries.query, of_products, 0, 0).T, of_value
 
     nothing = jnp.zeros((view.plan.columns, view.plan.width), jnp.float32)
-    of_key, of_value = jax.lax.fori_loop(*view.query_blocks(column), step, (nothing, nothing))
-    return of_key * view.plan.size**-0.5, of_value
+    of_key, of_value = view.over_queries(column, step, (nothing, nothing))
+    return of_key * view.plan.size**-0.5, of_value * view.share
 
 
-def _of_queries(view: _View, row: Array) -> Float[Array, "rows D"]:
-    query, given = view.queries("query", row), view.queries("given", row)
+def _of_queries(view: View, row: Array) -> Float[Array, "rows D"]:
+    queries = _Queries.of(view, row)
 
-    def step(i, of_query):
+    def step(i, of_query, whole):
         column = i * view.plan.columns
         key, value = view.keys("key", column), view.keys("value", column)
-        _, of_logits = _weights_and_gradient(view, query, key, value, given, row, column)
-        return of_query + _times(of_logits, key, 1, 0)
+        _, of_products = queries.weights_and_gradient(view, key, value, column, whole)
+        return of_query + times(of_products, key, 1, 0)
 
     nothing = jnp.zeros((view.plan.rows, view.plan.width), jnp.float32)
-    return jax.lax.fori_loop(*view.key_blocks(row), step, nothing) * view.plan.size**-0.5
+    return view.over_keys(row, step, nothing) * view.plan.size**-0.5
 
 
-def _weights_and_gradient(view, query, key, value, given, row, column) -> tuple[Array, Array]:
-    """The weights of two blocks before dropout, and the gradient of their logits, `[rows, columns]` each."""
-    weights = jnp.exp2(view.logits(query, key, row, column) - view.queries("total", row, jnp.inf)[:, None])
-    along = (given.astype(jnp.float32) * view.queries("mixed", row).astype(jnp.float32)).sum(axis=1)
-    of_weights = view.dropped(_times(given, value, 1, 1), row, column)
-    return weights, weights * (of_weights - along[:, None])
+@dataclass(frozen=True)
+class _Queries:
+    """A block of queries that begins at `row`, with what the backward pass knows of each: the gradient of its output,
+    the log-sum-exp of its logits in base 2, and its output times that gradient, summed."""
+
+    row: Array
+    query: Float[Array, "rows D"]
+    given: Float[Array, "rows D"]
+    total: Float[Array, "rows"]
+    overlap: Float[Array, "rows"]
+
+    @classmethod
+    def of(cls, view: View, row: Array) -> "_Queries":
+        total = view.queries("total", row, jnp.inf)
+        return cls(row, view.queries("query", row), view.queries("given", row), total, view.queries("overlap", row))
+
+    def weights_and_gradient(
+        self, view: View, key: Array, value: Array, column: Array, whole: bool
+    ) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
+        """For the block of keys at `column`: the weights after dropout, without its share, and the gradient of the
+        products below the softmax, without their scale."""
+        kept = view.kept(self.row, column)
+        products = view.products(self.query, key, self.row, column, whole)
+        weights = jnp.exp2(products * view.scale - self.total[:, None])
+        of_weights = kept(times(self.given, value, 1, 1)) * view.share
+        return kept(weights), weights * (of_weights - self.overlap[:, None])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _fused(operands: tuple[Array, ...], given: dict[str, Array], plan: _Plan) -> Float[Array, "B T H D"]:
+def _fused(operands: tuple[Array, ...], given: dict[str, Array], plan: Plan) -> Float[Array, "B T H D"]:
     return _forward(operands, given, plan)[0]
 
 
@@ -265,8 +177,9 @@ def _forward(operands, given, plan):
 def _backward(plan, residuals, gradient):
     operands, given, mixed, total = residuals
     arrays, specs = _operands(operands, given, plan)
-    arrays |= {"given": gradient, "mixed": mixed, "total": total}
-    specs |= {"given": _spec(gradient, plan), "mixed": _spec(mixed, plan), "total": _total_spec(plan)}
+    overlap = (gradient.astype(jnp.float32) * mixed.astype(jnp.float32)).sum(axis=-1).swapaxes(1, 2)
+    arrays |= {"given": gradient, "total": total, "overlap": overlap}
+    specs |= {"given": _spec(gradient, plan), "total": _total_spec(plan), "overlap": _total_spec(plan)}
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
     blocks = max(pl.cdiv(plan.length, plan.rows), pl.cdiv(plan.source, plan.columns))
     gradients = pl.pallas_call(
@@ -283,7 +196,7 @@ def _backward(plan, residuals, gradient):
 _fused.defvjp(_forward, _backward)
 
 
-def _operands(operands: tuple[Array, ...], given: dict[str, Array], plan: _Plan) -> tuple[dict, dict]:
+def _operands(operands: tuple[Array, ...], given: dict[str, Array], plan: Plan) -> tuple[dict, dict]:
     """What both kernels read, by name, and which part of it a program sees."""
     found = []
     for x in operands:
@@ -293,31 +206,26 @@ def _operands(operands: tuple[Array, ...], given: dict[str, Array], plan: _Plan)
     specs = {name: _spec(x, plan, part) for name, (x, part) in named.items()}
     whole = {
         "lengths": pl.BlockSpec((1,), lambda i, h, b: (b,)),
-        "segments": pl.BlockSpec((None, _up(plan.length)), lambda i, h, b: (b, 0)),
+        "segments": pl.BlockSpec((None, up(plan.length)), lambda i, h, b: (b, 0)),
         "draw": pl.BlockSpec((4,), lambda i, h, b: (0,)),
     }
     return arrays | given, specs | {name: whole[name] for name in given}
 
 
-def _spec(x: Array | jax.ShapeDtypeStruct, plan: _Plan, part: int | None = None) -> pl.BlockSpec:
+def _spec(x: Array | jax.ShapeDtypeStruct, plan: Plan, part: int | None = None) -> pl.BlockSpec:
     """All positions of one head of `x`; of an array that holds several operands, those of all or of this `part`."""
     if x.ndim == 4:
-        return pl.BlockSpec((None, _up(x.shape[1]), None, plan.width), lambda i, h, b: (b, 0, h, 0))
+        return pl.BlockSpec((None, up(x.shape[1]), None, plan.width), lambda i, h, b: (b, 0, h, 0))
     if part is None:
-        return pl.BlockSpec((None, _up(x.shape[1]), x.shape[2], None, plan.width), lambda i, h, b: (b, 0, 0, h, 0))
-    return pl.BlockSpec((None, _up(x.shape[1]), None, None, plan.width), lambda i, h, b: (b, 0, part, h, 0))
+        return pl.BlockSpec((None, up(x.shape[1]), x.shape[2], None, plan.width), lambda i, h, b: (b, 0, 0, h, 0))
+    return pl.BlockSpec((None, up(x.shape[1]), None, None, plan.width), lambda i, h, b: (b, 0, part, h, 0))
 
 
-def _total_spec(plan: _Plan) -> pl.BlockSpec:
-    return pl.BlockSpec((None, None, _up(plan.length)), lambda i, h, b: (b, h, 0))
+def _total_spec(plan: Plan) -> pl.BlockSpec:
+    return pl.BlockSpec((None, None, up(plan.length)), lambda i, h, b: (b, h, 0))
 
 
-def _up(length: int) -> int:
-    """`length`, filled up to whole blocks."""
-    return -(-length // BLOCK) * BLOCK
-
-
-def _compiled(name: str, plan: _Plan, products: int) -> dict:
+def _compiled(name: str, plan: Plan, products: int) -> dict:
     """What else a kernel of so many matrix products is made with. Its FLOPs, of whole tables, are for who counts."""
     parameters = triton.CompilerParams(num_warps=4 if plan.width <= 64 else 8, num_stages=2)
     flops = 2 * products * plan.batch * plan.heads * plan.length * plan.source * plan.size

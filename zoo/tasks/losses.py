@@ -7,12 +7,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from zoo.models.base import EXCLUDED, Readout
+from zoo.models.base import Readout
+from zoo.nn.fused_softmax import EXCLUDED, Rows, fused_errors
 from zoo.nn.linear import product, result_of, summed_outer
-from zoo.nn.placement import parts, placed, platform
+from zoo.nn.placement import mesh_axes, parts, placed, platform
 
 # Logits of one device that are in memory at a time. A CPU is fastest if they fit its cache. But every part costs passes
 # over the gradient of the matrix, so there it has at least so many tokens for each unit of the width.
@@ -117,64 +119,62 @@ def _whole(chunks: Array) -> Array:
     return jnp.moveaxis(x, 0, 2).reshape(rows, number * columns, *rest)
 
 
-def _sums_and_errors(
-    logits: Float[Array, "B T V"],
-    labels: Int[Array, "B T"],
+def _sums(
+    rows: Rows,
     real: Bool[Array, "B T"],
     weights: Float[Array, "B T"],
     smoothing: float,
     predicted: Bool[Array, "V"],
-) -> tuple[Sums, Float[Array, "B T V"]]:
-    """The sums of a block, and the gradient of its objective with respect to the logits. Sentences are not counted,
-    since a block may hold only some of their tokens."""
-    logits = logits.astype(jnp.float32)
-    is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
-    highest_before, highest, normalizer, of_label, total = _of_rows(logits, labels, predicted)
-    exponentials = jnp.exp(logits - highest)
-    log_normalizer = (jnp.log(normalizer) + highest)[..., 0]
-    loss = log_normalizer - of_label
+) -> Sums:
+    """The sums of a block. Sentences are not counted, since a block may hold only some of their tokens."""
+    log_normalizer = jnp.log(rows.normalizer) + rows.highest
+    loss = log_normalizer - rows.of_label
     objective = loss
     if smoothing:
-        spread = predicted / predicted.sum()
-        objective = (1 - smoothing) * loss + smoothing * (log_normalizer - total / predicted.sum())
+        objective = (1 - smoothing) * loss + smoothing * (log_normalizer - rows.total / predicted.sum())
     # Of equal logits the first counts, as in greedy decoding.
-    correct = (of_label >= highest[..., 0]) & (of_label > highest_before)
-    objective, loss, correct, tokens = ((x * real).sum() for x in (objective * weights, loss, correct, 1.0))
-    sums = Sums(objective, loss, correct, tokens, sentences=jnp.zeros(()))
-    target = jnp.where(is_label, 1 - smoothing, 0.0) + (smoothing * spread if smoothing else 0.0)
-    return sums, (exponentials / normalizer - target) * (real * weights)[..., None]
+    correct = (rows.of_label >= rows.highest) & (rows.of_label > rows.highest_before)
+    sums = ((x * real).sum() for x in (objective * weights, loss, correct, 1.0))
+    return Sums(*sums, sentences=jnp.zeros(()))
 
 
-def _of_rows(
-    logits: Float[Array, "B T V"], labels: Int[Array, "B T"], predicted: Bool[Array, "V"]
-) -> tuple[Float[Array, "B T"], Float[Array, "B T 1"], Float[Array, "B T 1"], Float[Array, "B T"], Float[Array, "B T"]]:
-    """For each row: the highest logit before the label, and of all; the sum of `exp(logit - highest)`; the label's
-    logit; and the sum of the predicted rows' logits."""
-    places = jnp.arange(logits.shape[-1])
+def _rows(logits: Float[Array, "B T V"], labels: Int[Array, "B T"], predicted: Bool[Array, "V"]) -> Rows:
+    logits, places = logits.astype(jnp.float32), jnp.arange(logits.shape[-1])
     is_label, is_before = places == labels[..., None], places < labels[..., None]
-    before, label = jnp.where(is_before, logits, EXCLUDED), jnp.where(is_label, logits, 0)
-    to_sum = jnp.where(predicted, logits, 0)
-    if platform() == "gpu":
-        return _in_one_pass(before, logits, label, to_sum)
-    highest_before = before.max(axis=-1)
-    highest = jnp.maximum(highest_before, jnp.where(is_before, EXCLUDED, logits).max(axis=-1))[..., None]
-    normalizer = jnp.exp(logits - highest).sum(axis=-1, keepdims=True)
-    return highest_before, highest, normalizer, label.sum(axis=-1), to_sum.sum(axis=-1)
+    highest_before = jnp.where(is_before, logits, EXCLUDED).max(axis=-1)
+    highest = jnp.maximum(highest_before, jnp.where(is_before, EXCLUDED, logits).max(axis=-1))
+    normalizer = jnp.exp(logits - highest[..., None]).sum(axis=-1)
+    of_label, total = (jnp.where(some, logits, 0).sum(axis=-1) for some in (is_label, predicted))
+    return Rows(highest_before, highest, normalizer, of_label, total)
 
 
-def _in_one_pass(before: Array, logits: Array, label: Array, to_sum: Array) -> tuple[Array, ...]:
-    """The same in one pass over the logits: the sum of exponentials is rescaled as the maximum grows (Milakov &
-    Gimelshein 2018, algorithm 3)."""
+def _rows_and_errors(
+    readout: Readout, labels: Int[Array, "B T"], weights: Float[Array, "B T"], smoothing: float
+) -> tuple[Rows, Float[Array, "B T V"]]:
+    """The statistics of a block, and the gradient of its objective with respect to the logits."""
+    result, predicted = result_of(readout.dtype), readout.predicted()
+    rows, _ = _cuts(labels.shape)
+    if platform() == "gpu" and parts("vocab") == parts("length") == 1 and rows == parts("batch"):
+        return _by_kernel(readout.raw_logits(result), labels, weights, predicted, smoothing)
+    logits = readout.logits(result)
+    rows = _rows(logits, labels, predicted)
+    target = jnp.where(jnp.arange(logits.shape[-1]) == labels[..., None], 1 - smoothing, 0.0)
+    if smoothing:
+        target = target + smoothing * (predicted / predicted.sum())
+    exponentials = jnp.exp(logits.astype(jnp.float32) - rows.highest[..., None])
+    return rows, (exponentials / rows.normalizer[..., None] - target) * weights[..., None]
 
-    def joined(one, other):
-        highest = jnp.maximum(one[1], other[1])
-        normalizer = sum(part[2] * jnp.exp(part[1] - highest) for part in (one, other))
-        return jnp.maximum(one[0], other[0]), highest, normalizer, one[3] + other[3], one[4] + other[4]
 
-    start = tuple(map(jnp.float32, (EXCLUDED, EXCLUDED, 0, 0, 0)))
-    operands = (before, logits, jnp.ones_like(logits), label, to_sum)
-    highest_before, highest, normalizer, *sums = jax.lax.reduce(operands, start, joined, (logits.ndim - 1,))
-    return highest_before, highest[..., None], normalizer[..., None], *sums
+def _by_kernel(
+    logits: Array, labels: Array, weights: Array, predicted: Array, smoothing: float
+) -> tuple[Rows, Float[Array, "B T V"]]:
+    """On every device for its own rows, since XLA does not know how to cut a kernel."""
+    kernel = partial(fused_errors, smoothing=smoothing)
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return kernel(logits, labels, weights, predicted)
+    rows = PartitionSpec(mesh_axes("batch")[0])
+    given = (logits, labels, weights, predicted)
+    return jax.shard_map(kernel, in_specs=(rows, rows, rows, PartitionSpec()), out_specs=rows, check_vma=False)(*given)
 
 
 def _filled(readout: Readout) -> Readout:
@@ -193,8 +193,8 @@ def _filled(readout: Readout) -> Readout:
 def _summed(readout: Readout, labels: Array, real: Array, weights: Array, smoothing: float, columns: int) -> Sums:
     def add(total, part):
         states, labels, real, weights = part
-        logits = readout.replace(states=states).logits()
-        return total + _sums_and_errors(logits, labels, real, weights, smoothing, readout.predicted())[0], None
+        rows = _rows(readout.replace(states=states).logits(), labels, readout.predicted())
+        return total + _sums(rows, real, weights, smoothing, readout.predicted()), None
 
     chunks = [_chunks(x, columns) for x in (readout.states, labels, real, weights)]
     return jax.lax.scan(add, Sums.zero(), chunks)[0]
@@ -214,9 +214,9 @@ def _summed_forward(readout: Readout, labels: Array, real: Array, weights: Array
     def add(carry, part):
         total, to_matrix, to_bias = carry
         states, labels, real, weights = part
-        logits = low.replace(states=states).logits(result_of(dtype))
-        sums, errors = _sums_and_errors(logits, labels, real, weights, smoothing, low.predicted())
-        to_bias = to_bias + errors.sum(axis=(0, 1)) if to_bias is not None else None
+        rows, errors = _rows_and_errors(low.replace(states=states), labels, real * weights, smoothing)
+        sums = _sums(rows, real, weights, smoothing, low.predicted())
+        to_bias = to_bias + errors.astype(jnp.float32).sum(axis=(0, 1)) if to_bias is not None else None
         errors = errors.astype(dtype)
         operands = (states, errors) if contract == 0 or turned else (errors, states)
         to_matrix = placed(to_matrix + _outer_of_shards(*operands, cuts), "batch", "length", *summed_as)

@@ -20,6 +20,10 @@ from zoo.parallel.rules import batch_sharding, in_force, replicated, state_shard
 PyTree = Any
 Loss = Callable[[PyTree, PyTree, jax.Array], Any]  # (params, batch, dropout key) -> sums, `objective` among them
 
+# Where XLA may make a product a Triton kernel, it takes the bias and the sum of gradients out of the product first, and
+# where cuBLAS is faster after all, as it mostly is, they stay passes of their own.
+OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
+
 
 @struct.dataclass
 class TrainState:
@@ -111,6 +115,7 @@ def jitted(
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
+        compiler_options=OPTIONS.get(mesh.devices.flat[0].platform),
     )
 
 
