@@ -23,6 +23,7 @@ TINY = {
     "data.max_length": "24",
     "data.pool": "0",
     "train.compute_dtype": "float32",
+    "decoding.compute_dtype": "float32",
     "train.log_every": "1",
     "train.evaluate_every": "3",
     "train.checkpoint_every": "1",

@@ -45,7 +45,7 @@ MODEL = {"width": 16, "embedding": 16, "maxout": 16, "alignment": 16, "ffn": 16,
 TRAINING = {"steps": 2, "evaluate_every": 2, "checkpoint_every": 1, "log_every": 1, "evaluation_size": 10}
 TRAINING |= {"compute_dtype": "float32", "compile_ahead": 0}
 DATA = {"batch_tokens": 512, "max_length": 24, "length": 32, "batch_rows": 4}
-DECODING = {"max_length": 8, "max_extra": 2, "max_new_tokens": 4}
+DECODING = {"compute_dtype": "float32", "max_length": 8, "max_extra": 2, "max_new_tokens": 4}
 # Of a text: a donor brings its own, and phrases are small.
 LEARNED = {"translation": {"vocabulary": 48}, "language_modeling": {"tokenizer": "bytes", "vocabulary": 260}}
 # Sentences of few words, which still have as many pieces as a small vocabulary.

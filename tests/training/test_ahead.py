@@ -38,15 +38,16 @@ def test_every_shape_is_compiled_once_and_trains_as_the_step_itself(caplog):
 
 
 @pytest.mark.parametrize("steps, compiled", [(100, True), (99, False)])
-def test_runs_of_few_steps_compile_what_they_meet(steps, compiled, tmp_path, monkeypatch):
+def test_runs_of_few_steps_compile_what_they_meet_and_others_read_meanwhile(steps, compiled, tmp_path, monkeypatch):
     called = []
-    monkeypatch.setattr("zoo.training.loop.compiled_ahead", lambda step, *others: called.append(others) or step)
+    monkeypatch.setattr("zoo.training.loop.compiled_ahead", lambda step, *others: called.append("compile") or step)
+    batches = SimpleNamespace(start_prefetch=lambda: called.append("read"))
     experiment = from_file("phrases.py:en-fr", (("train.steps", str(steps)), ("data.pool", "64")))
     task = experiment.make_task(tmp_path)
     monkeypatch.setattr(type(task), "training_shapes", lambda self, shards: self.data.batch_shapes(shards))
     training = {"task": task, "config": experiment.train, "shards": 1, "mesh": make_mesh(experiment.mesh)}
-    Training._compile(SimpleNamespace(**training, step=None, shapes=None), 0)
-    assert bool(called) == compiled
+    Training._compile(SimpleNamespace(**training, batches=batches, step=None, shapes=None), 0)
+    assert called == (["read", "compile"] if compiled else [])
 
 
 def test_a_command_keeps_its_programs_where_jax_looks_for_them(tmp_path, monkeypatch):

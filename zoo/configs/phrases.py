@@ -23,12 +23,12 @@ def get_config(argument: str = "en-fr") -> ml_collections.ConfigDict:
         "tokenizer": "bpe",
         "vocabulary": 500,
         "max_length": 32,
-        "steps": (12, 20),
-        "batch_tokens": 3072,
+        "steps": (8, 12, 20),
+        "batch_tokens": 2048,
         "pool": 8192,
     }
     config.model = {"name": model, **SMALL_MODELS[model], "dropout": 0.0}
-    config.optimizer = {"peak": 3e-3, "schedule": "cosine", "warmup": 150, "clip": 1.0}
+    config.optimizer = {"peak": 2e-3, "schedule": "cosine", "warmup": 150, "clip": 1.0}
     config.train = {
         "steps": 1200,
         "compute_dtype": "auto",
@@ -39,7 +39,7 @@ def get_config(argument: str = "en-fr") -> ml_collections.ConfigDict:
         "checkpoint_every": 200,
         "evaluation_size": 500,
     }
-    config.decoding = {"beam_size": 1, "max_extra": 30, "max_length": 64}
+    config.decoding = {"beam_size": 1, "max_extra": 15, "max_length": 64, "compute_dtype": "auto"}
     if model == "transformer":
         config.model.layers = 2
     return config

@@ -13,8 +13,8 @@ import jax
 
 from zoo.data import tokenizers
 from zoo.data.batches.base import ALONE, Seq2SeqBatch, Share
-from zoo.data.batches.buckets import Buckets, shape_of_ids
-from zoo.data.batches.pairs import Examples, evaluation_batches, training_batches
+from zoo.data.batches.buckets import Buckets, given_batches, shape_of_ids
+from zoo.data.batches.pairs import Examples, training_batches
 from zoo.data.examples.pairs import Pair, parallel
 from zoo.data.ids.pairs import Encoder, Limits, StoredPairs, StreamedPairs
 from zoo.data.phrases.pairs import Phrases
@@ -285,13 +285,10 @@ class Translation:
         return [(source, reference, output) for (source, reference), output in zip(pairs, outputs, strict=True)]
 
     def _summed_loss(self, model: Any, params: Any, split: str, location: str, most: int) -> Sums:
-        longest = max(4 * self.data.max_length, 512)
-        examples = self._examples(split, Limits(longest), location, most)
-        buckets = Buckets.up_to(
-            longest, max(self.data.batch_tokens, longest), 1, (*self.data.steps, self.data.max_length)
-        )
-        batches = evaluation_batches(examples, buckets)
-        return total(_evaluation_loss(model, params, batch) for batch in batches)
+        limits = Limits(max(4 * self.data.max_length, 512))
+        examples = self._examples(split, limits, location, most)
+        batches = given_batches(examples.fetch(range(len(examples))), self.data.batch_tokens)
+        return total(_evaluation_loss(model, params, batch) for _, batch in batches)
 
 
 @partial(jax.jit, static_argnames="model")

@@ -149,6 +149,7 @@ class Training:
             return
         shapes = self.task.training_shapes(self.shards)
         if len(shapes) > 1:
+            self.batches.start_prefetch()  # the first are read meanwhile
             self.step = compiled_ahead(self.step, self.shapes, shapes, self.mesh)
 
     def _go_back(self, diverged: DivergedError) -> int:

@@ -73,9 +73,3 @@ def training_batches(
         _PoolToBatches(examples, buckets, seed, share),
     )
     return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=16))
-
-
-def evaluation_batches(examples: Examples, buckets: Buckets, share: Share = ALONE) -> list[Seq2SeqBatch]:
-    """Every example once, shortest first."""
-    pairs = examples.fetch(range(len(examples)))
-    return [_own_rows(pairs, *batch, buckets, share) for batch in cut(pairs, buckets)]
