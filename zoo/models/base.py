@@ -42,13 +42,10 @@ class Readout:
     def logits(self, result: DTypeLike = jnp.float32) -> Float[Array, "B T V"]:
         """All logits, from inputs in `dtype`. They are in float32, since a search compares them, unless another
         `result` is named."""
-        logits = self.raw_logits(result)
-        return jnp.where(self.predicted(), logits, EXCLUDED) if self.excluded else logits
-
-    def raw_logits(self, result: DTypeLike) -> Float[Array, "B T V"]:
-        """The same as if no row were excluded."""
         logits = dot(self.states, self.matrix, self.dtype, self.contract, result)
-        return logits if self.bias is None else add_bias(logits, self.bias)
+        if self.bias is not None:
+            logits = add_bias(logits, self.bias)
+        return jnp.where(self.predicted(), logits, EXCLUDED) if self.excluded else logits
 
     def predicted(self) -> Bool[Array, "V"]:
         """Which rows of the vocabulary are not excluded."""

@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
 from zoo.nn.attention_blocks import Plan, View, times, up
-from zoo.nn.blocks import span, store
+from zoo.nn.blocks import exp2, span, store
 from zoo.nn.dropout import WeightDropout
 from zoo.nn.masks import FORBIDDEN, Mask
 
@@ -69,7 +69,7 @@ def _forward_kernel(refs: dict, mixed_ref, total_ref, *, plan: Plan) -> None:
         column = i * plan.columns
         products = view.products(query, view.keys("key", column), row, column, whole)
         new = jnp.maximum(highest, products.max(axis=1) * view.scale)
-        weights, shrink = jnp.exp2(products * view.scale - new[:, None]), jnp.exp2(highest - new)
+        weights, shrink = exp2(products * view.scale - new[:, None]), exp2(highest - new)
         dropped = view.kept(row, column)(weights)
         mixed = mixed * shrink[:, None] + times(dropped, view.keys("value", column), 1, 0)
         return mixed, new, total * shrink + weights.sum(axis=1)
@@ -149,7 +149,7 @@ class _Queries:
         products below the softmax, without their scale."""
         kept = view.kept(self.row, column)
         products = view.products(self.query, key, self.row, column, whole)
-        weights = jnp.exp2(products * view.scale - self.total[:, None])
+        weights = exp2(products * view.scale - self.total[:, None])
         of_weights = kept(times(self.given, value, 1, 1)) * view.share
         return kept(weights), weights * (of_weights - self.overlap[:, None])
 

@@ -153,27 +153,34 @@ def _rows_and_errors(
 ) -> tuple[Rows, Float[Array, "B T V"]]:
     """The statistics of a block, and the gradient of its objective with respect to the logits."""
     result, predicted = result_of(readout.dtype), readout.predicted()
-    rows, _ = _cuts(labels.shape)
-    if platform() == "gpu" and parts("vocab") == parts("length") == 1 and rows == parts("batch"):
-        return _by_kernel(readout.raw_logits(result), labels, weights, predicted, smoothing)
+    spread = smoothing / predicted.sum()
+    if platform() == "gpu" and parts("vocab") == parts("length") == 1 and _cuts(labels.shape)[0] == parts("batch"):
+        return _by_kernel(_with_bias(readout).logits(result), labels, weights, spread, smoothing)
     logits = readout.logits(result)
     rows = _rows(logits, labels, predicted)
     target = jnp.where(jnp.arange(logits.shape[-1]) == labels[..., None], 1 - smoothing, 0.0)
     if smoothing:
-        target = target + smoothing * (predicted / predicted.sum())
+        target = target + spread * predicted
     exponentials = jnp.exp(logits.astype(jnp.float32) - rows.highest[..., None])
     return rows, (exponentials / rows.normalizer[..., None] - target) * weights[..., None]
 
 
+def _with_bias(readout: Readout) -> Readout:
+    """The same readout, where a bias excludes rows: a product adds it as it writes its result."""
+    if not readout.excluded:
+        return readout
+    bias = jnp.zeros(readout.vocabulary) if readout.bias is None else readout.bias
+    return readout.replace(bias=jnp.where(readout.predicted(), bias, EXCLUDED), excluded=())
+
+
 def _by_kernel(
-    logits: Array, labels: Array, weights: Array, predicted: Array, smoothing: float
+    logits: Array, labels: Array, weights: Array, spread: Array, smoothing: float
 ) -> tuple[Rows, Float[Array, "B T V"]]:
     """On every device for its own rows, since XLA does not know how to cut a kernel."""
     kernel = partial(fused_errors, smoothing=smoothing)
     if jax.sharding.get_abstract_mesh().size <= 1:
-        return kernel(logits, labels, weights, predicted)
-    rows = PartitionSpec(mesh_axes("batch")[0])
-    given = (logits, labels, weights, predicted)
+        return kernel(logits, labels, weights, spread)
+    rows, given = PartitionSpec(mesh_axes("batch")[0]), (logits, labels, weights, spread)
     return jax.shard_map(kernel, in_specs=(rows, rows, rows, PartitionSpec()), out_specs=rows, check_vma=False)(*given)
 
 
