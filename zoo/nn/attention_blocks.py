@@ -53,6 +53,11 @@ class Plan:
         return max(16, pl.next_power_of_2(self.size))
 
     @property
+    def one_block(self) -> bool:
+        """Whether one block holds all queries, and another all keys."""
+        return self.length <= self.rows and self.source <= self.columns
+
+    @property
     def late(self) -> int:
         """By how much the first query is later than the first key, under a causal mask."""
         return self.source - self.length

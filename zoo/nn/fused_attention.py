@@ -91,11 +91,24 @@ def _backward_kernel(refs: dict, *gradients, plan: Plan) -> None:
     places = []
     for ref in gradients:
         places += [(ref,)] if len(ref.shape) == 2 else [(ref, jnp.int32(i)) for i in range(ref.shape[1])]
-    of_key, of_value = _of_keys(view, pl.program_id(0) * plan.columns)
-    for place, gradient in zip(places[1:], (of_key, of_value), strict=True):
-        store(place, pl.program_id(0) * plan.columns, gradient, plan.source, plan.size)
-    of_query = _of_queries(view, pl.program_id(0) * plan.rows)
-    store(places[0], pl.program_id(0) * plan.rows, of_query, plan.length, plan.size)
+    row, column = pl.program_id(0) * plan.rows, pl.program_id(0) * plan.columns
+    of_query, of_key, of_value = _of_one_block(view) if plan.one_block else (None, *_of_keys(view, column))
+    store(places[1], column, of_key * plan.size**-0.5, plan.source, plan.size)
+    store(places[2], column, of_value * view.share, plan.source, plan.size)
+    if not plan.one_block:  # not before registers are free again
+        of_query = _of_queries(view, row)
+    store(places[0], row, of_query * plan.size**-0.5, plan.length, plan.size)
+
+
+def _of_one_block(view: View) -> tuple[Float[Array, "rows D"], Float[Array, "columns D"], Float[Array, "columns D"]]:
+    """All three at once, where one block holds all queries and another all keys."""
+    start = jnp.int32(0)
+    queries, key = _Queries.of(view, start), view.keys("key", start)
+    dropped, of_products = queries.weights_and_gradient(view, key, view.keys("value", start), start, whole=False)
+    of_key, of_value = (
+        times(some, of_queries, 0, 0).T for some, of_queries in ((queries.query, of_products), (queries.given, dropped))
+    )
+    return times(of_products, key, 1, 0), of_key, of_value
 
 
 def _of_keys(view: View, column: Array) -> tuple[Float[Array, "columns D"], Float[Array, "columns D"]]:
@@ -109,8 +122,7 @@ def _of_keys(view: View, column: Array) -> tuple[Float[Array, "columns D"], Floa
         return of_key + times(queries.query, of_products, 0, 0).T, of_value
 
     nothing = jnp.zeros((view.plan.columns, view.plan.width), jnp.float32)
-    of_key, of_value = view.over_queries(column, step, (nothing, nothing))
-    return of_key * view.plan.size**-0.5, of_value * view.share
+    return view.over_queries(column, step, (nothing, nothing))
 
 
 def _of_queries(view: View, row: Array) -> Float[Array, "rows D"]:
@@ -123,7 +135,7 @@ def _of_queries(view: View, row: Array) -> Float[Array, "rows D"]:
         return of_query + times(of_products, key, 1, 0)
 
     nothing = jnp.zeros((view.plan.rows, view.plan.width), jnp.float32)
-    return view.over_keys(row, step, nothing) * view.plan.size**-0.5
+    return view.over_keys(row, step, nothing)
 
 
 @dataclass(frozen=True)
@@ -139,8 +151,12 @@ class _Queries:
 
     @classmethod
     def of(cls, view: View, row: Array) -> "_Queries":
-        total = view.queries("total", row, jnp.inf)
-        return cls(row, view.queries("query", row), view.queries("given", row), total, view.queries("overlap", row))
+        query, given = view.queries("query", row), view.queries("given", row)
+        if view.plan.one_block:
+            overlap = (given.astype(jnp.float32) * view.queries("mixed", row).astype(jnp.float32)).sum(axis=1)
+        else:
+            overlap = view.queries("overlap", row)
+        return cls(row, query, given, view.queries("total", row, jnp.inf), overlap)
 
     def weights_and_gradient(
         self, view: View, key: Array, value: Array, column: Array, whole: bool
@@ -177,9 +193,13 @@ def _forward(operands, given, plan):
 def _backward(plan, residuals, gradient):
     operands, given, mixed, total = residuals
     arrays, specs = _operands(operands, given, plan)
-    overlap = (gradient.astype(jnp.float32) * mixed.astype(jnp.float32)).sum(axis=-1).swapaxes(1, 2)
-    arrays |= {"given": gradient, "total": total, "overlap": overlap}
-    specs |= {"given": _spec(gradient, plan), "total": _total_spec(plan), "overlap": _total_spec(plan)}
+    arrays |= {"given": gradient, "total": total}
+    specs |= {"given": _spec(gradient, plan), "total": _total_spec(plan)}
+    if plan.one_block:
+        arrays["mixed"], specs["mixed"] = mixed, _spec(mixed, plan)
+    else:  # each block of queries is read several times, its overlap is computed once
+        overlap = (gradient.astype(jnp.float32) * mixed.astype(jnp.float32)).sum(axis=-1).swapaxes(1, 2)
+        arrays["overlap"], specs["overlap"] = overlap, _total_spec(plan)
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
     blocks = max(pl.cdiv(plan.length, plan.rows), pl.cdiv(plan.source, plan.columns))
     gradients = pl.pallas_call(
@@ -188,7 +208,8 @@ def _backward(plan, residuals, gradient):
         in_specs=[specs],
         out_specs=[_spec(x, plan) for x in shapes],
         out_shape=shapes,
-        **_compiled("attention_backward", plan, products=7),  # as both walks multiply queries by keys
+        # Both walks multiply queries by keys, and gradients by values.
+        **_compiled("attention_backward", plan, products=5 if plan.one_block else 7),
     )(arrays)
     return tuple(gradients), None
 
@@ -227,7 +248,7 @@ def _total_spec(plan: Plan) -> pl.BlockSpec:
 
 def _compiled(name: str, plan: Plan, products: int) -> dict:
     """What else a kernel of so many matrix products is made with. Its FLOPs, of whole tables, are for who counts."""
-    parameters = triton.CompilerParams(num_warps=4 if plan.width <= 64 else 8, num_stages=2)
+    parameters = triton.CompilerParams(num_warps=4 if plan.width <= 64 else 8, num_stages=1)
     flops = 2 * products * plan.batch * plan.heads * plan.length * plan.source * plan.size
     return {
         **{"name": name, "interpret": plan.interpret, "compiler_params": parameters},
