@@ -159,9 +159,10 @@ class View:
 
 
 def times(one: Array, other: Array, contract: int, with_: int) -> Float[Array, "_ _"]:
-    """The product of two blocks over these axes, summed in float32."""
+    """The product of two blocks over these axes, in the narrower of their types, summed in float32."""
+    dtype = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
     axes = (((contract,), (with_,)), ((), ()))
-    return jax.lax.dot_general(one, other.astype(one.dtype), axes, preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(one.astype(dtype), other.astype(dtype), axes, preferred_element_type=jnp.float32)
 
 
 def up(length: int) -> int:
