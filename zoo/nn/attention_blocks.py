@@ -99,19 +99,20 @@ class View:
         return self.plan.size**-0.5 * math.log2(math.e)
 
     def products(
-        self, query: Array, key: Array, row: Array, column: Array, whole: bool
-    ) -> Float[Array, "rows columns"]:
-        """Of each query and key of the blocks that begin at query `row` and key `column`, not yet scaled; `FORBIDDEN`
-        where the query must not see the key, unless the `whole` block is seen."""
-        products = times(query, key, 1, 1)
+        self, query: Array, key: Array, row: Array, column: Array, whole: bool, turned: bool = False
+    ) -> Float[Array, "_ _"]:
+        """Of each query and key of the blocks that begin at query `row` and key `column`, `[rows, columns]` or `turned`
+        round, not yet scaled; `FORBIDDEN` where the query must not see the key, unless the `whole` block is seen."""
+        products = times(key, query, 1, 1) if turned else times(query, key, 1, 1)
         if whole:
             return products
-        rows, columns = self.places(row, column)
+        rows, columns = self.places(row, column, turned)
         seen = jnp.broadcast_to(columns < self.end, products.shape)
         if self.plan.causal:
             seen = seen & (columns <= rows + self.plan.late)
         if "segments" in self.refs:
-            seen = seen & (self.queries("segments", row)[:, None] == self.keys("segments", column)[None, :])
+            one, other = self.queries("segments", row), self.keys("segments", column)
+            seen = seen & (one[None, :] == other[:, None] if turned else one[:, None] == other[None, :])
         return jnp.where(seen, products, FORBIDDEN)
 
     @property
@@ -119,15 +120,16 @@ class View:
         """What dropout multiplies by what it keeps."""
         return 1.0 if self.bits is None else 1 / (1 - self.bits.rate)
 
-    def kept(self, row: Array, column: Array) -> Callable[[Float[Array, "rows columns"]], Array]:
+    def kept(self, row: Array, column: Array, turned: bool = False) -> Callable[[Float[Array, "_ _"]], Array]:
         """Dropout without its `share`, of weights of these blocks or of their gradients."""
         if self.bits is None:
             return lambda weights: weights
-        kept = self.bits.kept(0, 0, *self.places(row, column), (self.plan.length, self.plan.source))
+        kept = self.bits.kept(0, 0, *self.places(row, column, turned), (self.plan.length, self.plan.source))
         return lambda weights: jnp.where(kept, weights, 0.0)
 
-    def places(self, row: Array, column: Array) -> tuple[Int[Array, "rows 1"], Int[Array, "1 columns"]]:
-        return span(row, self.plan.rows)[:, None], span(column, self.plan.columns)[None, :]
+    def places(self, row: Array, column: Array, turned: bool) -> tuple[Int[Array, "_ _"], Int[Array, "_ _"]]:
+        rows, columns = span(row, self.plan.rows), span(column, self.plan.columns)
+        return (rows[None, :], columns[:, None]) if turned else (rows[:, None], columns[None, :])
 
     def over_keys(self, row: Array, step: Callable, start: PyTree) -> PyTree:
         """`step(block, carry, whole)` from `start` on over the blocks of keys that the queries at `row` look at; those

@@ -103,23 +103,22 @@ def _backward_kernel(refs: dict, *gradients, plan: Plan) -> None:
 def _of_one_block(view: View) -> tuple[Float[Array, "rows D"], Float[Array, "columns D"], Float[Array, "columns D"]]:
     """All three at once, where one block holds all queries and another all keys."""
     start = jnp.int32(0)
-    queries, key = _Queries.of(view, start), view.keys("key", start)
-    dropped, of_products = queries.weights_and_gradient(view, key, view.keys("value", start), start, whole=False)
-    of_key, of_value = (
-        times(some, of_queries, 0, 0).T for some, of_queries in ((queries.query, of_products), (queries.given, dropped))
-    )
+    queries, key, value = _Queries.of(view, start), view.keys("key", start), view.keys("value", start)
+    dropped, of_products = queries.weights_and_gradient(view, key, value, start, whole=False)
+    of_key, of_value = times(queries.query, of_products, 0, 0).T, times(queries.given, dropped, 0, 0).T
     return times(of_products, key, 1, 0), of_key, of_value
 
 
 def _of_keys(view: View, column: Array) -> tuple[Float[Array, "columns D"], Float[Array, "columns D"]]:
+    """Weights are turned round, `[columns, rows]`, so that the next products take them from registers."""
     key, value = view.keys("key", column), view.keys("value", column)
 
     def step(i, carry, whole):
         of_key, of_value = carry
         queries = _Queries.of(view, i * view.plan.rows)
-        dropped, of_products = queries.weights_and_gradient(view, key, value, column, whole)
-        of_value = of_value + times(queries.given, dropped, 0, 0).T
-        return of_key + times(queries.query, of_products, 0, 0).T, of_value
+        dropped, of_products = queries.weights_and_gradient(view, key, value, column, whole, turned=True)
+        of_value = of_value + times(dropped, queries.given, 1, 0)
+        return of_key + times(of_products, queries.query, 1, 0), of_value
 
     nothing = jnp.zeros((view.plan.columns, view.plan.width), jnp.float32)
     return view.over_queries(column, step, (nothing, nothing))
@@ -159,15 +158,15 @@ class _Queries:
         return cls(row, query, given, view.queries("total", row, jnp.inf), overlap)
 
     def weights_and_gradient(
-        self, view: View, key: Array, value: Array, column: Array, whole: bool
-    ) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
+        self, view: View, key: Array, value: Array, column: Array, whole: bool, turned: bool = False
+    ) -> tuple[Float[Array, "_ _"], Float[Array, "_ _"]]:
         """For the block of keys at `column`: the weights after dropout, without its share, and the gradient of the
-        products below the softmax, without their scale."""
-        kept = view.kept(self.row, column)
-        products = view.products(self.query, key, self.row, column, whole)
-        weights = exp2(products * view.scale - self.total[:, None])
-        of_weights = kept(times(self.given, value, 1, 1)) * view.share
-        return kept(weights), weights * (of_weights - self.overlap[:, None])
+        products below the softmax, without their scale, `[rows, columns]` or `turned` round."""
+        total, overlap = (x[None, :] if turned else x[:, None] for x in (self.total, self.overlap))
+        kept = view.kept(self.row, column, turned)
+        weights = exp2(view.products(self.query, key, self.row, column, whole, turned) * view.scale - total)
+        of_weights = times(value, self.given, 1, 1) if turned else times(self.given, value, 1, 1)
+        return kept(weights), weights * (kept(of_weights) * view.share - overlap)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
