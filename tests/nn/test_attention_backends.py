@@ -181,6 +181,7 @@ def test_a_back_end_without_dropout_leaves_dropout_to_another():
     np.testing.assert_allclose(attend(*given, mask, "xla", DROPOUT), expected, atol=1e-5)
 
 
+@pytest.mark.skipif(ON_GPU, reason="splash runs on a TPU, or interpreted on a CPU")
 @pytest.mark.parametrize("kind", ["causal", "padded", "packed"])
 def test_the_kernel_for_tpu_is_the_plain_form(kind):
     """Interpreted, and forward only, as its backward pass is a library's."""
