@@ -18,7 +18,7 @@ from zoo.nn.placement import mesh_axes, parts, placed, platform
 
 # Logits of one device that are in memory at a time. A CPU is fastest if they fit its cache. But every part costs passes
 # over the gradient of the matrix, so there it has at least so many tokens for each unit of the width.
-CHUNK = {"cpu": 2**22, "gpu": 2**29}
+CHUNK = {"cpu": 2**22, "gpu": 2**30}
 TOKENS_OF_A_UNIT = {"cpu": 2}
 ROOMY_CHUNK = 2**26
 QUEUED = 8  # batches of an evaluation that the devices are given before the first is done
