@@ -43,9 +43,10 @@ def summed_outer(a: Float[Array, "*N I"], b: Float[Array, "*N O"]) -> Float[Arra
 
     A CPU transposes slowly, above all where XLA fuses what computes the operand into its transpose: there the smaller
     operand is transposed, and the result. XLA's CPU back-end also folds the transpose into the product, and is slow
-    then in two cases. Both operands of a bfloat16 product are converted to float32: cut in two along the contraction it cannot be folded, and the bfloat16 kernel is
-    used, 2 to 4 times faster. And where the rows of a float32 `b` lie a multiple of 4 KiB apart, they compete for the
-    same lines of the cache: with the transpose held apart the product is 1.4 to 1.8 times faster.
+    then in two cases. Both operands of a bfloat16 product are converted to float32: cut in two along the contraction it
+    cannot be folded, and the bfloat16 kernel is used, 2 to 4 times faster. And where the rows of a float32 `b` lie a
+    multiple of 4 KiB apart, they compete for the same lines of the cache: with the transpose held apart the product is
+    1.4 to 1.8 times faster.
     """
 
     def whole(a, b):
