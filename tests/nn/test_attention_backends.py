@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from zoo.nn import attention_backends
 from zoo.nn.attention_backends import attend, attend_stacked, attend_with_weights
 from zoo.nn.dropout import WeightDropout, keep
 from zoo.nn.masks import Mask
@@ -173,6 +174,24 @@ def test_what_lies_in_one_array_gets_one_gradient(stacks):
 )
 def test_back_ends_without_dropout_are_the_plain_form(backend, kind):
     check(backend, kind, 6)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "mask", "chosen"),
+    [
+        ((256, 256), Mask(causal=True), "cudnn"),
+        ((256, 130), padded(130), "cudnn"),
+        ((256, 131), padded(131), "triton"),
+        ((255, 255), Mask(), "triton"),
+        ((256, 300), Mask(causal=True), "triton"),
+        ((256, 256), packed(256), "triton"),
+    ],
+)
+def test_a_gpu_uses_cudnn_only_for_masks_and_lengths_that_it_takes(lengths, mask, chosen, monkeypatch):
+    monkeypatch.setattr(attention_backends, "platform", lambda: "gpu")
+    length, source = lengths
+    given = tuple(jnp.zeros((B, n, H, 64), jnp.bfloat16) for n in (length, source, source))
+    assert attention_backends._fastest(given, mask, None) == chosen
 
 
 def test_a_back_end_without_dropout_leaves_dropout_to_another():

@@ -141,10 +141,9 @@ def _attend_here(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout
         return _splash(query, key, value, mask, interpret=platform() == "cpu")
     length, source = query.shape[1], key.shape[1]
     mask.check(length, source)
-    # JAX's causal mask lets the first query see the first key alone, also where keys of a past stand before it.
-    needs_table = mask.segments is not None or (mask.causal and length != source)
-    if needs_table and backend == "cudnn":
+    if backend == "cudnn" and not _cudnn_takes(length, source, mask):
         return fused_stacked_attention(operands, mask)
+    needs_table = _needs_table(length, source, mask)
     ends = {}
     if mask.lengths is not None:
         everyone = jnp.full(query.shape[:1], length, jnp.int32)
@@ -154,20 +153,31 @@ def _attend_here(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout
     return jax.nn.dot_product_attention(query, key, value, mask=table, is_causal=causal, implementation=backend, **ends)
 
 
+def _needs_table(length: int, source: int, mask: Mask) -> bool:
+    """Whether JAX must be given the mask as a table: its own causal mask lets the first query see the first key alone,
+    also where keys of a past stand before it."""
+    return mask.segments is not None or (mask.causal and length != source)
+
+
+def _cudnn_takes(length: int, source: int, mask: Mask) -> bool:
+    """JAX refuses odd lengths in the backward pass of cuDNN's attention, also where there is no bias."""
+    return not _needs_table(length, source, mask) and length % 2 == 0 and source % 2 == 0
+
+
 def _fastest(operands: tuple[Array, ...], mask: Mask, dropout: WeightDropout | None) -> str:
     """The fastest back-end of the device for this call.
 
-    NVIDIA GPUs: our own kernel where there is dropout, where documents are packed, and where one array holds several
-    operands, which cuDNN would have to copy; else cuDNN, whose kernels are tuned for each card. TPUs: splash
-    without dropout, blocks of plain JAX with it. CPUs: the plain form.
+    NVIDIA GPUs: our own kernel where there is dropout, where cuDNN does not take the mask or the lengths, and where one
+    array holds several operands, which cuDNN would have to copy; else cuDNN, whose kernels are tuned for each card.
+    TPUs: splash without dropout, blocks of plain JAX with it. CPUs: the plain form.
     """
     device, (length, source) = platform(), (operands[0].shape[1], operands[-1].shape[1])
     size, half = operands[0].shape[-1], operands[0].dtype in (jnp.bfloat16, jnp.float16)
     if device == "cpu":
         return "einsum"
     if device == "gpu" and size <= 128:
-        cudnn = half and size % 8 == 0 and dropout is None and mask.segments is None and len(operands) == 3
-        return "cudnn" if cudnn else "triton"
+        cudnn = half and size % 8 == 0 and dropout is None and len(operands) == 3
+        return "cudnn" if cudnn and _cudnn_takes(length, source, mask) else "triton"
     if device == "tpu" and dropout is None and length % 128 == 0 and source % 128 == 0 and size % 64 == 0:
         return "splash"
     return "blockwise" if dropout is not None else "xla"
