@@ -41,9 +41,14 @@ MODELS: dict[str, dict[str, Any]] = {
     | {"size": "gpt2_1558m", "rows": 16, "length": 1024, "dropout": 0.1}
     | {"changes": {"vocabulary": 50257, "remat": True}},
 }
-# Milliseconds of a step on one H100 under JAX 0.11.2, and the commit that was measured: GPT-1, 64 rows, by dropout.
-MEASURED = {("h100", "gpt1", 64, 0.1): 194.7, ("h100", "gpt1", 64, 0.0): 113.2}
-MEASURED_AT = "03bb4d5"
+# Milliseconds of a step on one card under JAX 0.11.2, and the commit measured, by device, model, rows and dropout.
+MEASURED = {
+    ("h100", "gpt1", 64, 0.1): (194.7, "03bb4d5"),
+    ("h100", "gpt1", 64, 0.0): (113.2, "03bb4d5"),
+    ("h200", "gpt1", 64, 0.1): (56.5, "d665212"),
+    ("h200", "gpt1", 64, 0.0): (56.3, "d665212"),
+    ("h200", "transformer_big", 256, 0.1): (42.2, "d665212"),
+}
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,10 @@ def compile_state(spec: dict[str, Any], state: Path) -> tuple[Program, dict[str,
         command = [sys.executable, "-P", str(ROOT / "benchmarks/compiled_program.py"), json.dumps(spec), directory]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
-            said = done.stderr.strip().splitlines() or ["nothing was said"]
-            raise UserError(f"the step of {state} does not compile for this target: {said[-1]}")
+            said = [line for line in done.stderr.splitlines() if line.strip(" -") and "JAX_TRACEBACK" not in line]
+            raise UserError(
+                f"the step of {state} does not compile for this target: {(said or ['nothing was said'])[-1]}"
+            )
         text = (Path(directory) / "program.txt").read_text(encoding="utf-8")
         memory = json.loads((Path(directory) / "memory.json").read_text(encoding="utf-8"))
     return Program(text, {"data": 1}), memory
@@ -123,7 +130,7 @@ def _row(arguments: argparse.Namespace, name: str, spec: dict[str, Any], state: 
     program, memory = compile_state(spec, state)
     chip = topology(TARGETS[arguments.target]).chip
     seconds = kernel_seconds(program, chip)
-    measured = MEASURED.get((arguments.target, arguments.model, spec["rows"], spec["dropout"]))
+    measured, commit = MEASURED.get((arguments.target, arguments.model, spec["rows"], spec["dropout"]), (0, ""))
     kinds, products = Counter(), Counter()
     for kernel in program.kernels:
         kinds[kernel.kind] += kernel.bytes * kernel.times
@@ -133,7 +140,7 @@ def _row(arguments: argparse.Namespace, name: str, spec: dict[str, Any], state: 
         "system": f"{arguments.model} {spec['rows']} x {spec['length']}, dropout {spec['dropout']:g}, {name}",
         "tokens_per_second": spec["rows"] * spec["length"] / seconds,
         "predicted_step_seconds": seconds,
-        **({f"measured_step_seconds_of_{MEASURED_AT}": measured / 1e3} if measured else {}),
+        **({f"measured_step_seconds_of_{commit}": measured / 1e3} if measured else {}),
         "kernels": sum(kernel.times for kernel in program.kernels),
         "bytes": program.bytes,
         "bytes_by_place": bytes_by_place(program.kernels),
