@@ -16,8 +16,8 @@ from zoo.nn.masks import Mask
 from zoo.nn.placement import parts, platform
 from zoo.nn.quantization import Quantized
 
-# Positions up to which our kernel is used without dropout too. On an H200, GPT-1's step at 512 positions took as long by
-# it with dropout as by cuDNN's without, whose operands must be copied apart.
+# Positions up to which our kernel is used without dropout too. On an H200, GPT-1's step at 512 positions took as long
+# by it with dropout as by cuDNN's without, whose operands must be copied apart.
 SHORT = 512
 
 
