@@ -6,7 +6,6 @@ that, so the exponent of the last doubling is given too.
 """
 
 import argparse
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ FACTORS = (0.25, 0.5, 1, 2, 4)
 NAMES = {"rows": "batch", "layers": "depth", "sentences": "batch"}
 HEAD = 64  # units of a head, whatever the width
 REPEATS = 3
+TICKS = (0.25, 0.5, 1, 2, 4, 8)  # of the picture
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,20 @@ def draw(growths: list[Growth], path: Path) -> None:
     from matplotlib.figure import Figure
 
     works = list(dict.fromkeys(growth.work for growth in growths))
+    kinds = list(dict.fromkeys(growth.kind for growth in growths))  # of one color in every panel
     figure = Figure(figsize=(4.5 * len(works), 4), layout="constrained")
     for panel, work in zip(np.ravel(figure.subplots(1, len(works), sharey=True)), works, strict=True):
         for growth in (one for one in growths if one.work == work):
             middle = len(growth.sizes) // 2
             of_size, of_time = (np.array(values) / values[middle] for values in (growth.sizes, growth.seconds))
-            panel.plot(of_size, of_time, marker="o", label=f"{growth.kind} ({growth.exponent():.2f})")
+            label = f"{growth.kind.replace('_', ' ')} ({growth.exponent():.2f})"
+            panel.plot(of_size, of_time, marker="o", color=f"C{kinds.index(growth.kind)}", label=label)
         reach = [1 / 4, 4]
         panel.plot(reach, reach, color="0.7", linestyle=":", label="in proportion (1)")
         panel.set(xscale="log", yscale="log", title=work, xlabel="size, times the starting point")
-        ticks = [2.0**power for power in range(round(math.log2(reach[0])), round(math.log2(reach[1])) + 1)]
-        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.set_xticks(TICKS[:-1], [f"{tick:g}" for tick in TICKS[:-1]])
+        panel.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        panel.minorticks_off()
         panel.legend(title="size (exponent)", fontsize="small")
     figure.axes[0].set_ylabel("time, times that of the starting point")
     figure.savefig(path, dpi=120)

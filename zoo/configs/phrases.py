@@ -22,9 +22,9 @@ def get_config(argument: str = "en-fr") -> ml_collections.ConfigDict:
         "test": "phrases",
         "tokenizer": "bpe",
         "vocabulary": 500,
-        "max_length": 32,
-        "steps": (8, 12, 20),
-        "batch_tokens": 2048,
+        "max_length": 24,
+        "steps": (8, 12),
+        "batch_tokens": 1920,
         "pool": 8192,
     }
     config.model = {"name": model, **SMALL_MODELS[model], "dropout": 0.0}
