@@ -1,17 +1,14 @@
 """Layer normalization that stays exact for rows with a mean far from zero."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from zoo.nn.dropout import RowDropout
 from zoo.nn.fused_norm import EPSILON, WIDEST, fused_norm
-from zoo.nn.placement import mesh_axes, parts, placed, platform
+from zoo.nn.placement import mesh_axes, on_own_rows, parts, placed, platform
 
 
 def normalized(
@@ -45,21 +42,15 @@ def _in_one_kernel(
     added: Float[Array, "*B E"] | None,
     dropout: RowDropout | None,
 ) -> Float[Array, "*B E"]:
-    """`normalized` of `x` or of `x + dropout(added)`, by the kernel for NVIDIA GPUs; on every device for its own rows,
-    since XLA does not know how to cut a kernel."""
-    kernel = partial(fused_norm, dtype=dtype)
-    if jax.sharding.get_abstract_mesh().size <= 1:
-        return kernel(x, scale, bias, added=added, dropout=dropout)
+    """`normalized` of `x` or of `x + dropout(added)`, by the kernel for NVIDIA GPUs."""
     (batch,) = mesh_axes("batch")
 
-    def here(x, scale, bias, added, dropout):
+    def here(x, added, scale, bias, dropout):
         if dropout is not None and batch:  # the bits are those of the whole
             dropout = dropout.replace(row=dropout.row + jax.lax.axis_index(batch) * (x.size // x.shape[-1]))
-        return kernel(x, scale, bias, added=added, dropout=dropout)
+        return fused_norm(x, scale, bias, dtype, added=added, dropout=dropout)
 
-    rows, everywhere = PartitionSpec(batch), PartitionSpec()
-    specs = (rows, everywhere, everywhere, rows, everywhere)
-    return jax.shard_map(here, in_specs=specs, out_specs=rows, check_vma=False)(x, scale, bias, added, dropout)
+    return on_own_rows(here, (x, added), (scale, bias, dropout))
 
 
 def _has_kernel(x: Float[Array, "*B E"]) -> bool:

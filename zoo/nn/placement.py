@@ -4,6 +4,8 @@ Whoever runs a model says what the names mean (`zoo.parallel.rules.in_force`); w
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -41,3 +43,15 @@ def placed(x: Array, *names: str | None) -> Array:
     if jax.sharding.get_abstract_mesh().empty or jax.sharding.get_abstract_mesh().size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*fitting))
+
+
+def on_own_rows(kernel: Callable[..., Any], rows: tuple[Any, ...], everywhere: tuple[Any, ...]) -> Any:
+    """`kernel(*rows, *everywhere)` on every device for its own rows, since XLA does not know how to cut a kernel.
+
+    The mesh cuts the first axis of `rows` and of the results along the batch alone; `everywhere` is whole.
+    """
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return kernel(*rows, *everywhere)
+    own, whole = PartitionSpec(mesh_axes("batch")[0]), PartitionSpec()
+    specs = (*(own for _ in rows), *(whole for _ in everywhere))
+    return jax.shard_map(kernel, in_specs=specs, out_specs=own, check_vma=False)(*rows, *everywhere)

@@ -7,14 +7,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from zoo.models.base import Readout
 from zoo.nn.fused_softmax import EXCLUDED, Rows, fused_errors
 from zoo.nn.linear import product, result_of, summed_outer
-from zoo.nn.placement import mesh_axes, parts, placed, platform
+from zoo.nn.placement import on_own_rows, parts, placed, platform
 
 # Logits of one device that are in memory at a time. A CPU is fastest if they fit its cache. But every part costs passes
 # over the gradient of the matrix, so there it has at least so many tokens for each unit of the width.
@@ -155,7 +154,8 @@ def _rows_and_errors(
     result, predicted = result_of(readout.dtype), readout.predicted()
     spread = smoothing / predicted.sum()
     if platform() == "gpu" and parts("vocab") == parts("length") == 1 and _cuts(labels.shape)[0] == parts("batch"):
-        return _by_kernel(_with_bias(readout).logits(result), labels, weights, spread, smoothing)
+        rows = _with_bias(readout).logits(result), labels, weights
+        return on_own_rows(partial(fused_errors, smoothing=smoothing), rows, (spread,))
     logits = readout.logits(result)
     rows = _rows(logits, labels, predicted)
     target = jnp.where(jnp.arange(logits.shape[-1]) == labels[..., None], 1 - smoothing, 0.0)
@@ -171,17 +171,6 @@ def _with_bias(readout: Readout) -> Readout:
         return readout
     bias = jnp.zeros(readout.vocabulary) if readout.bias is None else readout.bias
     return readout.replace(bias=jnp.where(readout.predicted(), bias, EXCLUDED), excluded=())
-
-
-def _by_kernel(
-    logits: Array, labels: Array, weights: Array, spread: Array, smoothing: float
-) -> tuple[Rows, Float[Array, "B T V"]]:
-    """On every device for its own rows, since XLA does not know how to cut a kernel."""
-    kernel = partial(fused_errors, smoothing=smoothing)
-    if jax.sharding.get_abstract_mesh().size <= 1:
-        return kernel(logits, labels, weights, spread)
-    rows, given = PartitionSpec(mesh_axes("batch")[0]), (logits, labels, weights, spread)
-    return jax.shard_map(kernel, in_specs=(rows, rows, rows, PartitionSpec()), out_specs=rows, check_vma=False)(*given)
 
 
 def _filled(readout: Readout) -> Readout:
